@@ -1,0 +1,260 @@
+"""The layout is held: who imports whom, what is installed, what must not be committed."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import equipoise
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "equipoise"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# targets <- weighting, rates <- {samplers, mining, losses, decision} <- balancer <- the rest.
+# A unit imports from lower layers only, so the members of one layer never import each other.
+LAYERS: dict[str, int] = {
+    "targets": 0,
+    "weighting": 1,
+    "rates": 1,
+    "samplers": 2,
+    "mining": 2,
+    "losses": 2,
+    "decision": 2,
+    "audit": 2,
+    "balancer": 3,
+    "ffcv": 4,
+    "trainers": 4,
+    "report": 4,
+    "cli": 5,  # a user of report and audit
+    "__init__": 6,
+    "__main__": 6,
+}
+# The Balancer loads these when asked for them: inside a function, not when it is imported.
+ON_DEMAND = {("balancer", "ffcv"), ("balancer", "report")}
+
+# Optional packages, and the one unit that adapts each.
+ADAPTERS = {
+    "ffcv": {"ffcv"},
+    "matplotlib": {"report"},
+    "rich": {"report"},
+    "typer": {"cli"},
+}
+# Too slow, or too optional, for `import equipoise`.
+NOT_AT_IMPORT = [
+    "scipy",
+    "numba",
+    "sklearn",
+    "skmultilearn",
+    "matplotlib",
+    "rich",
+    "typer",
+    "ffcv",
+    "cv2",
+    "torchvision",
+    "torchmetrics",
+    "pandas",
+]
+
+MAX_LINES = 300
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def unit_of(path: Path) -> str:
+    """`samplers` for equipoise/samplers/order.py, `rates` for equipoise/rates.py."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports_of(source: str, package: tuple[str, ...]) -> Iterator[tuple[str, bool, int]]:
+    """Each imported dotted name, whether it waits (for a call, or for a type checker), its line.
+
+    `package` is the package the source belongs to, for relative imports.
+    """
+
+    def visit(node: ast.AST, waits: bool) -> Iterator[tuple[str, bool, int]]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, waits, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            base += node.module.split(".") if node.module else []
+            for alias in node.names:
+                yield ".".join([*base, alias.name]), waits, node.lineno
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) in ("importlib.import_module", "import_module", "__import__")
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            name = str(node.args[0].value)
+            yield (
+                (".".join(package) + name if name.startswith(".") else name),
+                waits,
+                node.lineno,
+            )
+        inside = (
+            waits
+            or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+        )
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, inside)
+
+    yield from visit(ast.parse(source), False)
+
+
+def imports_in(path: Path) -> list[tuple[str, bool, int]]:
+    package = path.relative_to(ROOT).parent.parts
+    return list(imports_of(path.read_text(encoding="utf-8"), package))
+
+
+def test_imports_are_read_in_every_form():
+    source = """
+import torch.nn as nn
+from equipoise.rates import ClassRates
+from . import order
+from ..targets import Targets
+if TYPE_CHECKING:
+    from equipoise.balancer import Balancer
+def later():
+    import ffcv
+    importlib.import_module("equipoise.report")
+"""
+    assert [found[:2] for found in imports_of(source, ("equipoise", "samplers"))] == [
+        ("torch.nn", False),
+        ("equipoise.rates.ClassRates", False),
+        ("equipoise.samplers.order", False),
+        ("equipoise.targets.Targets", False),
+        ("equipoise.balancer.Balancer", True),
+        ("ffcv", True),
+        ("equipoise.report", True),
+    ]
+
+
+def test_every_file_has_its_place():
+    unplaced = [name_of(path) for path in SOURCES if unit_of(path) not in LAYERS]
+    assert not unplaced, f"{unplaced} have no layer: see DESIGN, and LAYERS in this file"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_go_down_the_layers(path: Path):
+    unit = unit_of(path)
+    wrong = []
+    for name, waits, line in imports_in(path):
+        parts = name.split(".")
+        if parts[0] != "equipoise":
+            continue
+        # `from equipoise import Balancer` goes by way of equipoise/__init__.py, which is on top.
+        other = parts[1] if len(parts) > 1 and parts[1] in LAYERS else "__init__"
+        if other == unit or LAYERS[other] < LAYERS[unit]:
+            continue
+        if waits and (unit, other) in ON_DEMAND:
+            continue
+        wrong.append(f"line {line}: {name}")
+    assert not wrong, f"{name_of(path)} imports from its own layer or one above: {wrong}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_optional_packages_are_imported_in_their_adapter(path: Path):
+    wrong = [
+        f"line {line}: {name}"
+        for name, _, line in imports_in(path)
+        if unit_of(path) not in ADAPTERS.get(name.split(".")[0], {unit_of(path)})
+    ]
+    assert not wrong, f"{name_of(path)} imports what only {ADAPTERS} may: {wrong}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_file_is_short_and_raises_errors(path: Path):
+    source = path.read_text(encoding="utf-8")
+    lines = source.count("\n")
+    assert lines <= MAX_LINES, f"{name_of(path)} has {lines} lines: split it"
+    asserts = [node.lineno for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assert)]
+    assert not asserts, f"{name_of(path)} asserts in lines {asserts}: raise ValueError or TypeError"
+
+
+def test_there_is_no_catch_all():
+    names = {path.stem for path in SOURCES} | {path.parent.name for path in SOURCES}
+    assert not names & {"utils", "util", "helpers", "misc", "common"}
+
+
+def test_import_is_light():
+    """`import equipoise` brings in none of the slow or optional packages that torch does not."""
+    program = (
+        "import sys, torch; before = set(sys.modules); import equipoise; "
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    added = set(done.stdout.split())
+    assert "equipoise" in added
+    assert not added & set(NOT_AT_IMPORT)
+
+
+def test_only_equipoise_is_installed():
+    """A user's own `losses/` or `samplers/` must not be shadowed."""
+    top_level = importlib.metadata.distribution("equipoise").read_text("top_level.txt")
+    assert top_level is not None
+    assert top_level.split() == ["equipoise"]
+
+
+def test_version_has_one_source():
+    installed = importlib.metadata.version("equipoise")
+    assert installed == equipoise.__version__, "run `make setup`"
+
+
+def test_package_is_typed():
+    assert (PACKAGE / "py.typed").is_file()
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = pyproject.partition("[tool.setuptools.package-data]")[2].partition("\n[")[0]
+    assert '"py.typed"' in section, "py.typed is not among the package's data"
+
+
+def committed_files() -> list[Path]:
+    try:
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.split("\0") if name and (ROOT / name).is_file()]
+
+
+# Written so that this file does not match its own patterns.
+NEVER_COMMITTED = {
+    "an absolute path of somebody's machine": r"(?<![\w.~*-])/(?:work|root|(?:home|Users)/\w+)/\w",
+    "a package registry's address": r"(?:py[p]i|pythonho[s]ted|npm[j]s|crat[e]s)\.(?:org|com|io)\b"
+    r"|download\.py[t]orch\.org|d[e]b\.debian\.org|archive\.ub[u]ntu\.com"
+    r"|--(?:extra-)?ind[e]x-url",
+}
+
+
+@pytest.mark.parametrize("what", NEVER_COMMITTED)
+def test_nothing_of_this_machine_is_committed(what: str):
+    pattern = re.compile(NEVER_COMMITTED[what])
+    found = []
+    for path in committed_files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a picture
+        found += [f"{name_of(path)}: {match.group()}" for match in pattern.finditer(text)]
+    assert not found, f"committed files contain {what}: {found}"
+
+
+def test_constraints_are_plain_pins():
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert lines
+    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []
