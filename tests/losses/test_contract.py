@@ -1,0 +1,264 @@
+"""What must hold for every loss in the table of cases."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.losses.cases import CASES, LOG_WEIGHT, C, Case, batch
+
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@each_case
+def test_equals_the_naive_loop(case: Case):
+    logits, targets = batch(case)
+    expected = torch.tensor(case.naive(logits.tolist(), targets.tolist()), dtype=torch.float64)
+    loss = case.make()
+    if case.elementwise:
+        torch.testing.assert_close(loss.unreduced(logits, targets), expected, rtol=1e-6, atol=1e-8)
+        expected = expected.mean()
+    torch.testing.assert_close(loss(logits, targets), expected, rtol=1e-6, atol=1e-8)
+
+
+@each_case
+def test_gradcheck(case: Case):
+    logits, targets = batch(case)
+    logits.requires_grad_()
+    for loss in (case.make(), case.make(log_weight=LOG_WEIGHT)):
+        for reduction in ("mean", "sum", "none") if case.elementwise else ("mean", "sum"):
+            loss.reduction = reduction
+            assert torch.autograd.gradcheck(lambda z, f=loss: f(z, targets), logits)
+
+
+@each_case
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dtypes(case: Case, dtype: torch.dtype):
+    logits, targets = batch(case, dtype=dtype)
+    exact = logits.double().requires_grad_()
+    logits.requires_grad_()
+    loss = case.make(log_weight=LOG_WEIGHT)
+    value, expected = loss(logits, targets), loss(exact, targets)
+    value.backward()
+    expected.backward()
+    assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
+    assert logits.grad is not None
+    assert logits.grad.dtype == dtype
+    rtol = max(1e-5, 4 * torch.finfo(dtype).eps)
+    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=rtol, atol=1e-6)
+    if case.elementwise:
+        assert loss.unreduced(logits, targets).dtype == dtype
+
+
+@each_case
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", [20.0, 100.0, 1e4])
+def test_extreme_logits_are_finite(case: Case, dtype: torch.dtype, size: float):
+    if size > 100 and dtype == torch.float16:
+        pytest.skip("the loss itself may lie beyond float16")
+    logits, targets = batch(case, 64)
+    signs = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
+    logits = size * signs[(torch.arange(logits.numel()).view_as(logits) * 7 // 3) % 3]
+    logits = logits.to(dtype).requires_grad_()
+    loss = case.make(log_weight=LOG_WEIGHT)
+    value = loss(logits, targets)
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(logits.grad).all()
+    if case.elementwise:
+        values = loss.unreduced(logits, targets)
+        (gradient,) = torch.autograd.grad(values.double().sum(), logits)
+        assert torch.isfinite(values).all()
+        assert torch.isfinite(gradient).all()
+    assert torch.isfinite(loss.correct(logits.detach().clamp(-30, 30))).all()
+
+
+@each_case
+def test_reductions_agree(case: Case):
+    logits, targets = batch(case)
+    loss = case.make(log_weight=LOG_WEIGHT)
+    if not case.elementwise:
+        with pytest.raises(TypeError, match="per-element"):
+            loss.unreduced(logits, targets)
+        with pytest.raises(ValueError, match="reduction"):
+            case.make(reduction="none")
+        return
+    values = loss.unreduced(logits, targets)
+    assert values.shape == (logits.shape if case.multilabel else targets.shape)
+    for reduction, expected in (("mean", values.mean()), ("sum", values.sum()), ("none", values)):
+        reduced = case.make(log_weight=LOG_WEIGHT, reduction=reduction)
+        torch.testing.assert_close(reduced(logits, targets), expected)
+
+
+@each_case
+def test_neutral_setting_is_plain(case: Case):
+    if case.neutral is None:
+        return
+    logits, targets = batch(case)
+    loss = case.neutral()
+    if case.multilabel:
+        plain = F.binary_cross_entropy_with_logits(logits, targets.double(), reduction="none")
+    else:
+        plain = F.cross_entropy(logits, targets, reduction="none")
+    torch.testing.assert_close(loss.unreduced(logits, targets), plain)
+    torch.testing.assert_close(loss(logits, targets), plain.mean())
+    torch.testing.assert_close(loss.correct(logits), logits)
+
+
+@each_case
+def test_zero_log_weight_is_neutral(case: Case):
+    logits, targets = batch(case)
+    loss, plain = case.make(), case.make()
+    loss.set_log_weight(torch.zeros(C))
+    assert torch.equal(loss(logits, targets), plain(logits, targets))
+    torch.testing.assert_close(loss.correct(logits), plain.correct(logits))
+
+
+@each_case
+def test_log_weight_is_written_in_place(case: Case):
+    logits, targets = batch(case)
+    loss = case.make()
+    loss.set_log_weight(torch.zeros(C))
+    held = loss.log_weight
+    loss.set_log_weight(LOG_WEIGHT)
+    assert loss.log_weight is held
+    assert torch.equal(held, LOG_WEIGHT)
+    expected = case.make(log_weight=LOG_WEIGHT)(logits, targets)
+    assert torch.equal(loss(logits, targets), expected)
+    assert not torch.equal(expected, case.make()(logits, targets))
+
+
+@each_case
+def test_autograd_mode_is_left_alone(case: Case):
+    logits, targets = batch(case, dtype=torch.float32)
+    logits.requires_grad_()
+    loss = case.make()
+    attached = loss(logits, targets)
+    assert attached.requires_grad
+    with torch.no_grad():
+        value = loss(logits, targets)
+        assert not torch.is_grad_enabled()
+    assert not value.requires_grad
+    with torch.inference_mode():
+        assert torch.equal(loss(logits, targets), attached.detach())
+    assert not loss(logits.detach(), targets).requires_grad
+    assert logits.requires_grad
+    assert not any(buffer.requires_grad for buffer in loss.buffers())
+
+
+@each_case
+def test_inputs_are_left_alone(case: Case):
+    for dtype in (torch.float32, torch.float16):
+        logits, targets = batch(case, dtype=dtype)
+        logits.requires_grad_()
+        before, labels = logits.detach().clone(), targets.clone()
+        loss = case.make(log_weight=LOG_WEIGHT)
+        loss(logits, targets).backward()
+        loss.correct(logits.detach())
+        assert torch.equal(logits.detach(), before)
+        assert torch.equal(targets, labels)
+
+
+@each_case
+def test_backward_twice_through_a_kept_graph(case: Case):
+    logits, targets = batch(case)
+    logits.requires_grad_()
+    value = case.make()(logits, targets)
+    (first,) = torch.autograd.grad(value, logits, retain_graph=True)
+    (second,) = torch.autograd.grad(value, logits)
+    assert torch.equal(first, second)
+
+
+@each_case
+def test_empty_strided_and_unseeded(case: Case):
+    logits, targets = batch(case)
+    loss = case.make()
+    strided = logits.t().contiguous().t()
+    state = torch.get_rng_state()
+    torch.testing.assert_close(loss(strided, targets), loss(logits, targets))
+    assert torch.equal(torch.get_rng_state(), state)
+    if case.elementwise:
+        loss.reduction = "sum"
+        assert loss(logits[:0], targets[:0]) == 0
+
+
+@each_case
+def test_state_dict_pickle_and_copy(case: Case):
+    logits, targets = batch(case)
+    loss = case.make(log_weight=LOG_WEIGHT)
+    expected = loss(logits, targets)
+    for fresh in (case.make(), case.make(log_weight=torch.zeros(C))):
+        fresh.load_state_dict(loss.state_dict())
+        assert torch.equal(fresh(logits, targets), expected)
+    for again in (pickle.loads(pickle.dumps(loss)), copy.deepcopy(loss)):
+        assert torch.equal(again(logits, targets), expected)
+    loss.load_state_dict(case.make().state_dict())  # saved before λ was first set
+    assert loss.log_weight is None
+    assert "reduction='mean'" in repr(loss)
+
+
+@each_case
+def test_bad_input(case: Case):
+    logits, targets = batch(case)
+    loss = case.make()
+    with pytest.raises(ValueError, match="Expected reduction to be"):
+        case.make(reduction="avg")
+    with pytest.raises(ValueError, match="Expected log_weight to be finite"):
+        case.make(log_weight=[0.0, float("nan"), 0, 0, 0])
+    with pytest.raises(ValueError, match="Expected log_weight to be finite"):
+        loss.set_log_weight(torch.tensor([0.0, float("inf"), 0, 0, 0]))
+    with pytest.raises(ValueError, match="Expected log_weight to be of shape"):
+        loss.set_log_weight(torch.zeros(C, C))
+    with pytest.raises(ValueError, match="Expected log_weight to be of shape"):
+        case.make(log_weight=LOG_WEIGHT).set_log_weight(torch.zeros(C + 1))
+    with pytest.raises(ValueError, match="Expected targets to be of shape"):
+        loss(logits, targets[:-1])
+    with pytest.raises(ValueError, match="Expected logits to be of shape"):
+        loss(logits[None], targets)
+    with pytest.raises(TypeError, match="Expected logits to be a floating-point"):
+        loss(logits.long(), targets)
+    wrong_c = torch.cat([logits, logits], 1)
+    wrong_targets = torch.cat([targets, targets], 1) if case.multilabel else targets
+    with pytest.raises(ValueError, match=rf"Expected .* to be of shape \({2 * C},\)"):
+        case.make(log_weight=LOG_WEIGHT)(wrong_c, wrong_targets)
+
+
+def minimise(loss, eta: torch.Tensor, multilabel: bool) -> torch.Tensor:
+    """The logits at which the expected loss under `eta` is least."""
+    logits = torch.zeros(1, C, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [logits], max_iter=400, tolerance_grad=1e-12, tolerance_change=0, history_size=20,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def risk() -> torch.Tensor:
+        optimizer.zero_grad()
+        if multilabel:
+            positive = loss.unreduced(logits, torch.ones(1, C))
+            negative = loss.unreduced(logits, torch.zeros(1, C))
+            value = (eta * positive + (1 - eta) * negative).sum()
+        else:
+            value = eta @ loss.unreduced(logits.expand(C, C), torch.arange(C))
+        value.backward()
+        return value
+
+    optimizer.step(risk)
+    return logits.detach()
+
+
+INVERSES = [(f"{c.name} {i}", c, make) for c in CASES for i, make in enumerate(c.inverts)]
+
+
+@pytest.mark.parametrize(("name", "case", "make"), INVERSES, ids=[i[0] for i in INVERSES])
+def test_correct_recovers_the_posterior(name: str, case: Case, make):
+    eta = torch.tensor([0.45, 0.25, 0.15, 0.1, 0.05], dtype=torch.float64)
+    loss = make()
+    corrected = loss.correct(minimise(loss, eta, case.multilabel))
+    found = corrected.sigmoid() if case.multilabel else corrected.softmax(-1)
+    torch.testing.assert_close(found[0], eta, rtol=1e-4, atol=1e-6)
