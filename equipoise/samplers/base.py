@@ -1,0 +1,114 @@
+"""What every sampler shares: a fixed-length stream of example ids, cut from an order function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from equipoise.samplers.order import CHUNK
+
+__all__ = ["OrderSampler"]
+
+
+class OrderSampler(torch.utils.data.Sampler[int]):
+    """A sampler whose order is a function of the position: subclasses say which, in `draw`.
+
+    An epoch has `num_samples` positions. Rank r of R takes positions r, r + R, r + 2R, …, so the
+    ranks' streams make up the single-rank stream, nothing lost or doubled, and the global batch at
+    step k holds the same examples for any R. Where R does not divide `num_samples` the first ranks
+    yield one example more.
+
+    The stream depends on (seed, epoch, position) and the sampler's weights alone. As with torch's
+    `DistributedSampler`, call `set_epoch` at the start of each epoch: without it every epoch has
+    the same order.
+
+    Args:
+        num_samples: positions an epoch, over all ranks.
+        seed: of the order.
+        rank: this process's number.
+        num_replicas: how many processes draw from the order together.
+    """
+
+    def __init__(
+        self, num_samples: int, *, seed: int = 0, rank: int = 0, num_replicas: int = 1
+    ) -> None:
+        _require_int("num_samples", num_samples, 1)
+        _require_int("seed", seed, 0)
+        _require_int("num_replicas", num_replicas, 1)
+        _require_int("rank", rank, 0)
+        if rank >= num_replicas:
+            raise ValueError(
+                f"Expected rank to be below num_replicas={num_replicas}, but got {rank}."
+            )
+        self.num_samples, self.seed = int(num_samples), int(seed)
+        self.rank, self.num_replicas = int(rank), int(num_replicas)
+        self.epoch = 0
+        self._start = 0  # where the next iteration begins
+        self._position = 0  # where the running one is
+
+    def draw(self, positions: np.ndarray) -> np.ndarray:
+        """Example ids (int64) at global positions of the current epoch."""
+        raise NotImplementedError
+
+    def _go_to_epoch(self, epoch: int) -> None:
+        """Hook: what a subclass does when the epoch changes."""
+
+    def set_epoch(self, epoch: int, position: int = 0) -> None:
+        """Go to the start of an epoch, or into its middle at a global position."""
+        _require_int("epoch", epoch, 0)
+        if not 0 <= position <= self.num_samples:
+            raise ValueError(
+                f"Expected position to be in [0, {self.num_samples}], but got {position}."
+            )
+        self._go_to_epoch(int(epoch))
+        self.epoch = int(epoch)
+        self._start = self._position = int(position)
+
+    def __len__(self) -> int:
+        """How many examples this rank draws in an epoch."""
+        return max(0, -(-(self.num_samples - self.rank) // self.num_replicas))
+
+    def __iter__(self) -> Iterator[int]:
+        start, self._start = self._start, 0
+        self._position = start
+        stride = self.num_replicas
+        for first in range(start + self.rank, self.num_samples, stride * CHUNK):
+            last = min(first + stride * CHUNK, self.num_samples)
+            for index in self.draw(np.arange(first, last, stride)).tolist():
+                self._position = min(self._position + stride, self.num_samples)
+                yield index
+
+    def indices(self) -> np.ndarray:
+        """This rank's whole epoch as one contiguous int64 array."""
+        out = np.empty(len(self), np.int64)
+        for first in range(0, len(out), CHUNK):
+            ranks = np.arange(first, min(first + CHUNK, len(out)))
+            out[first : first + CHUNK] = self.draw(self.rank + self.num_replicas * ranks)
+        return out
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch and global position (what was yielded), for `load_state_dict` on any rank."""
+        return {"epoch": self.epoch, "position": self._position, **self._identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken, also with another number of ranks."""
+        for name, mine in self._identity().items():
+            if name not in state or state[name] != mine:
+                raise ValueError(
+                    f"Expected state of a {type(self).__name__} with {name}={mine!r}, "
+                    f"but got {state.get(name)!r}."
+                )
+        self.set_epoch(state["epoch"], state["position"])
+
+    def _identity(self) -> dict[str, Any]:
+        return {"num_samples": self.num_samples, "seed": self.seed}
+
+
+def _require_int(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise TypeError(f"Expected {name} to be an int, but got {value!r}.")
+    if value < least:
+        raise ValueError(f"Expected {name} to be at least {least}, but got {value}.")
