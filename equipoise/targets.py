@@ -241,7 +241,8 @@ def _class_ids(values: np.ndarray, num_classes: int | None) -> tuple[np.ndarray,
         bad = np.flatnonzero(~np.isfinite(values) | (values != np.floor(values)))
         if len(bad):
             raise ValueError(
-                f"Expected labels to be whole class ids, but got {values[bad[0]]} at position {_some(bad)}."
+                f"Expected labels to be whole class ids, but got {values[bad[0]]} "
+                f"at position {_some(bad)}."
             )
     smallest, largest = values.min(), values.max()
     if smallest < 0:
@@ -267,6 +268,8 @@ def _multi_hot(values: Any) -> csr_matrix:
 
     if 0 in values.shape:
         raise ValueError(f"Expected labels of at least one example, but got shape {values.shape}.")
+    if not issparse(values) and (parts := _ones_of(values)):
+        return csr_matrix(parts, shape=values.shape)
     stored = values.data if issparse(values) else values
     wrong = ~((stored == 0) | (stored == 1))
     if wrong.any():
@@ -276,11 +279,23 @@ def _multi_hot(values: Any) -> csr_matrix:
             f"({int(wrong.sum())} of them).{hint}"
         )
     matrix = csr_matrix(values, dtype=np.uint8, copy=False)
-    if issparse(values):
-        # duplicates (COO input) would sum to 2; explicit zeros are no labels
-        matrix = matrix.copy() if matrix is values else matrix
-        matrix.sum_duplicates()
-        matrix.eliminate_zeros()
-        if matrix.nnz and matrix.data.max() > 1:
-            raise ValueError("Expected each label once an example, but got duplicate entries.")
+    # duplicates (COO input) would sum to 2; explicit zeros are no labels
+    matrix = matrix.copy() if matrix is values else matrix
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    if matrix.nnz and matrix.data.max() > 1:
+        raise ValueError("Expected each label once an example, but got duplicate entries.")
     return matrix
+
+
+def _ones_of(dense: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """CSR parts of a 0/1 array, block by block of rows; `None` if it holds anything else."""
+    indices, lengths = [], [np.zeros(1, np.int64)]
+    for block in np.array_split(dense, (dense.size >> 22) + 1):
+        ones = block == 1
+        if np.count_nonzero(block) != np.count_nonzero(ones):
+            return None
+        indices.append((np.flatnonzero(ones) % dense.shape[1]).astype(np.int32))
+        lengths.append(np.count_nonzero(ones, axis=1))
+    ids = np.concatenate(indices)
+    return np.ones(len(ids), np.uint8), ids, np.cumsum(np.concatenate(lengths))
