@@ -56,8 +56,8 @@ pytest: $(STAMP) ## the tests and the docstring examples; ARGS="-k sampler", WOR
 bench: $(STAMP) ## the measurements of benchmarks/README.md
 	$(PY) benchmarks/run.py $(ARGS)
 
-clean: ## remove caches, builds and runs; the environment stays
-	rm -rf build dist runs *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove caches and builds; the environment and runs/ stay
+	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
 
 distclean: clean ## remove the environment too
