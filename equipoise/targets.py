@@ -271,18 +271,17 @@ def _multi_hot(values: Any) -> csr_matrix:
     if not issparse(values) and (parts := _ones_of(values)):
         return csr_matrix(parts, shape=values.shape)
     stored = values.data if issparse(values) else values
-    wrong = ~((stored == 0) | (stored == 1))
-    if wrong.any():
+    if (wrong := ~((stored == 0) | (stored == 1))).any():
         hint = " For (N, 1) class ids pass labels.ravel()." if values.shape[1] == 1 else ""
         raise ValueError(
             f"Expected multi-hot labels to be 0 or 1, but got {stored[wrong][0]} "
             f"({int(wrong.sum())} of them).{hint}"
         )
     matrix = csr_matrix(values, dtype=np.uint8, copy=False)
-    # duplicates (COO input) would sum to 2; explicit zeros are no labels
-    matrix = matrix.copy() if matrix is values else matrix
-    matrix.sum_duplicates()
-    matrix.eliminate_zeros()
+    if not (matrix.has_canonical_format and matrix.data.all()):
+        matrix = matrix.copy()  # its arrays may be the caller's
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
     if matrix.nnz and matrix.data.max() > 1:
         raise ValueError("Expected each label once an example, but got duplicate entries.")
     return matrix
@@ -297,5 +296,5 @@ def _ones_of(dense: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray] | N
             return None
         indices.append((np.flatnonzero(ones) % dense.shape[1]).astype(np.int32))
         lengths.append(np.count_nonzero(ones, axis=1))
-    ids = np.concatenate(indices)
-    return np.ones(len(ids), np.uint8), ids, np.cumsum(np.concatenate(lengths))
+    indptr = np.cumsum(np.concatenate(lengths))
+    return np.ones(indptr[-1], np.uint8), np.concatenate(indices), indptr
