@@ -216,7 +216,7 @@ def _sparse_tensor(labels: torch.Tensor) -> Any:
     data = csr.values()
     data = data.float() if data.dtype == torch.bfloat16 else data
     parts = (data.numpy(), csr.col_indices().numpy(), csr.crow_indices().numpy())
-    return csr_matrix(parts, shape=tuple(csr.shape))
+    return csr_matrix(parts, shape=(csr.shape[0], csr.shape[1]))
 
 
 def _checked(values: np.ndarray) -> np.ndarray:
@@ -270,7 +270,7 @@ def _multi_hot(values: Any) -> csr_matrix:
         raise ValueError(f"Expected labels of at least one example, but got shape {values.shape}.")
     if not issparse(values) and (parts := _ones_of(values)):
         return csr_matrix(parts, shape=values.shape)
-    stored = values.data if issparse(values) else values
+    stored = values.data if hasattr(values, "tocsr") else values
     if (wrong := ~((stored == 0) | (stored == 1))).any():
         hint = " For (N, 1) class ids pass labels.ravel()." if values.shape[1] == 1 else ""
         raise ValueError(
