@@ -24,6 +24,9 @@ LAYERS: dict[str, int] = {
     "targets": 0,
     "weighting": 1,
     "rates": 1,
+    "label_sets": 1,
+    "multilabel_split": 1,
+    "arff": 1,
     "samplers": 2,
     "mining": 2,
     "losses": 2,
@@ -43,8 +46,8 @@ ON_DEMAND = {("balancer", "ffcv"), ("balancer", "report")}
 # Optional packages, and the one unit that adapts each.
 ADAPTERS = {
     "ffcv": {"ffcv"},
-    "matplotlib": {"report"},
-    "rich": {"report"},
+    "matplotlib": {"report", "audit"},
+    "rich": {"report", "audit"},
     "typer": {"cli"},
 }
 # Too slow, or too optional, for `import equipoise`.
