@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from equipoise.balancer import Balancer
+from equipoise.rates import ClassRates
 from equipoise.targets import Targets, holdout_split
 
 __version__ = "0.1.0.dev0"
-__all__ = ["Targets", "holdout_split"]
+__all__ = ["Balancer", "ClassRates", "Targets", "holdout_split"]

@@ -1,0 +1,45 @@
+"""Weighting: from counts and recalls to class weights, and policies that give λ each epoch."""
+
+from __future__ import annotations
+
+from equipoise.weighting.functions import (
+    class_difficulty,
+    effective_number,
+    inverse_frequency,
+    log_weight_of,
+    recall_power,
+    repeat_factor,
+)
+from equipoise.weighting.policies import (
+    POLICIES,
+    ClassDifficulty,
+    EffectiveNumber,
+    EqualRecall,
+    InverseFrequency,
+    Plain,
+    Policy,
+    RecallPower,
+    RepeatFactor,
+    WorstClass,
+    make_policy,
+)
+
+__all__ = [
+    "POLICIES",
+    "ClassDifficulty",
+    "EffectiveNumber",
+    "EqualRecall",
+    "InverseFrequency",
+    "Plain",
+    "Policy",
+    "RecallPower",
+    "RepeatFactor",
+    "WorstClass",
+    "class_difficulty",
+    "effective_number",
+    "inverse_frequency",
+    "log_weight_of",
+    "make_policy",
+    "recall_power",
+    "repeat_factor",
+]
