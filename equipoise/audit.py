@@ -280,8 +280,8 @@ def _advice(found: Audit) -> list[str]:
     else:
         common, rare = int(counts.argmax()), int(np.where(counts > 0, counts, n + 1).argmin())
         said.append(
-            f"The most frequent {what}, {found.class_names[common]}, has {counts[common]:,} examples, "
-            f"{found.imbalance_ratio:,.1f} times the {counts[rare]:,} of {found.class_names[rare]}."
+            f"The largest {what}, {found.class_names[common]}, has {counts[common]:,} examples: "
+            f"{found.imbalance_ratio:,.1f} times {found.class_names[rare]}'s {counts[rare]:,}."
         )
     if multilabel and found.scumble > 0.1:
         said.append(
