@@ -139,7 +139,8 @@ class Balancer:
             )
         recalls = self.rates.recalls().numpy() if seen else None
         self.history.append(self._row(recalls, ignored))
-        log_weight = self.policy.step(self.log_weight, recalls)
+        smoothed = self.rates.recalls(prior=None).numpy() if seen else None
+        log_weight = self.policy.step(self.log_weight, smoothed)
         self.rates.reset()
         self.epoch += 1
         self.sampler.set_epoch(self.epoch)

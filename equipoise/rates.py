@@ -10,32 +10,50 @@ from torch import Tensor
 __all__ = ["ClassRates", "smoothed_recalls"]
 
 
-def smoothed_recalls(hits: Tensor, support: Tensor, prior: float = 2.0) -> Tensor:
-    """Recalls drawn towards their mean where a class has few hold-out examples.
+def smoothed_recalls(hits: Tensor, support: Tensor, prior: float | None = None) -> Tensor:
+    """Recalls drawn towards their mean r̄, as far as sampling noise could have spread them.
 
-    `(hits_c + prior · r̄) / (support_c + prior)`, r̄ the mean recall of the classes that have
-    examples: the posterior mean under a Beta prior worth `prior` examples. A class without any
-    gets r̄ itself, so that nothing is done about what was not seen.
+    `(hits_c + k · r̄) / (support_c + k)`: the posterior mean under a Beta prior worth k examples.
+    Without a given `prior`, k is estimated from the recalls (empirical Bayes, by moments): their
+    variance beyond the binomial noise, v = var(r) − mean(r(1−r)/n), gives k = r̄(1−r̄)/v − 1. Where
+    noise explains all of the spread, every class gets r̄, so that a loop fed with these recalls
+    does not chase noise; where classes have thousands of examples, hardly anything changes. A
+    class without examples gets r̄.
 
     Args:
         hits: `(C,)` correctly predicted examples of each class.
         support: `(C,)` examples of each class.
-        prior: strength in examples, at least 0.
+        prior: k in examples, at least 0; `None` to estimate it.
 
     Returns:
         `(C,)` float64 in [0, 1].
 
     Example:
-        >>> smoothed_recalls(torch.tensor([90, 0, 0]), torch.tensor([100, 1, 0])).tolist()
+        >>> hits, support = torch.tensor([90, 0, 0]), torch.tensor([100, 1, 0])
+        >>> smoothed_recalls(hits, support, prior=2).tolist()
         [0.8911..., 0.3, 0.45]
+        >>> smoothed_recalls(torch.tensor([5, 4, 6]), torch.tensor([10, 10, 10])).tolist()
+        [0.5, 0.5, 0.5]
     """
     hits, support = hits.double(), support.double()
     seen = support > 0
-    recalls = torch.where(seen, hits / support.clamp_min(1), 0.0)
-    mean = recalls.sum() / seen.sum().clamp_min(1)
-    return torch.where(
-        support + prior > 0, (hits + prior * mean) / (support + prior).clamp_min(1e-12), mean
-    )
+    raw = hits / support.clamp_min(1)
+    mean = raw.sum() / seen.sum().clamp_min(1)
+    if prior is None:
+        noise, spread = _noise_and_spread(raw[seen], support[seen])
+        if spread <= noise:
+            return torch.full_like(raw, float(mean))
+        prior = max(0.0, float(mean * (1 - mean) / (spread - noise) - 1))
+    weight = torch.where(seen, support / (support + prior).clamp_min(1e-12), 0.0)
+    return mean + weight * (raw - mean)
+
+
+def _noise_and_spread(recalls: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
+    """Binomial variance to expect of recalls of equal truth, and the variance they have."""
+    mean = recalls.mean()
+    noise = (mean * (1 - mean) / support).mean()
+    spread = (recalls - mean).square().sum() / max(len(recalls) - 1, 1)
+    return noise, spread
 
 
 class ClassRates:
@@ -51,7 +69,7 @@ class ClassRates:
     Example:
         >>> rates = ClassRates(2)
         >>> rates.update(torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1, 1]))
-        >>> rates.recalls(prior=0).tolist()
+        >>> rates.recalls().tolist()
         [1.0, 0.5]
     """
 
@@ -91,8 +109,11 @@ class ClassRates:
         self._counts += counts
         self._ignored += torch.stack([nan.sum(), (invalid & ~nan).sum()])
 
-    def recalls(self, prior: float = 2.0) -> Tensor:
-        """`(C,)` float64 recalls (true-positive rates) on the CPU; see `smoothed_recalls`."""
+    def recalls(self, prior: float | None = 0.0) -> Tensor:
+        """`(C,)` float64 recalls (true-positive rates) on the CPU, raw unless `prior` says otherwise.
+
+        See `smoothed_recalls` for `prior`; `None` estimates it.
+        """
         hits, support, _ = self._counts.cpu()
         return smoothed_recalls(hits, support, prior)
 

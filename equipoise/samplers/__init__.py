@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from equipoise.samplers.base import OrderSampler
 from equipoise.samplers.class_balanced import ClassBalancedSampler
+from equipoise.samplers.m_per_class import MPerClassSampler
 
-__all__ = ["ClassBalancedSampler", "OrderSampler"]
+__all__ = ["ClassBalancedSampler", "MPerClassSampler", "OrderSampler"]

@@ -101,10 +101,15 @@ class OrderSampler(torch.utils.data.Sampler[int]):
                     f"Expected state of a {type(self).__name__} with {name}={mine!r}, "
                     f"but got {state.get(name)!r}."
                 )
+        self._restore(state)
         self.set_epoch(state["epoch"], state["position"])
 
     def _identity(self) -> dict[str, Any]:
+        """Hook: what a state must agree with to be loaded."""
         return {"num_samples": self.num_samples, "seed": self.seed}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Hook: what a subclass takes from a state that agrees."""
 
 
 def _require_int(name: str, value: Any, least: int) -> None:

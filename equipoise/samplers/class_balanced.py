@@ -116,19 +116,13 @@ class ClassBalancedSampler(OrderSampler):
             "log_weight": torch.from_numpy(self.log_weight.copy()),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        cursors = np.asarray(state["cursors"], np.int64)
-        if cursors.shape != (self.targets.num_classes,):
-            raise ValueError(
-                f"Expected state of {self.targets.num_classes} classes, but got {len(cursors)}."
-            )
-        self._order.restore(
-            state["base_epoch"],
-            cursors,
-            class_shares(self.targets.counts, np.asarray(state["log_weight"], np.float64)),
-        )
-        self.log_weight = np.array(state["log_weight"], np.float64)
-        super().load_state_dict(state)
+    def _identity(self) -> dict[str, Any]:
+        return {**super()._identity(), "num_classes": self.targets.num_classes}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.log_weight = torch.as_tensor(state["log_weight"]).double().numpy().copy()
+        shares = class_shares(self.targets.counts, self.log_weight)
+        self._order.restore(state["base_epoch"], state["cursors"].numpy(), shares)
 
 
 def _as_weight(weight: Any, targets: Targets) -> np.ndarray:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["CHUNK", "ClassOrder", "key_of", "permute", "quotas"]
+__all__ = ["CHUNK", "ClassOrder", "key_of", "keys_of", "permute", "permute_each", "quotas"]
 
 CHUNK = 16384  # positions worked on at a time: a few such arrays fit the L2 cache
 
@@ -45,9 +45,16 @@ def key_of(*parts: int) -> int:
     return state
 
 
+def keys_of(keys: np.ndarray | int, numbers: np.ndarray) -> np.ndarray:
+    """64-bit keys, uint64, hashed from keys and whole numbers element by element."""
+    mixed = (np.asarray(keys, np.uint64) + numbers.astype(np.uint64)) * np.uint64(_GOLDEN)
+    mixed ^= mixed >> np.uint64(29)
+    return mixed
+
+
 def _halves(size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two radices of about equal length with a·b ≥ size, none below 4: halves of 2 mix badly."""
-    least = np.minimum(size, np.uint64(4))
+    least = np.where(size > 2, np.uint64(4), size)
     a = np.maximum(np.ceil(np.sqrt(size.astype(np.float64))).astype(np.uint64), least)
     return a, np.maximum((size + a - np.uint64(1)) // a, least)
 
@@ -114,6 +121,12 @@ def permute(positions: np.ndarray, size: int, key: int) -> np.ndarray:
     return _walk(x, np.uint64(size), a, b, np.uint64(key))
 
 
+def permute_each(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Like `permute`, with a size and a key for each position."""
+    sizes = sizes.astype(np.uint64)
+    return _walk(positions.astype(np.uint64), sizes, *_halves(sizes), keys)
+
+
 def quotas(expected: np.ndarray, offset: float) -> np.ndarray:
     """Whole numbers with the sum of `expected`, each its floor or ceiling.
 
@@ -163,9 +176,7 @@ class ClassOrder:
         self._sizes = sizes
         self._halves = _halves(sizes)
         self._starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]]).astype(np.uint64)
-        self._class_keys = np.array(
-            [key_of(seed, 1)], np.uint64
-        ) ^ permute(np.arange(len(counts)), 2**48, key_of(seed, 2))
+        self._class_keys = keys_of(key_of(seed, 1), np.arange(len(counts)))
         self.set_epoch(0)
 
     def set_shares(self, shares: np.ndarray) -> None:
@@ -232,8 +243,7 @@ class ClassOrder:
         size = self._sizes.take(classes)
         turn = np.divide(rank, size).astype(np.uint64)  # how often the class was gone through
         rank -= turn * size
-        key = (self._class_keys.take(classes) + turn) * np.uint64(_GOLDEN)
-        key ^= key >> np.uint64(29)
+        key = keys_of(self._class_keys.take(classes), turn)
         a, b = (half.take(classes) for half in self._halves)
         within = _walk(rank, size, a, b, key)
         within += self._starts.take(classes)

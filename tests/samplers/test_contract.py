@@ -1,0 +1,161 @@
+"""What every sampler promises, checked on each of them."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from tests.samplers.cases import CASES, LABELS, make
+
+
+@pytest.fixture(params=CASES)
+def name(request):
+    return request.param
+
+
+def at(name, epoch, **settings):
+    sampler = make(name, **settings)
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def test_length_equals_iteration(name):
+    sampler = make(name)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        drawn = list(sampler)
+        assert len(drawn) == len(sampler) == sampler.num_samples
+        assert all(type(i) is int for i in drawn[:3])
+        assert 0 <= min(drawn) and max(drawn) < len(LABELS)
+
+
+def test_same_seed_and_epoch_same_stream(name):
+    assert at(name, 3) == at(name, 3)
+    assert at(name, 3) != at(name, 4)
+    assert at(name, 3) != at(name, 3, seed=1)
+
+
+def test_global_random_state_is_neither_read_nor_changed(name):
+    drawn = at(name, 2)
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)  # noqa: NPY002
+    before = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
+    assert at(name, 2) == drawn
+    after = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4, 7])
+def test_ranks_streams_make_up_the_single_stream(name, replicas):
+    whole = at(name, 1)
+    together = [None] * len(whole)
+    for rank in range(replicas):
+        sampler = make(name, rank=rank, num_replicas=replicas)
+        sampler.set_epoch(1)
+        together[rank::replicas] = drawn = list(sampler)
+        assert len(sampler) == len(drawn)
+        assert sampler.indices().tolist() == drawn
+    assert together == whole
+
+
+def test_indices_are_the_iteration(name):
+    sampler = make(name)
+    sampler.set_epoch(5)
+    indices = sampler.indices()
+    assert indices.dtype == np.int64
+    assert indices.flags.c_contiguous
+    assert indices.tolist() == list(sampler)
+
+
+def saved(state):
+    """The state as a file would give it back, with nothing but safe types."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+@pytest.mark.parametrize("replicas", [(1, 1), (2, 2), (1, 4), (4, 2), (3, 1)])
+def test_resumes_in_mid_epoch_with_any_number_of_ranks(name, replicas):
+    before, after = replicas
+    whole, following = at(name, 2), at(name, 3)
+    steps = 2
+    sampler = make(name, num_replicas=before)
+    sampler.set_epoch(2)
+    stream = iter(sampler)
+    for _ in range(steps):
+        next(stream)
+    state = saved(sampler.state_dict())
+    rest = [None] * (len(whole) - steps * before)
+    for rank in range(after):
+        resumed = make(name, rank=rank, num_replicas=after)
+        resumed.load_state_dict(state)
+        rest[rank::after] = list(resumed)
+        resumed.set_epoch(3)
+        assert resumed.indices().tolist() == following[rank::after]
+    assert rest == whole[steps * before :]
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_order_is_random_access(data):
+    name = data.draw(st.sampled_from(sorted(CASES)))
+    epoch = data.draw(st.integers(0, 50))
+    sampler = make(name, seed=data.draw(st.integers(0, 2**63)))
+    sampler.set_epoch(epoch)
+    whole = sampler.indices()
+    positions = data.draw(st.lists(st.integers(0, len(whole) - 1), min_size=1, max_size=20))
+    assert sampler.draw(np.array(positions)).tolist() == whole[positions].tolist()
+
+
+def test_iterating_again_starts_the_epoch_again_also_after_a_break(name):
+    sampler = make(name)
+    stream = iter(sampler)
+    first = [next(stream) for _ in range(4)]
+    assert list(sampler)[:4] == first
+    assert len(list(sampler)) == len(sampler)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_feeds_a_data_loader(name, workers):
+    data = torch.arange(len(LABELS))
+    sampler = make(name)
+    with_sampler = DataLoader(data, batch_size=8, sampler=sampler, num_workers=workers)
+    assert torch.cat(list(with_sampler)).tolist() == sampler.indices().tolist()
+
+
+def test_refuses_a_state_of_another_sampler(name):
+    state = make(name, seed=1).state_dict()
+    with pytest.raises(ValueError, match="seed"):
+        make(name, seed=2).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"seed": -1}, ValueError, "seed"),
+        ({"seed": 0.5}, TypeError, "seed"),
+        ({"rank": 2, "num_replicas": 2}, ValueError, "rank"),
+        ({"num_replicas": 0}, ValueError, "num_replicas"),
+    ],
+)
+def test_bad_settings_are_named(name, settings, error, words):
+    with pytest.raises(error, match=f"Expected {words}"):
+        make(name, **settings)
+
+
+def test_bad_epochs_are_named(name):
+    sampler = make(name)
+    with pytest.raises(ValueError, match="Expected epoch"):
+        sampler.set_epoch(-1)
+    with pytest.raises(TypeError, match="Expected epoch"):
+        sampler.set_epoch(1.5)
+    with pytest.raises(ValueError, match="Expected position"):
+        sampler.set_epoch(0, position=10**6)
