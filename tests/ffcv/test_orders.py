@@ -1,0 +1,223 @@
+"""What a sampler draws is what FFCV reads, in order, in every epoch, or a clear error."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from equipoise.samplers.base import OrderSampler
+from equipoise.samplers.class_balanced import ClassBalancedSampler
+from tests.ffcv.conftest import LABELS, SIZE, ids_seen
+
+pytestmark = pytest.mark.ffcv
+
+CACHES = [True, False]
+
+
+class Drawn(OrderSampler):
+    """A sampler of whatever array it is given."""
+
+    def __init__(self, ids, **settings) -> None:
+        super().__init__(len(ids), **settings)
+        self.ids = np.asarray(ids)
+
+    def draw(self, positions):
+        return self.ids[positions]
+
+
+class Raw(Drawn):
+    """A sampler that does not even make an int64 array."""
+
+    def indices(self):
+        return self.ids
+
+
+def make(beton, order=None, batch_size=8, **settings):
+    from ffcv.loader import Loader, OrderOption
+
+    order = OrderOption.SEQUENTIAL if order is None else order
+    return Loader(beton, batch_size, num_workers=1, order=order, **settings)
+
+
+@pytest.fixture(scope="module", params=CACHES, ids=["os_cache", "process_cache"])
+def loader(request, beton):
+    """A loader that tests attach samplers to: compiling one takes seconds."""
+    return make(beton, os_cache=request.param, drop_last=False)
+
+
+@pytest.fixture
+def attached(loader):
+    from equipoise.ffcv import attach
+
+    def attached(sampler, **settings):
+        loader.next_epoch = 0
+        return attach(loader, sampler, **settings)
+
+    return attached
+
+
+@pytest.mark.parametrize("os_cache", CACHES, ids=["os_cache", "process_cache"])
+def test_order_given_to_the_constructor(beton, os_cache, no_thread_left):
+    from equipoise.ffcv import order
+
+    sampler = ClassBalancedSampler(LABELS, seed=3)
+    loader = make(beton, order(sampler), os_cache=os_cache)
+    expected = ClassBalancedSampler(LABELS, seed=3)
+    for epoch in range(3):
+        expected.set_epoch(epoch)
+        seen = ids_seen(loader)
+        assert seen.tolist() == expected.indices().tolist()
+        assert np.bincount(LABELS[seen]).tolist() == [16] * 4
+
+
+def test_attached_order_and_oversampling(attached, no_thread_left):
+    for num_samples in (3 * SIZE + 5, 20, 1):
+        sampler = ClassBalancedSampler(LABELS, [9, 1, 1, 0.1], num_samples=num_samples)
+        loader = attached(sampler)
+        assert len(loader) == -(-num_samples // 8)
+        for epoch in range(2):
+            seen = ids_seen(loader)
+            assert sampler.epoch == epoch
+            assert seen.tolist() == sampler.indices().tolist()
+
+
+def test_one_example_over_and_over(attached, no_thread_left):
+    assert ids_seen(attached(Drawn([7] * 50))).tolist() == [7] * 50
+
+
+def test_own_epoch_rules_and_weights_reach_the_next_epoch(attached, no_thread_left):
+    sampler = ClassBalancedSampler(LABELS, num_samples=48, seed=1)
+    balancer = SimpleNamespace(sampler=sampler)  # what the adapter knows of a Balancer
+    loader = attached(balancer)
+    first = ids_seen(loader)
+    assert first.tolist() == ids_seen(loader).tolist(), "asking twice gives the same"
+    assert np.bincount(LABELS[first]).tolist() == [12] * 4
+    sampler.set_epoch(1)
+    sampler.set_log_weight(np.log([3.0, 1.0, 1.0, 3.0 / 7.0]))
+    second = ids_seen(loader)
+    assert second.tolist() == sampler.indices().tolist()
+    assert np.bincount(LABELS[second]).tolist() == sampler.quotas.tolist()
+    assert sampler.quotas[0] > sampler.quotas[1]
+
+
+def test_epoch_follows_the_loader(attached):
+    sampler = ClassBalancedSampler(LABELS)
+    loader = attached(sampler)
+    loader.next_epoch = 5
+    seen = ids_seen(loader)
+    assert sampler.epoch == 5
+    assert seen.tolist() == sampler.indices().tolist()
+
+
+def test_indices_are_what_the_sampler_numbers(beton, no_thread_left):
+    from equipoise.ffcv import BalancedLoader, order
+
+    part = np.arange(SIZE)[::-3]
+    sampler = ClassBalancedSampler(LABELS[part], num_samples=40)
+    loader = make(beton, order(sampler), indices=part)
+    batches = BalancedLoader(loader, with_indices=True)
+    for images, _, _, numbers in batches:
+        assert part[numbers].tolist() == images[:, 0, 0, 0].tolist()
+    sampler.set_epoch(0)
+    loader.next_epoch = 0
+    assert ids_seen(batches).tolist() == part[sampler.indices()].tolist()
+
+
+def test_filter(beton, no_thread_left):
+    from equipoise.ffcv import attach, order
+
+    everything = ClassBalancedSampler(LABELS)
+    whole = make(beton, order(everything), pipelines={"image": None, "id": None})
+    # The order is handed on to the new loader, and checked against what is left
+    with pytest.raises(ValueError, match=r"52 examples .* of the file's 64.* but got 64"):
+        whole.filter("label", lambda label: label != 0)
+    kept = whole.filter("label", lambda label: True)
+    everything.set_epoch(0)
+    labels = np.concatenate([batch[0].flatten().clone() for batch in kept])
+    assert labels.tolist() == LABELS[everything.indices()].tolist()
+    rest = make(beton).filter("label", lambda label: label != 0)
+    left = np.flatnonzero(LABELS != 0)
+    sampler = ClassBalancedSampler(LABELS[left] - 1, num_samples=24)
+    assert ids_seen(attach(rest, sampler)).tolist() == left[sampler.indices()].tolist()
+
+
+def test_ranks_read_equally_much_and_nothing_twice(attached):
+    shares = [
+        ids_seen(attached(ClassBalancedSampler(LABELS, num_samples=50, rank=rank, num_replicas=4)))
+        for rank in range(4)
+    ]
+    assert [len(share) for share in shares] == [12] * 4
+    whole = ClassBalancedSampler(LABELS, num_samples=50).indices()
+    assert np.stack(shares, 1).ravel().tolist() == whole[:48].tolist()
+
+
+@pytest.mark.parametrize("size", [1, SIZE - 1, SIZE + 1, 1000])
+def test_targets_of_another_length_are_refused(beton, attached, size):
+    from equipoise.ffcv import order
+
+    sampler = ClassBalancedSampler(np.zeros(size, int))
+    message = rf"targets of the sampler .* 64 examples that the loader reads, but got {size}"
+    with pytest.raises(ValueError, match=message):
+        attached(sampler)
+    with pytest.raises(ValueError, match=message):
+        make(beton, order(sampler))
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [0, 64],
+        [-1, 0],
+        [2**40],
+        np.array([0.0, 1.0]),
+        np.array([True, False]),
+        np.array([np.nan]),
+        np.zeros((2, 2), int),
+        np.array([2**64 - 1], np.uint64),
+    ],
+    ids=repr,
+)
+def test_wrong_ids_are_raised_on_the_callers_thread(beton, attached, in_time, ids):
+    from equipoise.ffcv import order
+
+    with pytest.raises(ValueError, match=r"Expected (the sampler|Raw\.indices\(\)) to"):
+        in_time(attached, Raw(ids))
+    with pytest.raises(ValueError, match="Expected"):
+        in_time(make, beton, order(Raw(ids)))
+
+
+def test_an_error_after_the_first_epoch_does_not_hang(attached, in_time, no_thread_left):
+    sampler = Raw(np.arange(16))
+    loader = attached(sampler)
+    assert len(in_time(ids_seen, loader)) == 16
+    for wrong, message in [
+        (np.arange(17), "draw 16 examples in every epoch"),
+        (np.arange(15), "draw 16 examples in every epoch"),
+        (np.arange(16) + 60, r"draw examples in \[0, 64\)"),
+    ]:
+        sampler.ids = wrong
+        with pytest.raises(ValueError, match=message):
+            in_time(ids_seen, loader)
+    sampler.ids = np.arange(16)
+    sampler.indices = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        in_time(ids_seen, loader)
+    del sampler.indices
+    assert in_time(ids_seen, loader).tolist() == list(range(16)), "the loader is still good"
+
+
+def test_other_errors(beton, loader):
+    from equipoise.ffcv import attach, order
+
+    with pytest.raises(TypeError, match="Expected sampler to be an OrderSampler"):
+        order(range(10))
+    with pytest.raises(TypeError, match=r"Expected loader to be an ffcv\.loader\.Loader"):
+        attach([1], Drawn([1]))
+    with pytest.raises(ValueError, match="at least num_replicas=3"):
+        attach(loader, Drawn([1, 2], num_replicas=3))
+    with pytest.raises(ValueError, match="Expected indices of the loader"):
+        make(beton, order(Drawn([0])), indices=np.ones(SIZE, bool))
+    with pytest.raises(ValueError, match="Expected indices of the loader"):
+        make(beton, order(Drawn([0])), indices=[0, SIZE])
