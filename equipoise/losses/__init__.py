@@ -1,18 +1,51 @@
 """Losses: how much each example counts. Each is a function and a thin ``nn.Module``."""
 
+from equipoise.losses.asymmetric import AsymmetricLoss, asymmetric_loss
 from equipoise.losses.base import Loss
+from equipoise.losses.distribution_balanced import (
+    DistributionBalancedLoss,
+    distribution_balanced_loss,
+)
+from equipoise.losses.focal import FocalLoss, focal_loss
+from equipoise.losses.ldam import LDAM, NormedLinear, ldam, ldam_margins
 from equipoise.losses.logit_adjusted import (
     BalancedSoftmax,
     LogitAdjustedCrossEntropy,
     logit_adjusted_cross_entropy,
 )
+from equipoise.losses.seesaw import Seesaw, seesaw
+from equipoise.losses.sigmoid_focal import SigmoidFocalLoss, sigmoid_focal_loss
+from equipoise.losses.two_way import TwoWayLoss, two_way_loss
+from equipoise.losses.vector_scaling import VectorScaling, vector_scaling
+from equipoise.losses.weighted_bce import WeightedBCE, pos_weight_from_counts, weighted_bce
 from equipoise.losses.weighted_cross_entropy import WeightedCrossEntropy, weighted_cross_entropy
 
 __all__ = [
+    "LDAM",
+    "AsymmetricLoss",
     "BalancedSoftmax",
+    "DistributionBalancedLoss",
+    "FocalLoss",
     "LogitAdjustedCrossEntropy",
     "Loss",
+    "NormedLinear",
+    "Seesaw",
+    "SigmoidFocalLoss",
+    "TwoWayLoss",
+    "VectorScaling",
+    "WeightedBCE",
     "WeightedCrossEntropy",
+    "asymmetric_loss",
+    "distribution_balanced_loss",
+    "focal_loss",
+    "ldam",
+    "ldam_margins",
     "logit_adjusted_cross_entropy",
+    "pos_weight_from_counts",
+    "seesaw",
+    "sigmoid_focal_loss",
+    "two_way_loss",
+    "vector_scaling",
+    "weighted_bce",
     "weighted_cross_entropy",
 ]

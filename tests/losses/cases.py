@@ -15,6 +15,7 @@ from equipoise.losses import Loss
 C = 5
 COUNTS = [1000.0, 300.0, 60.0, 8.0, 0.0]  # the last class has no examples
 WEIGHT = [0.2, 0.5, 1.0, 2.0, 4.0]
+ALPHA = [0.25, 0.5, 0.75, 0.9, 0.99]
 LOG_WEIGHT = torch.tensor([-0.7, -0.2, 0.0, 0.3, 0.6])
 
 
@@ -30,6 +31,8 @@ class Case:
     multilabel: bool = False
     elementwise: bool = True
     """Has `unreduced`, and its mean is the loss."""
+    detached: bool = False
+    """Part of it is held constant in the gradient, so that gradcheck does not apply."""
     inverts: list[Callable[[], Loss]] = field(default_factory=list)
     """Settings whose `correct` recovers the true posterior."""
 
@@ -50,9 +53,109 @@ def rows(f: Callable[[list[float], object], object]) -> Callable[[list, list], l
     return lambda logits, targets: [f(z, y) for z, y in zip(logits, targets, strict=True)]
 
 
+def elements(f: Callable[[float, int, int], float]) -> Callable[[list, list], list]:
+    """From f(logit, label, class)."""
+    return rows(lambda z, y: [f(z[c], y[c], c) for c in range(len(z))])
+
+
+def filled() -> list[float]:
+    return [n if n > 0 else 1.0 for n in COUNTS]
+
+
 def prior() -> list[float]:
-    counts = [n if n > 0 else 1.0 for n in COUNTS]
-    return [math.log(n / sum(counts)) for n in counts]
+    return [math.log(n / sum(filled())) for n in filled()]
+
+
+def ldam(z: list[float], y: int) -> float:
+    margins = [n**-0.25 for n in filled()]
+    shifted = list(z)
+    shifted[y] -= 0.5 * margins[y] / max(margins)
+    return weighted_ce([7.0 * v for v in shifted], y, WEIGHT)
+
+
+def vs(z: list[float], y: int) -> float:
+    n = filled()
+    scaled = [v / (max(n) / m) ** 0.3 + 0.8 * p for v, m, p in zip(z, n, prior(), strict=True)]
+    return weighted_ce(scaled, y, WEIGHT)
+
+
+def softmax_focal(gamma: float) -> Callable[[list[float], int], float]:
+    def loss(z: list[float], y: int) -> float:
+        logp = log_softmax(z)[y]
+        return -WEIGHT[y] * (1 - math.exp(logp)) ** gamma * logp
+
+    return loss
+
+
+def seesaw(z: list[float], y: int) -> float:
+    n, p = filled(), [math.exp(v) for v in log_softmax(z)]
+    factors = [
+        min(1.0, (n[j] / n[y]) ** 0.8) * max(1.0, (p[j] / p[y]) ** 2.0) for j in range(len(z))
+    ]
+    total = sum(f * math.exp(v) for f, v in zip(factors, z, strict=True))
+    return -math.log(math.exp(z[y]) / total)
+
+
+def sigmoid(z: float) -> float:
+    return 1 / (1 + math.exp(-z))
+
+
+def bce(z: float, y: int, c: int) -> float:
+    return -WEIGHT[c] * (ALPHA[c] * y * math.log(sigmoid(z)) + (1 - y) * math.log(sigmoid(-z)))
+
+
+def sigmoid_focal(gamma: float, alpha: list[float]) -> Callable[[float, int, int], float]:
+    def loss(z: float, y: int, c: int) -> float:
+        p = sigmoid(z) if y else sigmoid(-z)
+        return -(alpha[c] if y else 1 - alpha[c]) * (1 - p) ** gamma * math.log(p)
+
+    return loss
+
+
+def asl(neg: float, pos: float, margin: float) -> Callable[[float, int, int], float]:
+    def loss(z: float, y: int, c: int) -> float:
+        q = sigmoid(z)
+        if y:
+            return -((1 - q) ** pos) * math.log(q)
+        p = max(q - margin, 0.0)
+        return -(p**neg if p else 0.0) * math.log(1 - p)
+
+    return loss
+
+
+def db(gamma: float) -> Callable[[list[float], list[int]], list[float]]:
+    def loss(z: list[float], y: list[int]) -> list[float]:
+        n, out = filled(), []
+        positives = sum(1 / n[k] for k in range(C) if y[k])
+        for c in range(C):
+            r = 1 / n[c] / positives if positives else math.inf
+            w = 0.1 + (sigmoid(10 * (r - 0.2)) if r < 1e3 else 1.0)
+            u = z[c] + 0.05 * math.log(n[c] / (2000 - n[c]))
+            t = -u if y[c] else 2 * u
+            value = sigmoid(t) ** gamma * math.log1p(math.exp(t))
+            out.append(w * (value if y[c] else value / 2))
+        return out
+
+    return loss
+
+
+def two_way(logits: list[list[float]], targets: list[list[int]]) -> float:
+    def side(pairs: list[tuple[float, int]]) -> float | None:
+        positive = [math.exp(-z / 4.0) for z, y in pairs if y]
+        negative = [math.exp(z) for z, y in pairs if not y]
+        if not positive:
+            return None
+        if not negative:
+            return 0.0
+        return math.log1p(math.exp(math.log(sum(negative)) + 4.0 * math.log(sum(positive))))
+
+    def mean(groups: list[list[tuple[float, int]]]) -> float:
+        values = [v for v in map(side, groups) if v is not None]
+        return sum(values) / max(len(values), 1)
+
+    by_row = [list(zip(z, y, strict=True)) for z, y in zip(logits, targets, strict=True)]
+    by_column = [list(column) for column in zip(*by_row, strict=True)]
+    return mean(by_row) + mean(by_column)
 
 
 CASES = [
@@ -73,6 +176,120 @@ CASES = [
         ),
         neutral=losses.LogitAdjustedCrossEntropy,
         inverts=[lambda: losses.BalancedSoftmax(COUNTS, log_weight=LOG_WEIGHT)],
+    ),
+    Case(
+        "LDAM",
+        lambda **k: losses.LDAM(COUNTS, 0.5, 7.0, WEIGHT, **k),
+        rows(ldam),
+        neutral=lambda: losses.LDAM(COUNTS, 0.0, 1.0),
+        inverts=[lambda: losses.LDAM(COUNTS, 0.0, 3.0, WEIGHT, log_weight=LOG_WEIGHT)],
+    ),
+    Case(
+        "vector scaling",
+        lambda **k: losses.VectorScaling(COUNTS, 0.3, 0.8, WEIGHT, **k),
+        rows(vs),
+        neutral=lambda: losses.VectorScaling(COUNTS, 0.0, 0.0),
+        inverts=[lambda: losses.VectorScaling(COUNTS, 0.2, 0.8, WEIGHT, log_weight=LOG_WEIGHT)],
+    ),
+    Case(
+        "softmax focal",
+        lambda **k: losses.FocalLoss(2.0, WEIGHT, **k),
+        rows(softmax_focal(2.0)),
+        neutral=lambda: losses.FocalLoss(0.0),
+        inverts=[
+            lambda: losses.FocalLoss(2.0),
+            lambda: losses.FocalLoss(0.5, WEIGHT, log_weight=LOG_WEIGHT),
+        ],
+    ),
+    Case(
+        "softmax focal, gamma < 1",
+        lambda **k: losses.FocalLoss(0.5, WEIGHT, **k),
+        rows(softmax_focal(0.5)),
+    ),
+    Case(
+        "seesaw",
+        lambda **k: losses.Seesaw(COUNTS, **k),
+        rows(seesaw),
+        neutral=lambda: losses.Seesaw(COUNTS, 0.0, 0.0),
+        detached=True,
+        inverts=[lambda: losses.Seesaw(COUNTS, 0.0, 0.0, log_weight=LOG_WEIGHT)],
+    ),
+    Case(
+        "weighted BCE",
+        lambda **k: losses.WeightedBCE(ALPHA, WEIGHT, **k),
+        elements(bce),
+        neutral=losses.WeightedBCE,
+        multilabel=True,
+        inverts=[lambda: losses.WeightedBCE(ALPHA, WEIGHT, log_weight=LOG_WEIGHT)],
+    ),
+    Case(
+        "sigmoid focal",
+        lambda **k: losses.SigmoidFocalLoss(2.0, ALPHA, **k),
+        elements(sigmoid_focal(2.0, ALPHA)),
+        neutral=lambda: losses.SigmoidFocalLoss(0.0, None),
+        multilabel=True,
+        inverts=[
+            losses.SigmoidFocalLoss,
+            lambda: losses.SigmoidFocalLoss(1.5, ALPHA, WEIGHT, log_weight=LOG_WEIGHT),
+        ],
+    ),
+    Case(
+        "multilabel focal, gamma < 1",
+        lambda **k: losses.FocalLoss(0.5, 0.25, multilabel=True, **k),
+        elements(sigmoid_focal(0.5, [0.25] * C)),
+        neutral=lambda: losses.FocalLoss(0.0, multilabel=True),
+        multilabel=True,
+        inverts=[lambda: losses.FocalLoss(0.5, 0.9, multilabel=True, log_weight=LOG_WEIGHT)],
+    ),
+    Case(
+        "asymmetric",
+        lambda **k: losses.AsymmetricLoss(**k),
+        elements(asl(4.0, 1.0, 0.05)),
+        neutral=lambda: losses.AsymmetricLoss(0.0, 0.0, 0.0),
+        multilabel=True,
+        inverts=[
+            losses.AsymmetricLoss,
+            lambda: losses.AsymmetricLoss(2.0, 0.0, 0.0, WEIGHT, log_weight=LOG_WEIGHT),
+            lambda: losses.AsymmetricLoss(0.7, 0.5, 0.01),
+        ],
+    ),
+    Case(
+        "asymmetric, gamma < 1",
+        lambda **k: losses.AsymmetricLoss(0.5, 0.0, 0.1, **k),
+        elements(asl(0.5, 0.0, 0.1)),
+        multilabel=True,
+    ),
+    Case(
+        "asymmetric, gamma 0",
+        lambda **k: losses.AsymmetricLoss(0.0, 3.0, 0.1, **k),
+        elements(asl(0.0, 3.0, 0.1)),
+        multilabel=True,
+    ),
+    Case(
+        "distribution-balanced",
+        lambda **k: losses.DistributionBalancedLoss(COUNTS, 2000, **k),
+        rows(db(0.0)),
+        neutral=lambda: losses.DistributionBalancedLoss(
+            COUNTS, 2000, alpha=0.5, beta=0.0, negative_scale=1.0, kappa=0.0
+        ),
+        multilabel=True,
+        inverts=[
+            lambda: losses.DistributionBalancedLoss(COUNTS, 2000, beta=0.0, log_weight=LOG_WEIGHT),
+            lambda: losses.DistributionBalancedLoss(COUNTS, 2000, beta=0.0, gamma=2.0),
+        ],
+    ),
+    Case(
+        "distribution-balanced focal",
+        lambda **k: losses.DistributionBalancedLoss(COUNTS, 2000, gamma=2.0, **k),
+        rows(db(2.0)),
+        multilabel=True,
+    ),
+    Case(
+        "two-way",
+        lambda **k: losses.TwoWayLoss(**k),
+        two_way,
+        multilabel=True,
+        elementwise=False,
     ),
 ]
 

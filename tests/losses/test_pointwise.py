@@ -1,0 +1,180 @@
+"""The engine: all paths give the same, little is kept, and what is not allowed is refused."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from equipoise import losses
+from equipoise.losses import pointwise
+from tests.losses.cases import MULTI, batch
+
+POINTWISE = [case for case in MULTI if case.elementwise]
+
+
+def csr(targets: torch.Tensor) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # sparse CSR is in beta state
+        return targets.to_sparse_csr()
+
+
+def value_and_gradient(loss, logits, targets):
+    logits = logits.clone().requires_grad_()
+    values = loss.unreduced(logits, targets)
+    total = loss(logits, targets)
+    (values.sum() + total).backward()
+    return values.detach(), total.detach(), logits.grad
+
+
+@pytest.fixture
+def paths(monkeypatch: pytest.MonkeyPatch):
+    """Sets the way the positives are found and the size of chunks."""
+
+    def choose(search: bool, look: bool, chunk: int) -> None:
+        monkeypatch.setattr(pointwise, "DENSE_SHARE", 1.0 if search else -1.0)
+        monkeypatch.setattr(pointwise, "_may_look", lambda tensor: look)
+        monkeypatch.setattr(pointwise, "CPU_CHUNK", chunk)
+        monkeypatch.setattr(pointwise, "DEVICE_CHUNK", chunk)
+
+    return choose
+
+
+@pytest.mark.parametrize("case", POINTWISE, ids=lambda case: case.name)
+@pytest.mark.parametrize("rows", [5, 8])  # 8·5 labels can be read eight at a time, 5·5 cannot
+def test_all_paths_agree(case, rows: int, paths):
+    logits, targets = batch(case, rows)
+    loss = case.make(log_weight=torch.tensor([0.3, 0.0, -0.1, 0.2, -0.4]))
+    paths(search=False, look=True, chunk=1 << 20)
+    expected = value_and_gradient(loss, logits, targets)
+    forms = [targets, targets.bool(), targets.long(), targets.float(), targets.half()]
+    for search, look, chunk in [(1, 1, 1 << 20), (1, 1, 12), (0, 1, 12), (0, 0, 12), (1, 1, 1)]:
+        paths(bool(search), bool(look), chunk)
+        for form in [*forms, csr(targets), csr(targets.float())]:
+            found = value_and_gradient(loss, logits, form)
+            for one, other in zip(found, expected, strict=True):
+                torch.testing.assert_close(one, other)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.integers(0, 9),
+    classes=st.integers(1, 9),
+    density=st.sampled_from([0.0, 0.05, 0.3, 1.0]),
+    chunk=st.sampled_from([1, 16, 1 << 18]),
+    seed=st.integers(0, 1000),
+)
+def test_bce_is_torch_bce(rows: int, classes: int, density: float, chunk: int, seed: int):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 5 * torch.randn(rows, classes, generator=generator, dtype=torch.float64)
+    targets = torch.rand(rows, classes, generator=generator) < density
+    weight = torch.rand(classes, generator=generator, dtype=torch.float64)
+    expected = F.binary_cross_entropy_with_logits(
+        logits, targets.double(), pos_weight=weight, reduction="none"
+    )
+    before, pointwise.CPU_CHUNK = pointwise.CPU_CHUNK, chunk
+    try:
+        for form in (targets, csr(targets)) if rows else (targets,):
+            found = losses.weighted_bce(logits, form, weight, reduction="none")
+            torch.testing.assert_close(found, expected)
+            total = losses.weighted_bce(logits, form, weight, reduction="sum")
+            torch.testing.assert_close(total, expected.sum())
+    finally:
+        pointwise.CPU_CHUNK = before
+
+
+@pytest.mark.parametrize("search", [False, True])
+def test_soft_labels_mix_both_sides(search: bool, paths):
+    paths(search, look=True, chunk=8)
+    logits = torch.tensor([[2.0, -1.0, 0.5, 0.0]], dtype=torch.float64)
+    targets = torch.tensor([[0.3, 0.0, 1.0, 0.9]], dtype=torch.float64)
+    expected = F.binary_cross_entropy_with_logits(logits, targets)
+    torch.testing.assert_close(losses.weighted_bce(logits, targets), expected)
+    torch.testing.assert_close(losses.weighted_bce(logits, csr(targets)), expected)
+
+
+@pytest.mark.parametrize("case", MULTI, ids=lambda case: case.name)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_one_tensor_is_kept(case, dtype: torch.dtype):
+    logits, targets = batch(case, 64, dtype)
+    logits.requires_grad_()
+    kept = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        case.make()(logits, targets)
+    assert sum(kept) <= logits.numel() * logits.element_size() + 64
+
+
+@pytest.mark.parametrize("case", MULTI, ids=lambda case: case.name)
+def test_second_derivative_is_refused(case):
+    logits, targets = batch(case)
+    logits.requires_grad_()
+    value = case.make()(logits, targets)
+    with pytest.raises(RuntimeError, match="differentiated once, but got create_graph=True"):
+        torch.autograd.grad(value, logits, create_graph=True)
+
+
+def test_half_precision_mean_keeps_small_gradients():
+    """1/(B·C) is below float16's smallest number; the gradients themselves are not."""
+    logits = torch.zeros(2048, 1024, dtype=torch.float16, requires_grad=True)
+    loss = losses.WeightedBCE()(logits, torch.zeros(2048, 1024, dtype=torch.bool))
+    (loss * 2.0**16).backward()  # as a gradient scaler does
+    assert logits.grad is not None
+    expected = torch.tensor(0.5 * 2.0**16 / 2**21, dtype=torch.float16)
+    assert bool((logits.grad == expected).all())
+
+
+def test_example_weights_and_their_normalizations():
+    logits = torch.tensor([[1.0, -2.0], [0.5, 0.0], [3.0, 1.0]], dtype=torch.float64)
+    targets = torch.tensor([[1, 0], [0, 1], [1, 1]])
+    weight = torch.tensor([2.0, 0.0, 0.5])
+    plain = F.binary_cross_entropy_with_logits(logits, targets.double(), reduction="none")
+    total = (plain * weight[:, None]).sum()
+    for normalization, divisor in (("batch", 6.0), ("weight", 5.0), ("nonzero", 4.0)):
+        loss = losses.WeightedBCE(normalization=normalization)
+        torch.testing.assert_close(loss(logits, targets, weight), total / divisor)
+        assert loss(logits, targets, torch.zeros(3)) == 0
+    with pytest.raises(ValueError, match=r"Expected example_weight to be of shape \(3,\)"):
+        loss(logits, targets, torch.ones(2))
+
+
+def test_gradients_flow_with_example_weights():
+    logits = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    targets = torch.tensor([[1, 0], [0, 1], [1, 1]])
+    weight = torch.tensor([2.0, 0.0, 0.5])
+    for normalization in ("batch", "weight", "nonzero"):
+        loss = losses.WeightedBCE(normalization=normalization)
+        z = logits.clone().requires_grad_()
+        assert torch.autograd.gradcheck(lambda z, f=loss: f(z, targets, weight), z)
+
+
+def test_bad_targets():
+    logits = torch.zeros(2, 4)
+    with pytest.raises(TypeError, match="dense or sparse CSR"):
+        losses.weighted_bce(logits, torch.eye(2, 4).to_sparse_coo())
+    with pytest.raises(TypeError, match="Expected targets to be dense"):
+        losses.two_way_loss(logits, csr(torch.eye(2, 4)))
+
+
+def test_pos_weight_from_counts():
+    found = losses.pos_weight_from_counts([50, 1, 0, 100], 100)
+    assert found.tolist() == pytest.approx([1.0, 99.0, 100.0, 0.01])
+    with pytest.raises(ValueError, match="Expected counts to be at most num_examples"):
+        losses.pos_weight_from_counts([101], 100)
+
+
+def test_pos_weight_predicts_too_much_until_corrected():
+    """PEERS: at prevalence 4.4% and weight 21.6, the corrected probability is the prevalence."""
+    prevalence = 0.044
+    loss = losses.WeightedBCE([(1 - prevalence) / prevalence])
+    logits = torch.tensor([[0.0]])  # the optimum of the weighted loss
+    assert math.isclose(loss.correct(logits).sigmoid().item(), prevalence, rel_tol=1e-5)

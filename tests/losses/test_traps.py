@@ -1,0 +1,298 @@
+"""Each trap in the reference implementations, and that it is not here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from equipoise import losses
+from tests.losses.cases import COUNTS, SINGLE, batch
+
+NUMBER = (ValueError, TypeError)
+
+
+def gradient(f, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    logits = logits.clone().requires_grad_()
+    (found,) = torch.autograd.grad(f(logits, targets).sum(), logits)
+    return found
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.25, 0.5, 1.0, 1.5, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_focal_gradient_is_finite_when_saturated(gamma: float, dtype: torch.dtype):
+    logits = torch.tensor([[100.0, -100.0], [-100.0, 100.0]], dtype=dtype)
+    ids, labels = torch.tensor([0, 0]), torch.tensor([[1, 0], [1, 0]])
+    softmax = gradient(losses.FocalLoss(gamma), logits, ids)
+    assert torch.isfinite(softmax).all()
+    assert softmax[0].abs().max() < 1e-6
+    torch.testing.assert_close(softmax[1].double(), torch.tensor([-0.5, 0.5]).double())
+    sigmoid = gradient(losses.SigmoidFocalLoss(gamma, None, reduction="sum"), logits, labels)
+    torch.testing.assert_close(sigmoid.double(), torch.tensor([[0.0, 0], [-1, 1]]).double())
+
+
+def test_focal_takes_alpha_by_label():
+    logits, targets = torch.zeros(1, 2), torch.tensor([[1, 1]])
+    found = losses.SigmoidFocalLoss(0.0, [0.1, 0.9]).unreduced(logits, targets)
+    torch.testing.assert_close(found / found.sum(), torch.tensor([[0.1, 0.9]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_asymmetric_loss_is_finite_and_does_not_die(dtype: torch.dtype):
+    logits = torch.tensor([[-18.0, -19.0, -50.0, -100.0, -1000.0]], dtype=dtype)
+    loss = losses.AsymmetricLoss(reduction="sum")
+    positive = torch.ones_like(logits)
+    assert torch.isfinite(loss(logits, positive))
+    torch.testing.assert_close(gradient(loss, logits, positive), -positive)
+    for values in (logits, -logits):
+        assert torch.isfinite(loss.unreduced(values, 1 - positive)).all()
+        assert torch.isfinite(gradient(loss, values, 1 - positive)).all()
+
+
+def test_asymmetric_loss_leaves_autograd_off():
+    seen = []
+    logits = torch.zeros(2, 3, requires_grad=True)
+    with torch.no_grad():
+        value = losses.AsymmetricLoss()(logits, torch.ones(2, 3))
+        seen.append(torch.is_grad_enabled())
+    assert seen == [False]
+    assert not value.requires_grad
+    with torch.enable_grad():
+        assert losses.AsymmetricLoss()(logits, torch.ones(2, 3)).requires_grad
+
+
+def test_asymmetric_loss_drops_easy_negatives():
+    logits = torch.tensor([[-3.0, -2.9]])  # q = .047, .052
+    found = gradient(losses.AsymmetricLoss(0.0, 0.0, 0.05), logits, torch.zeros(1, 2))
+    assert found[0, 0] == 0
+    assert found[0, 1] > 0
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.LogitAdjustedCrossEntropy(COUNTS),
+        losses.LDAM(COUNTS),
+        losses.VectorScaling(COUNTS),
+        losses.Seesaw(COUNTS),
+    ],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_empty_classes_are_finite(loss: losses.Loss):
+    logits, targets = torch.zeros(5, 5), torch.arange(5)
+    assert torch.isfinite(loss.unreduced(logits, targets)).all()
+    assert torch.isfinite(gradient(loss, logits, targets)).all()
+    assert torch.isfinite(loss.correct(logits)).all()
+    assert all(bool(torch.isfinite(buffer).all()) for buffer in loss.buffers())
+
+
+def test_an_empty_class_counts_as_one_example():
+    one = losses.LDAM([100, 1]).margins
+    assert torch.equal(losses.LDAM([100, 0]).margins, one)
+    fractions = losses.LogitAdjustedCrossEntropy([0.9, 0.1, 0.0]).log_prior
+    assert fractions is not None
+    assert fractions[2] == fractions[1]
+
+
+def test_ldam_margins_and_normed_layer():
+    margins = losses.LDAM([10000, 625, 1]).margins
+    torch.testing.assert_close(margins, torch.tensor([0.05, 0.1, 0.5]))
+    layer = losses.NormedLinear(4, 3)
+    features = torch.tensor([[1.0, 2.0, -3.0, 0.5]])
+    torch.testing.assert_close(layer(10 * features), layer(features))
+    with torch.no_grad():
+        expected = F.cosine_similarity(features, layer.weight)
+    torch.testing.assert_close(layer(features)[0], expected)
+
+
+def test_logit_adjustment_is_not_inert_on_balanced_data():
+    logits, targets = torch.zeros(1, 3), torch.tensor([0])
+    loss = losses.LogitAdjustedCrossEntropy([10, 10, 10])
+    torch.testing.assert_close(loss(logits, targets), F.cross_entropy(logits, targets))
+    loss.set_log_weight(torch.tensor([1.0, 0.0, -1.0]))
+    step = gradient(loss, logits, targets)
+    plain = gradient(losses.WeightedCrossEntropy(), logits, targets)
+    assert step[0, 0] < plain[0, 0]  # a larger λ asks for a larger logit
+
+
+def test_seesaw_needs_no_square_matrix():
+    classes = 200_000  # C×C floats would be 160 GB
+    loss = losses.Seesaw(torch.ones(classes))
+    assert torch.isfinite(loss(torch.zeros(2, classes), torch.tensor([0, 1])))
+
+
+def test_seesaw_gradient_holds_the_compensation():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 5, generator=generator, dtype=torch.float64)
+    targets = torch.tensor([0, 3, 4, 1])
+    loss = losses.Seesaw(COUNTS)
+    log_counts = loss.log_counts.double()
+    own = logits.gather(1, targets[:, None])
+    fixed = 0.8 * (log_counts - log_counts[targets, None]).clamp_max(0)
+    fixed = fixed + 2.0 * (logits - own).clamp_min(0)
+    expected = ((logits + fixed).softmax(-1) - F.one_hot(targets, 5)) / 4
+    torch.testing.assert_close(gradient(loss, logits, targets), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_distribution_balanced_leaves_logits_and_bears_unlabelled_examples():
+    logits = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    before = logits.clone()
+    loss = losses.DistributionBalancedLoss(COUNTS, 2000)
+    value = loss(logits, torch.zeros(3, 5, dtype=torch.uint8))
+    assert torch.isfinite(value)
+    assert torch.equal(logits, before)
+    flat = losses.DistributionBalancedLoss(COUNTS, 2000, beta=0.0)
+    assert torch.isfinite(flat(logits, torch.zeros(3, 5)))
+
+
+def test_distribution_balanced_lets_go_of_negatives():
+    logits = torch.full((1, 5), -3.0)
+    targets = torch.tensor([[1, 0, 0, 0, 0]])
+    tolerant = losses.DistributionBalancedLoss(COUNTS, 2000, kappa=0.0)
+    strict = losses.DistributionBalancedLoss(COUNTS, 2000, kappa=0.0, negative_scale=1.0)
+    assert (gradient(tolerant, logits, targets) < gradient(strict, logits, targets))[0, 1:].all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_two_way_mask_does_not_leak(dtype: torch.dtype):
+    """All positives at +1e4, all negatives at −1e4: the loss is 0, not thousands."""
+    targets = torch.tensor([[1, 0, 0], [0, 1, 0]])
+    logits = (1e4 * (2.0 * targets - 1)).to(dtype)
+    loss = losses.TwoWayLoss()
+    assert loss(logits, targets) == 0
+    assert (gradient(loss, logits, targets) == 0).all()
+    value = loss(-logits, targets)  # all wrong: rows 2e4 (+ log 2), columns 2e4
+    assert torch.isfinite(value)
+    torch.testing.assert_close(value.double(), torch.tensor(4e4).double(), rtol=1e-2, atol=0)
+    assert torch.isfinite(gradient(loss, -logits, targets)).all()
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_two_way_bears_one_sided_batches(label: int):
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    targets = torch.full((4, 3), label)
+    loss = losses.TwoWayLoss()
+    assert loss(logits, targets) == 0
+    assert (gradient(loss, logits, targets) == 0).all()
+
+
+def test_weights_of_a_batch_without_weight():
+    loss = losses.WeightedCrossEntropy([0.0, 1.0], normalization="weight")
+    assert loss(torch.zeros(2, 2), torch.tensor([0, 0])) == 0
+    assert torch.isfinite(loss.correct(torch.zeros(2, 2))).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weighted_cross_entropy_is_torchs(smoothing: float):
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([0, 1, 2, 3, 3, 0])
+    weight = torch.tensor([0.5, 1.0, 2.0, 3.0])
+    loss = losses.WeightedCrossEntropy(weight, "weight", smoothing)
+    expected = F.cross_entropy(logits, targets, weight, label_smoothing=smoothing)
+    torch.testing.assert_close(loss(logits, targets), expected)
+    for small in (torch.int32, torch.uint8):
+        assert torch.equal(loss(logits, targets.to(small)), loss(logits, targets))
+
+
+@pytest.mark.parametrize(("alpha", "eta"), [(0.25, 0.75), (0.75, 0.25), (0.99, 0.010)])
+def test_focal_inverse_at_one_half(alpha: float, eta: float):
+    found = losses.SigmoidFocalLoss(2.0, alpha).correct(torch.zeros(1, 1)).sigmoid()
+    assert found.item() == pytest.approx(eta, abs=1e-4)
+
+
+def test_asymmetric_inverse_at_one_half():
+    found = losses.AsymmetricLoss(4.0, 1.0, 0.05).correct(torch.zeros(1, 1)).sigmoid()
+    assert found.item() == pytest.approx(0.147, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.SigmoidFocalLoss(),
+        losses.SigmoidFocalLoss(0.5, None),
+        losses.AsymmetricLoss(margin=0.0),
+        losses.DistributionBalancedLoss(COUNTS, 2000, beta=0.0),
+        losses.FocalLoss(2.0),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_inverses_are_stable_and_rise(loss: losses.Loss, dtype: torch.dtype):
+    z = torch.linspace(-30, 30, 601, dtype=dtype)
+    logits = torch.zeros(601, 5, dtype=dtype)
+    logits[:, 0] = z
+    found = loss.correct(logits)
+    exact = loss.correct(logits.double())
+    assert torch.isfinite(found).all()
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-4)
+    curve = found[:, 0] if loss.multilabel else found[:, 0] - found[:, 1]
+    assert (curve.diff() > 0).all()
+
+
+def test_asymmetric_inverse_is_finite_and_never_falls():
+    z = torch.linspace(-30, 30, 601).unsqueeze(1)
+    found = losses.AsymmetricLoss().correct(z)
+    assert torch.isfinite(found).all()
+    assert (found.diff(dim=0)[z[1:] > -2.9] > 0).all()
+    assert found[z < -3.0].max() < -20
+
+
+def test_focal_inverse_moves_with_the_weights():
+    z = torch.zeros(1, 2)
+    plain = losses.SigmoidFocalLoss().correct(z)
+    weighted = losses.SigmoidFocalLoss(pos_weight=[2.0, 1.0], log_weight=[0.0, 0.5]).correct(z)
+    expected = torch.tensor([[2.0, 1.0]]).log() + torch.tensor([[0.0, 0.5]])
+    torch.testing.assert_close(plain - weighted, expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: losses.WeightedCrossEntropy([1.0, -1.0]), "weight to be at least 0"),
+        (lambda: losses.WeightedCrossEntropy([1.0, float("nan")]), "weight to be finite"),
+        (lambda: losses.WeightedCrossEntropy([[1.0]]), r"weight to be of shape \(C,\)"),
+        (lambda: losses.WeightedCrossEntropy(normalization="mean"), "normalization to be one of"),
+        (lambda: losses.WeightedCrossEntropy(label_smoothing=2.0), "label_smoothing to be a num"),
+        (lambda: losses.LogitAdjustedCrossEntropy([0, 0]), "counts to have a class with examples"),
+        (lambda: losses.LogitAdjustedCrossEntropy([1, 2], tau=-1.0), "tau to be a number"),
+        (lambda: losses.LDAM([1, -2]), "counts to be at least 0"),
+        (lambda: losses.FocalLoss(alpha=0.25), "alpha to be .* class ids"),
+        (lambda: losses.FocalLoss(alpha=1.5, multilabel=True), "alpha to be a number"),
+        (lambda: losses.SigmoidFocalLoss(alpha=[0.5, 2.0]), "alpha to be at most 1"),
+        (lambda: losses.SigmoidFocalLoss(gamma=float("nan")), "gamma to be a number"),
+        (lambda: losses.WeightedBCE([float("inf")]), "pos_weight to be finite"),
+        (lambda: losses.AsymmetricLoss(margin=1.0), "margin to be a number"),
+        (lambda: losses.DistributionBalancedLoss([5, 200], 100), "num_examples to be a number"),
+        (lambda: losses.TwoWayLoss(0.0), "positive_temperature to be a number"),
+        (lambda: losses.TwoWayLoss(reduction="none"), "reduction to be one of"),
+    ],
+)
+def test_constructors_refuse(make, message: str):
+    with pytest.raises(NUMBER, match=f"Expected {message}.*, but got"):
+        make()
+
+
+def test_class_ids_must_be_integers():
+    for targets in (torch.zeros(2), torch.zeros(2, dtype=torch.bool)):
+        with pytest.raises(TypeError, match="Expected targets to be integer class ids"):
+            losses.weighted_cross_entropy(torch.zeros(2, 3), targets)
+
+
+def test_a_vector_given_is_not_shared():
+    weight = torch.ones(5)
+    loss = losses.WeightedCrossEntropy(weight, log_weight=weight)
+    weight.zero_()
+    assert loss.weight is not None
+    assert loss.weight.sum() == 5
+    loss.set_log_weight(torch.zeros(5))
+    logits, targets = batch(SINGLE[0])
+    torch.testing.assert_close(loss(logits, targets), F.cross_entropy(logits, targets))
+
+
+def test_every_public_name_is_there_and_catalogued():
+    catalogue = Path(__file__).parents[2] / "docs" / "catalogue-losses.md"
+    text = catalogue.read_text(encoding="utf-8")
+    for name in losses.__all__:
+        assert hasattr(losses, name)
+        assert f"`{name}`" in text, f"{name} is not in {catalogue.name}"
