@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from equipoise.weighting import (
+    class_difficulty,
+    effective_number,
+    inverse_frequency,
+    log_weight_of,
+    recall_power,
+    repeat_factor,
+)
+
+FOUNDING_RECALLS = (0.9560878243512974, 0.7365384615384616, 0.7807933194154488)
+FOUNDING_WEIGHTS = (0.743631046434835, 1.2530321887900169, 1.1150155156144919)
+
+
+def test_founding_formula_gives_the_founding_numbers():
+    assert recall_power(FOUNDING_RECALLS, 2).tolist() == pytest.approx(FOUNDING_WEIGHTS, abs=1e-14)
+    # and γ = 4 is their square, as (r̄ / r)^γ says
+    assert np.allclose(recall_power(FOUNDING_RECALLS, 4), np.square(FOUNDING_WEIGHTS))
+
+
+def test_recall_power_is_finite_at_zero_recall():
+    assert np.isfinite(recall_power([0.0, 0.5, 1.0])).all()
+
+
+def test_inverse_frequency_balances():
+    counts = np.array([500, 20, 3])
+    assert np.ptp(counts * inverse_frequency(counts)) < 1e-9
+    assert inverse_frequency(counts, 0).tolist() == [1, 1, 1]
+    assert np.ptp(np.sqrt(counts) * inverse_frequency(counts, 0.5)) < 1e-9
+    assert inverse_frequency(counts).mean() == pytest.approx(1)
+
+
+def test_effective_number_lies_between_equal_and_inverse_frequency():
+    counts = np.array([500, 20, 3])
+    assert effective_number(counts, 0).tolist() == [1, 1, 1]
+    assert np.allclose(effective_number(counts, 1 - 1e-12), inverse_frequency(counts), rtol=1e-3)
+    naive = (1 - 0.9) / (1 - 0.9**counts)
+    assert np.allclose(effective_number(counts, 0.9), naive * 3 / naive.sum())
+
+
+def test_repeat_factor_leaves_frequent_classes():
+    assert repeat_factor([50, 50]).tolist() == [1, 1]
+    assert repeat_factor([999, 1], threshold=0.1).tolist() == [1, 10]
+
+
+def test_class_difficulty_after_the_paper():
+    d = np.array([0.1, 0.4])
+    naive = 1 / (1 + np.exp(-(1 - 0.1) / (1 - 0.4 + 0.01)))
+    expected = d**naive * 2 / (d**naive).sum()
+    assert np.allclose(class_difficulty(1 - d), expected)
+
+
+def test_class_difficulty_is_safe_where_nothing_is_difficult():
+    assert class_difficulty([1.0, 1.0, 1.0]).tolist() == [1, 1, 1]
+    weights = class_difficulty([1.0, 0.5])
+    assert (weights > 0).all()
+    assert np.isfinite(class_difficulty([0.0, 0.0])).all()
+
+
+def test_log_weights_have_mean_zero():
+    assert log_weight_of([1.0, 5.0, 25.0]).mean() == pytest.approx(0)
+
+
+@pytest.mark.parametrize("function", [inverse_frequency, effective_number, repeat_factor])
+@pytest.mark.parametrize("counts", [[5, 0], [], [5, -1], [5, float("nan")], [[1, 2]]])
+def test_bad_counts_are_named(function, counts):
+    with pytest.raises(ValueError, match="Expected counts"):
+        function(counts)
+
+
+@pytest.mark.parametrize("function", [recall_power, class_difficulty])
+@pytest.mark.parametrize("recalls", [[0.5, 1.1], [], [-0.1], [float("nan")], [[0.5]]])
+def test_bad_recalls_are_named(function, recalls):
+    with pytest.raises(ValueError, match="Expected recalls"):
+        function(recalls)
+
+
+def test_bad_settings_are_named():
+    with pytest.raises(ValueError, match="Expected beta"):
+        effective_number([1], beta=1.0)
+    with pytest.raises(ValueError, match="Expected threshold"):
+        repeat_factor([1], threshold=0)
+    with pytest.raises(ValueError, match="Expected tau"):
+        class_difficulty([0.5], tau="static")

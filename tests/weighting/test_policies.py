@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from equipoise.weighting import (
+    POLICIES,
+    ClassDifficulty,
+    EqualRecall,
+    RecallPower,
+    WorstClass,
+    class_difficulty,
+    inverse_frequency,
+    log_weight_of,
+    make_policy,
+    recall_power,
+)
+
+COUNTS = np.array([100, 50, 10])
+
+
+@pytest.fixture(params=POLICIES)
+def name(request):
+    return request.param
+
+
+def run(policy, recalls, log_weight=None):
+    log_weight = policy.start(COUNTS) if log_weight is None else log_weight
+    for row in recalls:
+        log_weight = policy.step(log_weight, np.array(row))
+    return log_weight
+
+
+SEEN = [[0.9, 0.8, 0.3], [0.9, 0.7, 0.5], [0.0, 1.0, 0.5]]
+
+
+def test_log_weights_are_finite_and_centred(name):
+    policy = make_policy(name)
+    assert policy.start(COUNTS).mean() == pytest.approx(0)
+    log_weight = run(make_policy(name), SEEN)
+    assert log_weight.shape == (3,)
+    assert np.isfinite(log_weight).all()
+    assert log_weight.mean() == pytest.approx(0)
+
+
+def test_equal_recalls_on_equal_counts_ask_for_nothing(name):
+    policy = make_policy(name)
+    log_weight = policy.start(np.array([7, 7, 7]))
+    for _ in range(3):
+        log_weight = policy.step(log_weight, np.array([0.6, 0.6, 0.6]))
+    assert np.allclose(log_weight, 0)
+
+
+def test_state_goes_on_bit_for_bit(name):
+    policy, other = make_policy(name), make_policy(name)
+    log_weight = run(policy, SEEN[:2])
+    other.load_state_dict(policy.state_dict())
+    assert np.array_equal(
+        policy.step(log_weight, np.array(SEEN[2])), other.step(log_weight, np.array(SEEN[2]))
+    )
+
+
+def test_a_class_that_lags_is_raised(name):
+    policy = make_policy(name)
+    if policy.needs_recalls:
+        log_weight = run(policy, [[0.9, 0.8, 0.3]] * 2)
+        assert log_weight.argmax() == 2
+        assert log_weight.argmin() == 0
+
+
+def test_two_pass_flow_is_a_setting_of_recall_power():
+    policy = RecallPower(4, after=2)
+    assert run(policy, SEEN[:1]).tolist() == [0, 0, 0]
+    fixed = log_weight_of(recall_power(SEEN[1], 4))
+    assert np.allclose(run(policy, SEEN[1:2]), fixed)
+    assert np.array_equal(policy.step(fixed, np.array(SEEN[2])), fixed)
+    known = RecallPower(4, recalls=SEEN[1])
+    assert np.allclose(known.start(COUNTS), fixed)
+    assert not known.needs_recalls
+    assert np.allclose(run(known, SEEN), fixed)
+
+
+def test_class_difficulty_follows_each_epoch():
+    assert np.allclose(run(ClassDifficulty(), SEEN[:2]), log_weight_of(class_difficulty(SEEN[1])))
+
+
+def test_equal_recall_after_its_formula():
+    policy = EqualRecall(gain=2, momentum=0.5, max_step=9, anneal=1.0)
+    first, second = np.array(SEEN[0]), np.array(SEEN[1])
+    λ = 2 * (first.mean() - first)
+    assert np.allclose(policy.step(np.zeros(3), first), λ)
+    running = 0.5 * first + 0.5 * second
+    assert np.allclose(policy.step(λ, second), λ + 1 * (running.mean() - running))
+
+
+def test_equal_recall_is_limited():
+    policy = EqualRecall(gain=100, max_step=0.5, limit=1.0)
+    log_weight = policy.step(np.zeros(3), np.array([1.0, 0.5, 0.0]))
+    assert np.abs(log_weight).max() <= 0.5
+    for _ in range(20):
+        log_weight = policy.step(log_weight, np.array([1.0, 0.5, 0.0]))
+    assert np.abs(log_weight).max() <= 1.0 + 1e-9
+
+
+def test_equal_recall_can_start_balanced():
+    assert np.allclose(
+        EqualRecall(start=1.0).start(COUNTS), log_weight_of(inverse_frequency(COUNTS))
+    )
+
+
+def test_worst_class_bounds_every_share_from_below():
+    policy = WorstClass(rate=50, mix=0.5)
+    weights = np.exp(run(policy, [[1.0, 1.0, 0.0]] * 5))
+    assert (weights / weights.sum()).min() == pytest.approx(0.5 / 3)
+
+
+def test_equal_recall_closes_the_loop_on_a_simulated_learner():
+    """Recall of class c is sigmoid(skill_c + λ_c): the loop must find equal recalls."""
+    skill = np.array([3.0, 1.0, -1.0, 0.5])
+    policy, log_weight = EqualRecall(), np.zeros(4)
+    for _ in range(60):
+        log_weight = policy.step(log_weight, 1 / (1 + np.exp(-(skill + log_weight))))
+    recalls = 1 / (1 + np.exp(-(skill + log_weight)))
+    assert recalls.std() < 0.005
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: make_policy("equal-recal"), "policy to be one of 'plain'"),
+        (lambda: make_policy(3), "policy"),
+        (lambda: EqualRecall(gain=0), "gain"),
+        (lambda: EqualRecall(momentum=1), "momentum"),
+        (lambda: EqualRecall(limit=float("nan")), "limit"),
+        (lambda: WorstClass(mix=1), "mix"),
+        (lambda: RecallPower(after=0), "after"),
+        (lambda: RecallPower(recalls=[0.5]).start(COUNTS), "recalls of 3 classes"),
+    ],
+)
+def test_bad_settings_are_named(make, words):
+    with pytest.raises(ValueError, match=f"Expected {words}"):
+        make()
