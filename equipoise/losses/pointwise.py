@@ -65,8 +65,7 @@ def pointwise(logits: Tensor, targets: Tensor, terms: Terms, reduction: str) -> 
         ValueError: If shapes do not agree.
     """
     check_multilabel(logits, targets)
-    if targets.layout not in (torch.strided, torch.sparse_csr):
-        raise TypeError(f"Expected targets to be dense or sparse CSR, but got {targets.layout}")
+    check_layout(targets)
     check_per_class("pos_weight", terms.positive_weight, logits)
     check_per_class("weight", terms.negative_weight, logits)
     if terms.example_weight is not None and terms.example_weight.shape != logits.shape[:1]:
@@ -77,6 +76,12 @@ def pointwise(logits: Tensor, targets: Tensor, terms: Terms, reduction: str) -> 
     keep = torch.is_grad_enabled() and logits.requires_grad
     value: Tensor = _Pointwise.apply(logits, targets, terms, reduction == "none", keep)
     return value / logits.numel() if reduction == "mean" else value
+
+
+def check_layout(targets: Tensor) -> None:
+    """Raise unless targets are dense or sparse CSR."""
+    if targets.layout not in (torch.strided, torch.sparse_csr):
+        raise TypeError(f"Expected targets to be dense or sparse CSR, but got {targets.layout}")
 
 
 class _Pointwise(torch.autograd.Function):
@@ -130,12 +135,12 @@ def _chunks(
     """First row, end row, values and slopes of one chunk of rows after another."""
     num_rows, num_classes = logits.shape
     dtype = at_least_float32(logits.dtype)
-    on_cpu = _may_look(logits)
+    on_cpu = may_look(logits)
     chunk = CPU_CHUNK * torch.get_num_threads() if on_cpu else DEVICE_CHUNK
     step = max(1, chunk // max(1, num_classes))
     if torch.compiler.is_compiling() or (targets.layout != torch.strided and not on_cpu):
         step = max(1, num_rows)  # the compiler fuses; and where rows begin is on the device
-    found = _positives(targets, dtype, step, on_cpu) if logits.numel() else None
+    found = find_positives(targets, dtype, step, on_cpu) if logits.numel() else None
     negative_weight, positive_weight, example_weight, shift = (
         None if w is None else w.detach().to(dtype)
         for w in (terms.negative_weight, terms.positive_weight, terms.example_weight, terms.shift)
@@ -186,12 +191,12 @@ def _chunks(
         yield first, end, value, slope
 
 
-def _may_look(tensor: Tensor) -> bool:
+def may_look(tensor: Tensor) -> bool:
     """Whether values can be looked at without waiting for a device or breaking a graph."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def _positives(
+def find_positives(
     targets: Tensor, dtype: torch.dtype, step: int, on_cpu: bool
 ) -> tuple[Tensor, Tensor | None, list[int]] | None:
     """Flat positions of the positives, their values unless all 1, and where each chunk begins.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses.base import (
@@ -17,7 +16,13 @@ from equipoise.losses.base import (
     check_number,
     check_per_class,
 )
-from equipoise.losses.pointwise import scaled_slopes
+from equipoise.losses.pointwise import (
+    check_layout,
+    find_positives,
+    may_look,
+    scaled_slopes,
+    softplus,
+)
 
 REDUCTIONS = ("mean", "sum")
 
@@ -42,7 +47,7 @@ def two_way_loss(
 
     Args:
         logits: ``(B, C)``, any floating dtype.
-        targets: ``(B, C)``, 0/1 of any dtype, dense; any value above 0 is a positive.
+        targets: ``(B, C)``, 0/1 of any dtype, dense or sparse CSR; any value but 0 is a positive.
         positive_temperature: T_p > 0.
         negative_temperature: T_n > 0.
         log_weight: λ, ``(C,)``: a positive counts as ``exp(λ_c)`` positives.
@@ -54,7 +59,7 @@ def two_way_loss(
         differentiated once.
 
     Raises:
-        TypeError: If logits are not floating point, or targets are sparse.
+        TypeError: If logits are not floating point, or targets are sparse but not CSR.
         ValueError: If shapes do not agree or ``reduction`` is unknown.
 
     Example:
@@ -65,8 +70,7 @@ def two_way_loss(
     check_choice("reduction", reduction, REDUCTIONS)
     check_multilabel(logits, targets)
     check_per_class("log_weight", log_weight, logits)
-    if targets.layout != torch.strided:
-        raise TypeError(f"Expected targets to be dense, but got {targets.layout}")
+    check_layout(targets)
     keep = torch.is_grad_enabled() and logits.requires_grad
     temperatures = (positive_temperature, negative_temperature)
     weight = None if log_weight is None else log_weight.detach()
@@ -86,35 +90,48 @@ class _TwoWay(torch.autograd.Function):
         keep: bool,
     ) -> Tensor:
         t_p, t_n = temperatures
-        dtype = at_least_float32(logits.dtype)
-        z, positive = logits.to(dtype), targets > 0
+        num_rows, num_classes = logits.shape
+        z = logits.to(at_least_float32(logits.dtype))
+        lift = z.new_zeros(num_classes) if log_weight is None else log_weight.to(z.dtype)
+        # The other side is set to a true −∞: it leaves no trace, whatever the size of the logits.
+        infinite = float("-inf")
         rising = z / t_n
-        falling = z / -t_p
-        if log_weight is not None:
-            falling += log_weight.to(dtype)
-        # A true −∞ leaves no trace, whatever the size of the logits.
-        negatives = rising.masked_fill(positive, float("-inf"))
-        positives = falling.masked_fill(~positive, float("-inf"))
-        exponent = torch.where(positive, falling, rising)
+        found = None
+        if logits.numel():
+            found = find_positives(targets, z.dtype, max(1, num_rows), may_look(logits))
+        groups: tuple[Tensor | None, Tensor | None] = (None, None)
+        if found is None:
+            positive = targets != 0
+            falling = (z / -t_p + lift).masked_fill_(~positive, infinite)
+            rising.masked_fill_(positive, infinite)
+        else:
+            index, values, _ = found
+            groups = (index % num_classes, index.div(num_classes, rounding_mode="floor"))
+            falling = z.reshape(-1).index_select(0, index) / -t_p + lift[groups[0]]
+            gone = torch.full_like(falling, infinite)
+            if values is not None:  # a stored zero is a negative
+                falling.masked_fill_(values == 0, infinite)
+                gone = torch.where(values == 0, rising.view(-1).index_select(0, index), gone)
+            rising.view(-1).index_copy_(0, index, gone)
         total = z.new_zeros(())
-        slopes = torch.zeros_like(z) if keep else None
-        for dim in (1, 0):
-            if not logits.numel():
-                break
-            log_n = negatives.logsumexp(dim, keepdim=True)
-            log_p = positives.logsumexp(dim, keepdim=True)
+        slopes = torch.zeros_like(rising) if keep else None
+        for dim in (1, 0) if logits.numel() else ():
+            log_n, share_n, _ = _log_sum(rising, dim)
+            size = logits.shape[1 - dim]
+            group = groups[dim]
+            log_p, share_p, some = (
+                _log_sum(falling, dim) if group is None else _log_sum_of(falling, group, size)
+            )
             margin = t_n * log_n + t_p * log_p
-            divisor = torch.ones_like(total)
-            if reduction == "mean":
-                divisor = positive.any(dim).sum().clamp_min(1).to(dtype)
-            total = total + F.softplus(margin).sum() / divisor
+            divisor = some.sum().clamp_min(1).to(z.dtype) if reduction == "mean" else 1.0
+            total = total + softplus(margin).sum() / divisor
             if slopes is not None:
-                pull = margin.sigmoid() / divisor  # 0 for a group with an empty side
-                push = torch.where(positive, log_p, log_n)
-                share = (exponent - push).exp_().mul_(pull)
-                # The other side's elements of a group that is empty on one side: exp(x − x) is
-                # finite, pull is 0.
-                slopes += torch.where(positive, -share, share)
+                pull = margin.sigmoid() / divisor  # 0 for a group that is empty on one side
+                slopes += share_n.mul_(pull.unsqueeze(dim))
+                if group is None:
+                    slopes -= share_p.mul_(pull.unsqueeze(dim))
+                else:
+                    slopes.view(-1).index_add_(0, index, share_p.mul_(pull[group]), alpha=-1.0)
         if slopes is not None:
             ctx.save_for_backward(slopes.to(logits.dtype))
         return total
@@ -123,6 +140,31 @@ class _TwoWay(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
         return scaled_slopes(slopes, grad), None, None, None, None, None
+
+
+def _log_sum(x: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each row or column: log Σ exp(x), each element's share of the sum, whether any is finite.
+
+    Where all are −∞, so is the logarithm, and the shares are 0.
+    """
+    top = x.amax(dim, keepdim=True)
+    top.masked_fill_(top == float("-inf"), 0.0)
+    share = (x - top).exp_()
+    total = share.sum(dim, keepdim=True)
+    some = total > 0
+    share.div_(total.masked_fill(~some, 1.0))
+    return (top + total.log()).squeeze(dim), share, some.squeeze(dim)
+
+
+def _log_sum_of(x: Tensor, group: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The same for a list of values, of which each belongs to one of ``size`` groups."""
+    top = x.new_full((size,), float("-inf")).scatter_reduce_(0, group, x, "amax")
+    top.masked_fill_(top == float("-inf"), 0.0)
+    share = (x - top[group]).exp_()
+    total = x.new_zeros(size).index_add_(0, group, share)
+    some = total > 0
+    share.div_(total.masked_fill(~some, 1.0)[group])
+    return top + total.log(), share, some
 
 
 class TwoWayLoss(Loss):

@@ -15,8 +15,6 @@ from equipoise import losses
 from equipoise.losses import pointwise
 from tests.losses.cases import MULTI, batch
 
-POINTWISE = [case for case in MULTI if case.elementwise]
-
 
 def csr(targets: torch.Tensor) -> torch.Tensor:
     with warnings.catch_warnings():
@@ -26,9 +24,10 @@ def csr(targets: torch.Tensor) -> torch.Tensor:
 
 def value_and_gradient(loss, logits, targets):
     logits = logits.clone().requires_grad_()
-    values = loss.unreduced(logits, targets)
     total = loss(logits, targets)
-    (values.sum() + total).backward()
+    total.backward()
+    whole = isinstance(loss, losses.TwoWayLoss)
+    values = total if whole else loss.unreduced(logits, targets)
     return values.detach(), total.detach(), logits.grad
 
 
@@ -38,14 +37,14 @@ def paths(monkeypatch: pytest.MonkeyPatch):
 
     def choose(search: bool, look: bool, chunk: int) -> None:
         monkeypatch.setattr(pointwise, "DENSE_SHARE", 1.0 if search else -1.0)
-        monkeypatch.setattr(pointwise, "_may_look", lambda tensor: look)
+        monkeypatch.setattr(pointwise, "may_look", lambda tensor: look)
         monkeypatch.setattr(pointwise, "CPU_CHUNK", chunk)
         monkeypatch.setattr(pointwise, "DEVICE_CHUNK", chunk)
 
     return choose
 
 
-@pytest.mark.parametrize("case", POINTWISE, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", MULTI, ids=lambda case: case.name)
 @pytest.mark.parametrize("rows", [5, 8])  # 8·5 labels can be read eight at a time, 5·5 cannot
 def test_all_paths_agree(case, rows: int, paths):
     logits, targets = batch(case, rows)
@@ -157,12 +156,28 @@ def test_gradients_flow_with_example_weights():
         assert torch.autograd.gradcheck(lambda z, f=loss: f(z, targets, weight), z)
 
 
+@pytest.mark.parametrize("case", MULTI, ids=lambda case: case.name)
+def test_stored_zeros_are_negatives(case):
+    logits, targets = batch(case)
+    crow = torch.arange(8) * 5  # every element is stored
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        columns = torch.arange(5).repeat(7)
+        full = torch.sparse_csr_tensor(crow, columns, targets.reshape(-1), size=(7, 5))
+    for one, other in zip(
+        value_and_gradient(case.make(), logits, full),
+        value_and_gradient(case.make(), logits, targets),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
+
+
 def test_bad_targets():
     logits = torch.zeros(2, 4)
     with pytest.raises(TypeError, match="dense or sparse CSR"):
         losses.weighted_bce(logits, torch.eye(2, 4).to_sparse_coo())
-    with pytest.raises(TypeError, match="Expected targets to be dense"):
-        losses.two_way_loss(logits, csr(torch.eye(2, 4)))
+    with pytest.raises(TypeError, match="dense or sparse CSR"):
+        losses.two_way_loss(logits, torch.eye(2, 4).to_sparse_coo())
 
 
 def test_pos_weight_from_counts():
