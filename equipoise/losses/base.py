@@ -146,7 +146,7 @@ def fill_empty(counts: Tensor) -> Tensor:
 
     If the smallest non-zero count is below one (fractions were given), that takes one's place.
     """
-    floor = counts[counts > 0].min().clamp(max=1.0)
+    floor = counts.masked_fill(counts <= 0, 1.0).min().clamp(max=1.0)
     return torch.where(counts > 0, counts, floor)
 
 

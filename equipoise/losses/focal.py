@@ -83,7 +83,7 @@ def correct_focal(logits: Tensor, gamma: float, alpha: Tensor | None) -> Tensor:
     """
     z = logits.to(at_least_float32(logits.dtype))
     # d = log((1−p)/p), with 1−p of the largest class summed over the others: no cancellation.
-    top = F.one_hot(z.argmax(-1), z.shape[-1]).bool()
+    top = torch.zeros_like(z, dtype=torch.bool).scatter_(-1, z.argmax(-1, keepdim=True), True)
     others = z.masked_fill(top, float("-inf")).logsumexp(-1, keepdim=True)
     log_p = z.log_softmax(-1)
     of_top = others - z

@@ -138,7 +138,7 @@ def correct_sigmoid_focal(
     z = logits.to(at_least_float32(logits.dtype))
     log_odds = log_focal_slope(z, gamma) - log_focal_slope(-z, gamma)
     if alpha is not None:
-        share = torch.as_tensor(alpha, dtype=z.dtype, device=z.device)
+        share = alpha if isinstance(alpha, Tensor) else z.new_full((), alpha)
         log_odds = log_odds + log_of(1.0 - share) - log_of(share)
     return log_odds if pos_weight is None else log_odds - log_of(pos_weight)
 

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise import losses
-from equipoise.losses import pointwise
-from tests.losses.cases import MULTI, batch
+from equipoise.losses import pointwise, two_way
+from tests.losses.cases import CASES, MULTI, batch
 
 
 def csr(targets: torch.Tensor) -> torch.Tensor:
@@ -37,7 +38,8 @@ def paths(monkeypatch: pytest.MonkeyPatch):
 
     def choose(search: bool, look: bool, chunk: int) -> None:
         monkeypatch.setattr(pointwise, "DENSE_SHARE", 1.0 if search else -1.0)
-        monkeypatch.setattr(pointwise, "may_look", lambda tensor: look)
+        for module in (pointwise, two_way):
+            monkeypatch.setattr(module, "may_look", lambda tensor: look)
         monkeypatch.setattr(pointwise, "CPU_CHUNK", chunk)
         monkeypatch.setattr(pointwise, "DEVICE_CHUNK", chunk)
 
@@ -169,6 +171,62 @@ def test_stored_zeros_are_negatives(case):
         value_and_gradient(case.make(), logits, targets),
         strict=True,
     ):
+        torch.testing.assert_close(one, other)
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what would wait for a device: reading a value, or a shape that depends on values."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        waiting = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal.default")
+        name = str(func)
+        masks = [i for a in args if isinstance(a, list | tuple) for i in a if _is_mask(i)]
+        if any(word in name for word in waiting) or ("index.Tensor" in name and masks):
+            raise AssertionError(f"{name} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+def _is_mask(value) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype in (torch.bool, torch.uint8)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_nothing_waits_for_a_device(case, paths):
+    """On a device values are never looked at (which `paths` pretends this is)."""
+    paths(search=False, look=False, chunk=1 << 20)
+    logits, targets = batch(case)
+    logits.requires_grad_()
+    loss = case.make(log_weight=torch.zeros(5))
+    with NoWaiting():
+        loss(logits, targets).backward()
+        if case.elementwise:
+            loss.unreduced(logits, targets)
+        loss.correct(logits.detach())
+    if case.multilabel:
+        sparse = csr(targets.float())
+        with NoWaiting():
+            loss(logits, sparse).backward()
+
+
+def test_the_watch_for_waiting_works():
+    x = torch.arange(3)
+    for wait in (lambda: x.sum().item(), lambda: x[x > 0], lambda: x.nonzero()):
+        with NoWaiting(), pytest.raises(AssertionError, match="waits for the device"):
+            wait()
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, about its compiler
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_compiles_without_a_break(case):
+    logits, targets = batch(case, dtype=torch.float32)
+    loss = case.make(log_weight=torch.zeros(5))
+    expected = value_and_gradient(loss, logits, targets)[1:]
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    z = logits.clone().requires_grad_()
+    value = compiled(z, targets)
+    value.backward()
+    for one, other in zip((value.detach(), z.grad), expected, strict=True):
         torch.testing.assert_close(one, other)
 
 
