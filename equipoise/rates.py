@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["ClassRates", "smoothed_recalls"]
+__all__ = ["ClassRates", "share_beyond_noise", "smoothed_recalls"]
 
 
 def smoothed_recalls(hits: Tensor, support: Tensor, prior: float | None = None) -> Tensor:
@@ -40,20 +40,35 @@ def smoothed_recalls(hits: Tensor, support: Tensor, prior: float | None = None) 
     raw = hits / support.clamp_min(1)
     mean = raw.sum() / seen.sum().clamp_min(1)
     if prior is None:
-        noise, spread = _noise_and_spread(raw[seen], support[seen])
-        if spread <= noise:
+        beyond, _ = _beyond_noise(raw[seen], support[seen])
+        if beyond <= 0:
             return torch.full_like(raw, float(mean))
-        prior = max(0.0, float(mean * (1 - mean) / (spread - noise) - 1))
+        prior = max(0.0, float(mean * (1 - mean) / beyond - 1))
     weight = torch.where(seen, support / (support + prior).clamp_min(1e-12), 0.0)
     return mean + weight * (raw - mean)
 
 
-def _noise_and_spread(recalls: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
-    """Binomial variance to expect of recalls of equal truth, and the variance they have."""
+def share_beyond_noise(hits: Tensor, support: Tensor) -> float:
+    """Which share of the variance of recalls is more than binomial noise: in [0, 1].
+
+    Example:
+        >>> share_beyond_noise(torch.tensor([90, 60]), torch.tensor([100, 100]))
+        0.9583...
+        >>> share_beyond_noise(torch.tensor([5, 4]), torch.tensor([10, 10]))
+        0.0
+    """
+    seen = support > 0
+    recalls = hits[seen].double() / support[seen]
+    beyond, spread = _beyond_noise(recalls, support[seen].double())
+    return max(0.0, float(beyond / spread)) if spread > 0 else 0.0
+
+
+def _beyond_noise(recalls: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance of the recalls less that of binomial draws of equal truth, and that variance."""
     mean = recalls.mean()
     noise = (mean * (1 - mean) / support).mean()
     spread = (recalls - mean).square().sum() / max(len(recalls) - 1, 1)
-    return noise, spread
+    return spread - noise, spread
 
 
 class ClassRates:

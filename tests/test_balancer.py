@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from equipoise import Balancer, holdout_split
+from equipoise.losses import LogitAdjustedCrossEntropy
+from equipoise.samplers import MPerClassSampler
+from equipoise.weighting import POLICIES, EqualRecall, RecallPower, inverse_frequency
+
+LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(3), [60, 30, 10]))
+
+
+def observed(balancer, recalls, support=200):
+    """Feed hold-out batches with the given recalls."""
+    classes = len(recalls)
+    for c, recall in enumerate(recalls):
+        predicted = torch.full((support,), (c + 1) % classes)
+        predicted[: round(recall * support)] = c
+        balancer.observe(torch.eye(classes)[predicted], torch.full((support,), c))
+
+
+def saved(state):
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("sampler", ["class-balanced", None])
+def test_every_policy_by_name_runs_by_sampling_and_by_loss(policy, sampler):
+    balancer = Balancer(LABELS, policy, sampler)
+    for epoch in range(3):
+        drawn = list(balancer.sampler)
+        assert len(drawn) == len(LABELS)
+        logits = torch.zeros(4, 3, requires_grad=True)
+        balancer.loss(logits, torch.tensor([0, 1, 2, 0])).backward()
+        assert torch.isfinite(logits.grad).all()
+        observed(balancer, [0.9, 0.6, 0.3])
+        balancer.step()
+        assert balancer.epoch == epoch + 1
+    assert len(balancer.history) == 3
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_shares_add_up_and_nothing_is_counted_twice(share):
+    """Expected weight of class c over the draws: natural share × exp(λ), however it is split."""
+    balancer = Balancer(
+        LABELS, RecallPower(4, recalls=[0.9, 0.6, 0.3]), sampler_share=share, num_samples=10**6
+    )
+    drawn = balancer.sampler.quotas / balancer.sampler.num_samples
+    each = torch.stack(
+        [balancer.loss(torch.zeros(1, 3), torch.tensor([c])) for c in range(3)]
+    ).numpy()
+    weight = drawn * each
+    expected = np.bincount(LABELS) * np.exp(balancer.log_weight)
+    assert np.allclose(weight / weight.sum(), expected / expected.sum(), atol=1e-5)
+
+
+def test_without_a_sampler_every_example_comes_once_and_the_loss_carries_all():
+    balancer = Balancer(LABELS, "inverse-frequency", sampler=None)
+    assert sorted(balancer.sampler) == list(range(100))
+    weights = [balancer.loss(torch.zeros(1, 3), torch.tensor([c])).item() for c in range(3)]
+    expected = inverse_frequency(np.bincount(LABELS))
+    assert np.allclose(np.array(weights) / weights[0], expected / expected[0])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("loss", [None, LogitAdjustedCrossEntropy()])
+def test_correct_restores_plain_posteriors(share, loss):
+    """A net at the optimum of sampling × loss, corrected, gives the natural log-posteriors."""
+    balancer = Balancer(LABELS, "inverse-frequency", loss=loss, sampler_share=share)
+    natural = torch.log_softmax(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), 1)
+    as_trained = natural + torch.from_numpy(balancer.log_weight).float() + 3.0
+    corrected = torch.log_softmax(balancer.correct(as_trained), 1)
+    assert torch.allclose(corrected, natural, atol=1e-5)
+    balancer.fit_decision(as_trained, torch.tensor([0, 1, 2, 0, 1]), objective="accuracy")
+    assert torch.equal(balancer.decide(as_trained), natural.argmax(1))
+
+
+def test_weights_move_only_in_step_and_reach_the_next_epoch():
+    balancer = Balancer(LABELS, EqualRecall())
+    before = list(balancer.sampler)
+    observed(balancer, [0.9, 0.6, 0.3])
+    assert list(balancer.sampler) == before
+    balancer.step()
+    assert balancer.log_weight[2] > balancer.log_weight[1] > balancer.log_weight[0]
+    assert balancer.sampler.quotas[2] > 10
+    assert balancer.sampler.epoch == 1
+
+
+def test_history_holds_the_recalls_as_they_were():
+    balancer = Balancer(LABELS)
+    observed(balancer, [0.9, 0.6, 0.3])
+    balancer.step()
+    row = balancer.history[0]
+    assert row["recalls"] == pytest.approx([0.9, 0.6, 0.3])
+    assert row["mean_recall"] == pytest.approx(0.6)
+    assert row["lowest_recall"] == pytest.approx(0.3)
+    assert row["log_weight"] == [0, 0, 0]
+
+
+def test_state_goes_on_bit_for_bit():
+    balancer = Balancer(LABELS, EqualRecall(momentum=0.5), num_samples=77, sampler_share=0.5)
+    for recalls in ([0.9, 0.6, 0.3], [0.8, 0.7, 0.3]):
+        observed(balancer, recalls)
+        balancer.step()
+    stream = iter(balancer.sampler)
+    begun = [next(stream) for _ in range(20)]
+    observed(balancer, [0.7, 0.7, 0.5])
+    logits, targets = torch.randn(600, 3), torch.arange(600) % 3
+    balancer.fit_decision(logits, targets)
+
+    other = Balancer(LABELS, EqualRecall(momentum=0.5), num_samples=77, sampler_share=0.5)
+    other.load_state_dict(saved(balancer.state_dict()))
+    assert begun + list(other.sampler) == balancer.sampler.indices().tolist()
+    for one in (balancer, other):
+        one.step()
+    assert np.array_equal(other.log_weight, balancer.log_weight)
+    assert list(other.sampler) == list(balancer.sampler)
+    assert other.history == balancer.history
+    assert torch.equal(other.decide(logits), balancer.decide(logits))
+    assert torch.equal(other.loss(logits, targets), balancer.loss(logits, targets))
+
+
+def test_a_state_of_other_classes_is_refused_and_harms_nothing():
+    balancer, other = Balancer(LABELS), Balancer([0, 1, 0, 1])
+    observed(balancer, [0.9, 0.6, 0.3])
+    balancer.step()
+    before = list(other.sampler)
+    with pytest.raises(ValueError, match="Expected state of 2 classes, but got 3"):
+        other.load_state_dict(balancer.state_dict())
+    assert list(other.sampler) == before
+
+
+def test_nan_logits_are_counted_and_reported():
+    balancer = Balancer(LABELS)
+    observed(balancer, [0.9, 0.6, 0.3])
+    balancer.observe(torch.full((7, 3), float("nan")), torch.zeros(7, dtype=torch.long))
+    with pytest.warns(UserWarning, match="7 examples with NaN logits"):
+        balancer.step()
+    assert balancer.history[0]["num_nan"] == 7
+    assert balancer.history[0]["recalls"] == pytest.approx([0.9, 0.6, 0.3])
+
+
+def test_step_without_observe_is_an_error_where_recalls_are_needed():
+    balancer = Balancer(LABELS)
+    with pytest.raises(RuntimeError, match="Expected observe"):
+        balancer.step()
+    assert balancer.epoch == 0
+    Balancer(LABELS, "inverse-frequency").step()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"policy": "equal"}, "policy to be one of"),
+        ({"sampler": "balanced"}, "sampler"),
+        ({"sampler": MPerClassSampler(LABELS, 2, 6)}, "sampler"),
+        ({"sampler_share": 1.5}, "sampler_share"),
+        ({"sampler": None, "sampler_share": 0.5}, "sampler_share"),
+        ({"mining": "ohem"}, "mining"),
+        ({"seed": -1}, "seed"),
+        ({"targets": [0, 0, 2]}, "every class"),
+        ({"targets": []}, "labels"),
+        ({"targets": [0, float("nan")]}, "labels"),
+    ],
+)
+def test_bad_arguments_are_named(settings, words):
+    with pytest.raises(ValueError, match=f"Expected {words}"):
+        Balancer(**{"targets": LABELS} | settings)
+
+
+def test_bad_calls_are_named():
+    balancer = Balancer(LABELS)
+    with pytest.raises(ValueError, match="Expected logits"):
+        balancer.observe(torch.zeros(2, 4), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="Expected objective"):
+        balancer.fit_decision(torch.zeros(3, 3), torch.arange(3), objective="f2")
+    with pytest.raises(TypeError, match="Expected loss"):
+        Balancer(LABELS, loss=nn.CrossEntropyLoss())
+
+
+def test_the_loop_equalises_recalls_of_a_small_classifier():
+    """A linear classifier on overlapping, equally frequent blobs: one of them is harder."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[3.0, 0.0], [-1.0, 0.6], [-1.0, -0.6]])
+    labels = torch.arange(3000) % 3
+    spread = torch.tensor([1.0, 0.7, 1.4])[labels][:, None]
+    points = centres[labels] + spread * torch.randn(3000, 2, generator=generator)
+    train, held = (torch.from_numpy(part) for part in holdout_split(labels, 0.4))
+
+    spreads = {}
+    for policy in ("plain", "equal-recall"):
+        torch.manual_seed(0)
+        model = nn.Linear(2, 3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+        balancer = Balancer(labels[train], policy)
+        data = TensorDataset(points[train], labels[train])
+        loader = DataLoader(data, batch_size=100, sampler=balancer.sampler)
+        for _ in range(25):
+            for x, y in loader:
+                balancer.loss(model(x), y).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            balancer.observe(model(points[held]), labels[held])
+            balancer.step()
+        spreads[policy] = balancer.history[-1]["sd_recall"]
+    assert spreads["plain"] > 0.1
+    assert spreads["equal-recall"] < 0.04

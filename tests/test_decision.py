@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from equipoise.decision import equal_recall_offset
+
+
+def sample(n, seed, shift):
+    """Logits of a learner that favours class c by `shift[c]`, balanced classes."""
+    generator = torch.Generator().manual_seed(seed)
+    classes = len(shift)
+    targets = torch.arange(n) % classes
+    signal = 1.5 * torch.eye(classes)[targets]
+    return torch.randn(n, classes, generator=generator) + signal + torch.tensor(shift), targets
+
+
+def recalls(logits, targets):
+    hit = logits.argmax(1) == targets
+    return np.array([hit[targets == c].double().mean() for c in range(logits.shape[1])])
+
+
+def test_recalls_become_equal_on_fresh_data():
+    shift = [1.0, 0.0, -1.0, 0.3]
+    offset = equal_recall_offset(*sample(8000, 0, shift))
+    fresh, targets = sample(8000, 1, shift)
+    before, after = recalls(fresh, targets), recalls(fresh + offset, targets)
+    noise = np.sqrt(0.25 * 2 / 2000)
+    assert before.std() > 0.2
+    assert after.std() < 2 * noise
+    assert offset.mean().abs() < 1e-9
+
+
+@settings(max_examples=15, deadline=None)
+@given(scale=st.floats(1e-3, 1e3))
+def test_offsets_scale_with_the_logits(scale):
+    logits, targets = sample(2000, 2, [1.0, 0.0, -0.5])
+    offset = equal_recall_offset(logits, targets)
+    assert torch.allclose(equal_recall_offset(logits * scale, targets) / scale, offset, atol=1e-3)
+
+
+def test_nothing_is_done_about_noise():
+    """Recalls that differ by less than sampling explains are left alone, most of the time."""
+    untouched = 0
+    for seed in range(20):
+        untouched += not equal_recall_offset(*sample(60, seed, [0.0, 0.0, 0.0])).any()
+    assert untouched >= 8
+
+
+@pytest.mark.parametrize(
+    ("logits", "targets", "words"),
+    [
+        (torch.zeros(4, 2), torch.tensor([0, 1, 1]), "logits"),
+        (torch.zeros(4), torch.tensor([0, 1, 1, 0]), "logits"),
+        (torch.zeros(2, 2), torch.tensor([0.0, 1.0]), "logits"),
+        (torch.tensor([[0.0, float("nan")], [0, 1]]), torch.tensor([0, 1]), "logits to be finite"),
+        (torch.zeros(2, 2), torch.tensor([0, 0]), "targets to hold each"),
+        (torch.zeros(2, 2), torch.tensor([0, 2]), "targets to hold each"),
+        (torch.zeros(2, 2), torch.tensor([0, -1]), "targets to hold each"),
+    ],
+)
+def test_bad_input_is_named(logits, targets, words):
+    with pytest.raises(ValueError, match=f"Expected {words}"):
+        equal_recall_offset(logits, targets)
