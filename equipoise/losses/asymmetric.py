@@ -56,7 +56,7 @@ def asymmetric_loss(
 ) -> Tensor:
     """Asymmetric loss ``−y (1−q)^γ+ log q − (1−y) p^γ− log(1−p)``, ``p = max(q − m, 0)``.
 
-    Ridnik et al., "Asymmetric Loss For Multi-Label Classification" (2021), eqs. 4–6; q is
+    Ridnik et al., "Asymmetric Loss For Multi-Label Classification" (2021); q is
     sigmoid(z). Nothing is clamped but p: the slope of a positive goes to −1 for very negative
     logits, and all is finite in half precision.
 

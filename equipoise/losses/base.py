@@ -7,7 +7,7 @@ of half-precision logits are float32, because a sum over a batch overflows float
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -85,9 +85,7 @@ class Loss(nn.Module):
             )
         if self.log_weight is None:
             self.log_weight = torch.empty(
-                log_weight.shape,
-                dtype=at_least_float32(log_weight.dtype),
-                device=self._anchor.device,
+                log_weight.shape, dtype=torch.float32, device=self._anchor.device
             )
         self.log_weight.copy_(log_weight)
 
@@ -115,6 +113,16 @@ class Loss(nn.Module):
         elif self.log_weight is None:
             self.log_weight = torch.empty_like(saved, device=self._anchor.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Loss:
+        """Move buffers, but do not let ``.half()`` round them: counts may lie beyond float16."""
+        before = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            moved = getattr(self, name)
+            if moved.dtype in (torch.float16, torch.bfloat16):
+                setattr(self, name, buffer.to(moved.device))
+        return self
 
     def extra_repr(self) -> str:
         """Plain settings, for ``repr``."""
@@ -151,11 +159,11 @@ def fill_empty(counts: Tensor) -> Tensor:
 
 
 def class_vector(name: str, value: ClassVector | None, minimum: float | None = None) -> Any:
-    """A checked, finite float tensor of shape ``(C,)``, or ``None``. For constructors only."""
+    """A checked, finite float32 tensor of shape ``(C,)``, or ``None``. For constructors only."""
     if value is None:
         return None
     vector = torch.as_tensor(value).detach()
-    vector = vector.to(at_least_float32(vector.dtype), copy=True)
+    vector = vector.to(torch.float32, copy=True)
     if vector.ndim != 1 or vector.numel() == 0:
         raise ValueError(f"Expected {name} to be of shape (C,), but got {tuple(vector.shape)}")
     if not bool(torch.isfinite(vector).all()):

@@ -100,10 +100,11 @@ def distribution_balanced_loss(
     inverse = counts.reciprocal()
     # The bound stands for an example without positives: r then is 10⁴ or more.
     sums = positive_sums(targets, inverse).clamp_min(1e-4 * inverse.min())
+    centre = inverse.new_full((1,), -beta * mu)
 
     def element_weight(first: int, end: int) -> Tensor:
-        ratio = torch.outer(sums[first:end].reciprocal(), inverse * beta)
-        return ratio.sub_(beta * mu).sigmoid_().add_(alpha)
+        steep = torch.addr(centre, sums[first:end].reciprocal(), inverse, alpha=beta)
+        return steep.sigmoid_().add_(alpha)
 
     curve = focal_curve(gamma)
     terms = Terms(

@@ -78,8 +78,8 @@ def focal_loss(
 def correct_focal(logits: Tensor, gamma: float, alpha: Tensor | None) -> Tensor:
     """Log-posterior, up to a constant, at which the expected focal loss is least at ``logits``.
 
-    Charoenphakdee et al., "On Focal Loss for Class-Posterior Probability Estimation" (2021),
-    theorem 11: ``η_c ∝ p_c/φ(p_c)``, ``φ(p) = (1−p)^γ − γ (1−p)^(γ−1) p log p``; divided by α.
+    Charoenphakdee et al., "On Focal Loss for Class-Posterior Probability Estimation" (2021):
+    ``η_c ∝ p_c/φ(p_c)``, ``φ(p) = (1−p)^γ − γ (1−p)^(γ−1) p log p``; divided by α.
     """
     z = logits.to(at_least_float32(logits.dtype))
     # d = log((1−p)/p), with 1−p of the largest class summed over the others: no cancellation.

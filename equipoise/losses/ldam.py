@@ -51,8 +51,8 @@ def ldam(
 ) -> Tensor:
     """Cross-entropy of ``s·(z − m_y e_y)``: the true class has to win by its margin.
 
-    Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss" (2019),
-    eq. 13. The margins are on the scale of cosines: the last layer must be normalised
+    Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss" (2019).
+    The margins are on the scale of cosines: the last layer must be normalised
     (``NormedLinear``), so that logits lie in [−1, 1]; with free logits a net outgrows them.
 
     Args:

@@ -155,9 +155,7 @@ def _chunks(
             value *= negative_weight
             slope *= negative_weight
         if found is None:
-            y = targets[first:end].to(dtype) if targets.is_floating_point() else (
-                (targets[first:end] != 0).to(dtype)
-            )  # fmt: skip
+            y = _as_fraction(targets[first:end], dtype)
             p_value, p_slope = terms.positive(z)
             if positive_weight is not None:
                 p_value *= positive_weight
@@ -237,7 +235,7 @@ def _nonzero(flat: Tensor) -> Tensor:
 
 
 def _as_fraction(values: Tensor, dtype: torch.dtype) -> Tensor:
-    return values.to(dtype) if values.is_floating_point() else (values != 0).to(dtype)
+    return (values if values.is_floating_point() else values.bool()).to(dtype)
 
 
 def csr_rows(targets: Tensor) -> Tensor:

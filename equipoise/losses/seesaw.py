@@ -32,7 +32,7 @@ def seesaw(
 
     ``M_yj = min(1, (n_j/n_y)^p)`` mitigates the punishment of classes rarer than the true one;
     ``C_yj = max(1, (σ_j/σ_y)^q)`` restores it where class j was predicted above the true one. Wang
-    et al., "Seesaw Loss for Long-Tailed Instance Segmentation" (2021), eqs. 5–8, in log space: the
+    et al., "Seesaw Loss for Long-Tailed Instance Segmentation" (2021), in log space: the
     ratio of softmax outputs is ``exp(z_j − z_y)``, so no softmax and no C×C matrix is needed. No
     gradient flows through C. The counts are those of the data set, not those seen so far.
 

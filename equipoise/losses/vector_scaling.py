@@ -32,7 +32,7 @@ def vector_scaling(
     """Cross-entropy of ``z/Δ + ι``, weighted by true class.
 
     Kini et al., "Label-Imbalanced and Group-Sensitive Classification under
-    Overparameterization" (2021), eq. 2. The shift acts early in training; the divisor still acts
+    Overparameterization" (2021). The shift acts early in training; the divisor still acts
     once the training data are fitted, where shifts and weights no longer do.
 
     Args:

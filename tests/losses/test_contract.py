@@ -209,6 +209,24 @@ def test_state_dict_pickle_and_copy(case: Case):
 
 
 @each_case
+def test_half_precision_modules_keep_their_vectors(case: Case):
+    logits, targets = batch(case, dtype=torch.float32)
+    loss = case.make(log_weight=LOG_WEIGHT)
+    expected = loss(logits, targets)
+    assert torch.equal(loss.half()(logits, targets), expected)
+    assert torch.equal(torch.nn.Sequential(loss).bfloat16()[0](logits, targets), expected)
+    assert all(b.dtype == torch.float64 for b in loss.double().buffers())
+
+
+@each_case
+def test_moves_with_the_module(case: Case):
+    """A module without buffers still knows its device when λ first comes."""
+    loss = case.make().to("meta")
+    loss.set_log_weight(torch.zeros(C))
+    assert all(buffer.device.type == "meta" for buffer in loss.buffers())
+
+
+@each_case
 def test_bad_input(case: Case):
     logits, targets = batch(case)
     loss = case.make()
