@@ -1,6 +1,8 @@
 """FFCV: orders, loading, reading and writing. The only place that imports `ffcv`.
 
-`order` and `attach` make an FFCV `Loader` read what a sampler draws; `BalancedLoader` iterates it.
+`order` and `attach` make an FFCV `Loader` read what a sampler draws; `BalancedLoader` iterates it
+and ends cleanly. `write` makes a `.beton`, `check` tells whether one is whole, `targets` reads its
+labels without decoding. `MultiHotField` stores multi-hot labels, one bit each.
 """
 
 from __future__ import annotations
@@ -13,7 +15,20 @@ except ImportError as error:
         f"docs/ffcv.md). Importing it said: {error}"
     ) from error
 
+from equipoise.ffcv.files import check, targets
 from equipoise.ffcv.loading import BalancedLoader
+from equipoise.ffcv.multihot import MultiHotDecoder, MultiHotField
 from equipoise.ffcv.orders import SamplerOrder, attach, order
+from equipoise.ffcv.writing import write
 
-__all__ = ["BalancedLoader", "SamplerOrder", "attach", "order"]
+__all__ = [
+    "BalancedLoader",
+    "MultiHotDecoder",
+    "MultiHotField",
+    "SamplerOrder",
+    "attach",
+    "check",
+    "order",
+    "targets",
+    "write",
+]

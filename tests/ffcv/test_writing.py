@@ -1,0 +1,242 @@
+"""write: what FFCV reads is what was given; what cannot be written is an error, at once."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.ffcv.conftest import Numbered
+
+pytestmark = [
+    pytest.mark.ffcv,
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
+
+rng = np.random.default_rng(0)
+IMAGES = rng.integers(0, 256, (230, 6, 5, 3), np.uint8)  # three chunks, the last not full
+IDS = rng.integers(0, 7, 230)
+HOT = (rng.random((230, 11)) < 0.3).astype(np.uint8)
+
+
+def read(path, **settings):
+    """All of a file, field by field, through FFCV's Loader."""
+    from ffcv.loader import Loader
+
+    from equipoise.ffcv import BalancedLoader
+
+    loader = Loader(str(path), 50, num_workers=1, drop_last=False, **settings)
+    parts = [[part.clone() for part in batch] for batch in BalancedLoader(loader)]
+    return [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+
+
+def kinds(fields) -> list[str]:
+    from equipoise.ffcv.guessing import describe
+
+    return [f"{name}: {describe(field)}" for name, field in fields.items()]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_arrays(tmp_path, num_workers):
+    from equipoise.ffcv import check, write
+
+    path = tmp_path / "arrays.beton"
+    fields = write((IMAGES, IDS), path, num_workers=num_workers, progress=False)
+    assert kinds(fields) == ["image: RGBImageField('raw')", "label: IntField"]
+    check(path)
+    images, labels = read(path)
+    assert (images == IMAGES).all()
+    assert (labels.ravel() == IDS).all()
+    assert os.listdir(tmp_path) == ["arrays.beton"]
+
+
+FORMS = {
+    "PIL": lambda i: (Image.fromarray(IMAGES[i]), int(IDS[i])),
+    "tensors": lambda i: (torch.from_numpy(IMAGES[i]).permute(2, 0, 1), torch.tensor(IDS[i])),
+    "tensors, channels last": lambda i: (torch.from_numpy(IMAGES[i]), np.int32(IDS[i])),
+    "lists": lambda i: [IMAGES[i], IDS[i : i + 1]],
+    "float ids": lambda i: [IMAGES[i], float(IDS[i])],
+    "dicts": lambda i: {"pixels": IMAGES[i], "label": int(IDS[i])},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_examples(tmp_path, form):
+    from equipoise.ffcv import targets, write
+
+    path = tmp_path / "forms.beton"
+    samples = [FORMS[form](i) for i in range(20)]
+    fields = write(samples, path, progress=False)
+    assert list(fields) == ["pixels" if form == "dicts" else "image", "label"]
+    assert targets(path).labels.tolist() == IDS[:20].tolist()
+    reader_fields = {"label": None}
+    (images,) = read(path, pipelines=reader_fields)
+    assert (images == IMAGES[:20]).all()
+
+
+def test_multi_hot_and_features(tmp_path):
+    from equipoise.ffcv import MultiHotField, targets, write
+
+    path = tmp_path / "features.beton"
+    features = torch.randn(230, 4)
+    fields = write((features, HOT.astype(bool)), path, num_workers=2, progress=False)
+    assert kinds(fields) == [
+        "features: NDArrayField(float32, (4,))",
+        "label: NDArrayField(uint8, (11,))",
+    ]
+    for dense, stored in zip((features.numpy(), HOT), read(path), strict=True):
+        assert (dense == stored).all()
+    assert (targets(path).matrix.toarray() == HOT).all()
+    fields = write((features, HOT), path, {"x": None, "label": MultiHotField(11)}, progress=False)
+    assert kinds(fields)[1] == "label: MultiHotField(11)"
+    assert (targets(path).matrix.toarray() == HOT).all()
+
+
+def test_torchvision_style_data_set_and_subset(tmp_path):
+    from equipoise.ffcv import targets, write
+
+    path = tmp_path / "set.beton"
+    part = torch.utils.data.Subset(Numbered(), [3, 1, 63])
+    fields = write(part, path, progress=False)
+    assert list(fields) == ["image", "label", "field2"]
+    assert targets(path, "field2").labels.tolist() == [3, 1, 63]
+
+
+def test_it_says_what_it_took(tmp_path, capfd):
+    from equipoise.ffcv import write
+
+    write((IMAGES, IDS), tmp_path / "a.beton")
+    out, err = capfd.readouterr()
+    assert "Writing 230 examples" in out
+    assert "image = RGBImageField('raw'), label = IntField" in out
+    assert "230/230" in err
+    write((IMAGES, IDS), tmp_path / "a.beton", progress=False)
+    assert capfd.readouterr() == ("", "")
+
+
+WRONG = {
+    "not whole": ([1, 2, 2.5], "Example 2 of dataset .* label to be a whole number, but got 2.5"),
+    "nan": ([1, 2, float("nan")], "Example 2 .* whole number, but got nan"),
+    "an array": ([1, 2, [1, 2]], r"Example 2 .* label to be one number, but got shape \(2,\)"),
+    "text": ([1, 2, "three"], "Example 2 .* label to be an image, a number"),
+    "too large": ([1, 2, 2**63], "Example 2 .* label to fit 64 bits"),
+    "another shape": ([[0, 1], [1, 0], [1]], r"Example 2 .* shape \(2,\), as its field, but got"),
+    "another dtype": ([[0, 1], [1, 0], [0.5, 1]], "Example 2 .* int64, as its field, but got floa"),
+    "ragged": ([[0, 1], [1, 0], [[1], [0, 1]]], "Example 2 .* label to be numbers, but got"),
+}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_example_is_an_error_and_leaves_nothing(tmp_path, in_time, case, num_workers):
+    from equipoise.ffcv import write
+
+    labels, message = WRONG[case]
+    samples = [(IMAGES[i], label) for i, label in enumerate(labels)]
+    path = tmp_path / "wrong.beton"
+    path.write_bytes(b"before")
+    with pytest.raises((TypeError, ValueError), match=message):
+        in_time(lambda: write(samples, path, num_workers=num_workers, progress=False))
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["wrong.beton"]
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (IMAGES[0].astype(np.float32), "float32 of shape .* NDArrayField"),
+        (IMAGES[0].transpose(2, 0, 1), r"transpose\(1, 2, 0\)"),
+        (IMAGES[0, :, :, 0], r"uint8 of shape \(6, 5\)"),
+        (IMAGES[0, :0], r"uint8 of shape \(0, 5, 3\)"),
+        ("a.png", "to be an image"),
+    ],
+    ids=["float", "CHW", "grey", "empty", "path"],
+)
+def test_wrong_images(tmp_path, image, message):
+    from equipoise.ffcv import write
+
+    samples = [(IMAGES[0], 0), (image, 1)]
+    with pytest.raises((TypeError, ValueError), match=f"Example 1 .*{message}"):
+        write(samples, tmp_path / "wrong.beton", progress=False)
+
+
+class Failing(Numbered):
+    def __init__(self, how) -> None:
+        super().__init__(250)
+        self.how = how
+
+    def __getitem__(self, i):
+        return self.how() if i == 249 else (np.zeros((4, 4, 3), np.uint8), 0)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_error_of_the_data_set(tmp_path, in_time, num_workers):
+    from equipoise.ffcv import write
+
+    failing = Failing(lambda: {}["missing"])
+    with pytest.raises(ValueError, match=r"Example 249 of dataset .* KeyError: 'missing'"):
+        in_time(lambda: write(failing, tmp_path / "x", num_workers=num_workers, progress=False))
+    failing = Failing(lambda: (IMAGES[0],))
+    with pytest.raises(ValueError, match="Example 249 .* Expected 2 parts"):
+        in_time(lambda: write(failing, tmp_path / "x", num_workers=num_workers, progress=False))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [0, 9])
+def test_a_killed_worker_is_an_error(tmp_path, in_time, code):
+    from equipoise.ffcv import write
+
+    failing = Failing(lambda: os._exit(code))
+    with pytest.raises(RuntimeError, match="Workers that write ended with exit codes"):
+        in_time(lambda: write(failing, tmp_path / "x", num_workers=1, progress=False))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("dataset", "settings", "message"),
+    [
+        ([], {}, "at least one example"),
+        (iter([(1, 2)]), {}, "map-style"),
+        (5, {}, "map-style"),
+        ((IMAGES, IDS[:-1]), {}, r"equal length in dataset, but got \[230, 229\]"),
+        (([1, 2], [{}, {}]), {}, "Pass fields="),
+        ([(1, "a")], {}, "Pass fields="),
+        ([(1, 2)], {"fields": {"a": None}}, r"one for each of the 2 parts .* got \['a'\]"),
+        ([(1, 2)], {"fields": {"a": None, "é": None}}, "1 to 16 ASCII characters"),
+        ([(1, 2)], {"fields": {"a": None, "b" * 17: None}}, "1 to 16 ASCII characters"),
+        ([(1, 2)], {"fields": {"a": None, "": None}}, "1 to 16 ASCII characters"),
+        ([(1, 2)], {"fields": {"a": None, "b": int}}, r"fields\['b'\] to be an FFCV Field"),
+        ([(1, 2)], {"page_size": 1000}, "page_size to be a power of 2"),
+        ([(torch.zeros(2, dtype=torch.bfloat16), 2)], {}, "to be numbers"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_cannot_be_written(tmp_path, dataset, settings, message):
+    from equipoise.ffcv import write
+
+    with pytest.raises((TypeError, ValueError), match=message):
+        write(dataset, tmp_path / "x.beton", progress=False, **settings)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_part_larger_than_a_page(tmp_path):
+    from equipoise.ffcv import write
+
+    big = np.zeros((1, 1 << 22), np.uint8)
+    with pytest.raises(ValueError, match=r"Example 0 .* pass a page_size above 2097152"):
+        write((big, [0]), tmp_path / "x.beton", page_size=1 << 21, progress=False)
+    write((big, [0]), tmp_path / "x.beton", page_size=1 << 22, progress=False)
+    # Two parts that fit a page each, but not together
+    half = np.zeros((1, 3 << 19), np.uint8)
+    for num_workers in (0, 1):
+        with pytest.raises(ValueError, match=r"Example 0 .* pass a page_size above 2097152"):
+            write(
+                (half, [0], half),
+                tmp_path / "y.beton",
+                num_workers=num_workers,
+                page_size=1 << 21,
+                progress=False,
+            )
