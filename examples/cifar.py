@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing as mp
+import sys
 import time
 from collections import defaultdict
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -335,6 +336,10 @@ def summary(results: list[dict], key: str) -> dict[str, dict[str, tuple[float, f
     return figures
 
 
+def plus_minus(spread: float) -> str:
+    return "" if np.isnan(spread) else f" ±{spread:.3f}"
+
+
 def print_table(results: list[dict], console: Console) -> None:
     trained, decided = summary(results, "recalls"), summary(results, "recalls_decided")
     seconds = defaultdict(list)
@@ -342,21 +347,21 @@ def print_table(results: list[dict], console: Console) -> None:
         seconds[result["method"]].append(result["seconds"])
     table = Table(title="Recalls on the test images (± sd over the seeds)")
     table.add_column("method")
-    for part in ("as trained", "fitted decision"):
+    for part in ("", "decided\n"):
         for name in ("mean", "sd", "lowest"):
-            table.add_column(f"{part}\n{name}", justify="right")
+            table.add_column(f"{part}{name}", justify="right", vertical="bottom")
     table.add_column("seconds\na run", justify="right")
     for method in trained:
         cells = [
-            f"{figures[method][name][0]:.3f}"
-            + ("" if np.isnan(figures[method][name][1]) else f" ±{figures[method][name][1]:.3f}")
+            f"{figures[method][name][0]:.3f}{plus_minus(figures[method][name][1])}"
             for figures in (trained, decided)
             for name in ("mean", "sd", "lowest")
         ]
         table.add_row(method, *cells, f"{np.mean(seconds[method]):.0f}")
     console.print(table)
     console.print(
-        f"The sd that sampling noise alone leaves (hold-out and test): {noise_floor(results):.3f}"
+        "decided: with the decision fitted on the hold-out. "
+        f"Sampling noise alone leaves an sd of {noise_floor(results):.3f} (hold-out and test)."
     )
 
 
@@ -414,7 +419,7 @@ def main() -> None:
     parser.add_argument("--out", default="runs/cifar", help="folder for table, picture and JSON")
     args = parser.parse_args()
 
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     methods = list(dict.fromkeys(args.method))
     if any("recall-power" in m for m in methods) and "plain" not in methods:
         methods.insert(0, "plain")
