@@ -1,0 +1,133 @@
+"""LabelBalancedSampler: multilabel examples weighted so that label frequencies even out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from equipoise.samplers.example_order import ExampleWeightedSampler
+from equipoise.samplers.label_balancing import LabelBalance
+from equipoise.samplers.label_solver import (
+    balance_of,
+    label_balancing_weights,
+    links_of,
+    require_multilabel,
+)
+
+__all__ = ["LabelBalancedSampler"]
+
+
+class LabelBalancedSampler(ExampleWeightedSampler):
+    """A stream in which rare labels come more often, at a bounded loss of variety.
+
+    Example i comes v_i times in N draws, v_i ∝ exp((Yλ)_i): the weights of least distortion, of
+    λ the one that brings label frequencies nearest to p^exponent at an effective sample size of at
+    least `min_effective` · N. No example comes more than `max_repeat` times in N draws, and (by
+    default) the distribution of the number of labels an example stays as it is. See
+    `label_balancing_weights` for the formula, the sources and the arguments.
+
+    Examples come as in `ExampleWeightedSampler`: each its expected number of times, rounded down
+    or up, every epoch. Use it alone, or hand it to a `Balancer`, which moves λ by what a hold-out
+    shows.
+
+    Args:
+        targets: `(N, C)` multi-hot, anything multilabel that `Targets` takes.
+        exponent, min_effective, max_repeat, cardinality: see `label_balancing_weights`.
+        log_weight: `(C,)` λ to start from instead of solving for one.
+        num_samples: draws an epoch over all ranks; N by default.
+        seed, rank, num_replicas: see `OrderSampler`.
+
+    Attributes:
+        balance: what is reached: a `LabelBalance`; print it.
+
+    Example:
+        >>> targets = [[1, 0], [1, 0], [1, 0], [1, 0], [1, 1], [0, 1]]
+        >>> sampler = LabelBalancedSampler(targets, exponent=0, seed=1)
+        >>> round(sampler.balance.mean_ir_before, 2), round(sampler.balance.mean_ir, 2)
+        (1.75, 1.0)
+        >>> len(list(sampler))
+        6
+    """
+
+    def __init__(
+        self,
+        targets: Any,
+        *,
+        exponent: float = 0.5,
+        min_effective: float = 0.5,
+        max_repeat: float = 20.0,
+        cardinality: str | None = "distribution",
+        log_weight: Any = None,
+        num_samples: int | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        num_replicas: int = 1,
+    ) -> None:
+        self.targets = require_multilabel(targets)
+        super().__init__(
+            np.ones(self.targets.num_examples),
+            num_samples=num_samples,
+            seed=seed,
+            rank=rank,
+            num_replicas=num_replicas,
+        )
+        self.exponent, self.min_effective = exponent, min_effective
+        self._links = links_of(self.targets, max_repeat, cardinality, min_effective)
+        iterations = 0
+        if log_weight is None:
+            solved = label_balancing_weights(
+                self.targets,
+                exponent=exponent,
+                min_effective=min_effective,
+                max_repeat=max_repeat,
+                cardinality=cardinality,
+            )
+            log_weight, iterations = solved.log_weight, solved.iterations
+        self._set(log_weight, iterations)
+
+    def set_log_weight(self, log_weight: Any) -> None:
+        """Draw example i in proportion to exp((Yλ)_i) from the current epoch on.
+
+        The cap and the cardinality are kept; a λ that would take the effective sample size below
+        its floor is scaled down to it (`log_weight` is the λ in force).
+        """
+        self._set(log_weight, 0)
+
+    def _set(self, log_weight: Any, iterations: int) -> None:
+        values = np.array(log_weight, np.float64)
+        if values.shape != (self.targets.num_classes,) or not np.isfinite(values).all():
+            raise ValueError(
+                f"Expected log_weight to be {self.targets.num_classes} finite numbers, one a "
+                f"label, but got {log_weight!r}."
+            )
+        self._asked = values
+        self.balance: LabelBalance = balance_of(
+            self.targets, self._links, values, self.exponent, self.min_effective, iterations
+        )
+        self._order.set_weight(self.balance.weight)
+
+    @property
+    def log_weight(self) -> np.ndarray:
+        """`(C,)` float64: λ in force."""
+        return self.balance.log_weight
+
+    def logit_shift(self) -> np.ndarray:
+        """`(C,)` float64: by how much sampling changes each label's log-odds.
+
+        log f / (1 − f) − log p / (1 − p), with p the label's frequency in the data and f among
+        the draws. Subtract it from the logits of a model trained on the draws to get
+        probabilities for the data. 0 for labels of no example or of all.
+        """
+        p, f = self.balance.frequency_before, self.balance.frequency
+        movable = (p > 0) & (p < 1)
+        p, f = np.where(movable, p, 0.5), np.where(movable, f, 0.5)
+        return np.log(f) - np.log1p(-f) - np.log(p) + np.log1p(-p)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "log_weight": torch.from_numpy(self._asked.copy())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._set(state["log_weight"], self.balance.iterations)

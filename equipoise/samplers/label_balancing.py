@@ -1,0 +1,191 @@
+"""Log-linear example weights: from one log-weight a label to how often each example is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+__all__ = ["LabelBalance", "LogLinearWeights", "effective_size", "mean_ir"]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelBalance:
+    """What sampling with a log-weight a label reaches. C labels, N examples.
+
+    Attributes:
+        log_weight: `(C,)` float64, λ.
+        weight: `(N,)` float64, expected repeats of each example in N draws; mean 1.
+        frequency_before: `(C,)` float64, share of the examples that carry the label.
+        frequency: `(C,)` float64, share of the draws that carry the label.
+        shortfall: `(C,)` float64, by which share the label stays below its target (0: met).
+        mean_ir_before: MeanIR of the data; labels without examples count 0, as in mldr.
+        mean_ir: MeanIR of the draws.
+        effective_size: Kish's effective sample size over N.
+        cardinality_before: labels an example, mean.
+        cardinality: labels a draw, mean.
+        iterations: of the solver; 0 where λ was given.
+    """
+
+    log_weight: np.ndarray
+    weight: np.ndarray
+    frequency_before: np.ndarray
+    frequency: np.ndarray
+    shortfall: np.ndarray
+    mean_ir_before: float
+    mean_ir: float
+    effective_size: float
+    cardinality_before: float
+    cardinality: float
+    iterations: int = 0
+
+    def __str__(self) -> str:
+        worst = int(self.shortfall.argmax())
+        return (
+            f"MeanIR {self.mean_ir_before:.2f} → {self.mean_ir:.2f}; effective sample size "
+            f"{self.effective_size:.2f} of N; labels an example {self.cardinality_before:.2f} → "
+            f"{self.cardinality:.2f}; an example comes at most {self.weight.max():.1f} times; "
+            f"label {worst} stays {self.shortfall[worst]:.0%} below its target"
+        )
+
+
+def mean_ir(frequency: np.ndarray) -> float:
+    """Mean over labels of the largest frequency over the label's; a frequency of 0 counts 0.
+
+    Example:
+        >>> mean_ir(np.array([0.4, 0.1, 0.0]))
+        1.6666666666666667
+    """
+    positive = frequency > 0
+    return float((frequency.max() / frequency[positive]).sum() / len(frequency))
+
+
+class LogLinearWeights:
+    """Example weights v ∝ exp(Yλ), capped, with the number of labels an example kept.
+
+        v_i = min(exp((Yλ)_i + μ k_i − z), max_repeat) / N,   k_i = labels of example i
+
+    where z makes Σ v = 1, and μ keeps the mean of k (`cardinality="mean"`); with `"distribution"`
+    every number of labels has a z of its own, which keeps each one's share; `None` has no μ. This
+    is the v of least Kullback-Leibler distance to uniform among those with its label frequencies,
+    cap and cardinality.
+    """
+
+    def __init__(self, matrix: csr_matrix, max_repeat: float, cardinality: str | None) -> None:
+        self.matrix = matrix.astype(np.float32)  # four times as fast as float64, see `frequency`
+        self.max_repeat = max_repeat
+        lengths = np.diff(matrix.indptr)
+        self.group = np.zeros(len(lengths), np.int64)
+        if cardinality == "distribution":
+            self.group = np.unique(lengths, return_inverse=True)[1]
+        self.share = np.bincount(self.group) / len(lengths)
+        centred = lengths - lengths.mean()
+        self.centred = centred if cardinality == "mean" and centred.any() else None
+        self._by_group = np.argsort(self.group, kind="stable")
+        self._starts = np.concatenate([[0], np.cumsum(np.bincount(self.group))[:-1]])
+        self._mu = 0.0
+
+    def scores(self, per_label: np.ndarray) -> np.ndarray:
+        """`(N,)` Yλ: the sum over each example's labels."""
+        return (self.matrix @ per_label.astype(np.float32)).astype(np.float64)
+
+    def frequency(self, per_example: np.ndarray) -> np.ndarray:
+        """`(C,)` Yᵀv: the sum over each label's examples, to about 6 digits."""
+        n = len(per_example)
+        return (self.matrix.T @ (n * per_example).astype(np.float32)).astype(np.float64) / n
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """`(N,)` weights that sum to 1, from the scores Yλ."""
+        if self.centred is None:
+            return self._level(scores)
+        mu, low, high = self._mu, -np.inf, np.inf
+        bound = 4.0 / np.abs(self.centred).max()
+        for _ in range(200):  # Newton's method, kept inside the bracket
+            v = self._level(scores + mu * self.centred)
+            drift = float(v @ self.centred)
+            if abs(drift) < 1e-9 or high - low < 1e-15:
+                break
+            low, high = (low, mu) if drift > 0 else (mu, high)
+            _, spread = self._moments()
+            newton = mu - drift / max(spread, 1e-300)
+            if low < newton < high and abs(newton - mu) <= bound:
+                mu = newton
+            elif np.isfinite(high - low):
+                mu = (low + high) / 2
+            else:
+                mu -= np.sign(drift) * bound
+                bound *= 2
+        self._mu = mu
+        return v
+
+    def _level(self, scores: np.ndarray) -> np.ndarray:
+        """Weights at the z of each group that gives the group its share."""
+        n, cap = len(scores), self.max_repeat
+        in_order = scores[self._by_group]
+        top = np.maximum.reduceat(in_order, self._starts)
+        mass = self._sum(np.exp(scores - top[self.group]))
+        z = high = top + np.log(mass / self.share / n)  # right if nothing is capped, else too high
+        low = np.minimum.reduceat(in_order, self._starts) - np.log(cap)  # everything is capped
+        for _ in range(200):
+            v = np.minimum(np.exp(np.minimum(scores - z[self.group], 60.0)), cap) / n
+            self._free = np.where(v < cap / n, v, 0.0)
+            excess = self._sum(v) - self.share
+            if (np.abs(excess) <= 1e-12 * self.share).all() or (high - low <= 1e-13).all():
+                break
+            low, high = np.where(excess > 0, z, low), np.where(excess < 0, z, high)
+            newton = z + excess / np.maximum(self._sum(self._free), 1e-300)
+            z = np.where((newton > low) & (newton < high), newton, (low + high) / 2)
+        return v / v.sum()
+
+    def pull_back(self, gradient: np.ndarray) -> np.ndarray:
+        """∂/∂scores of a function whose gradient in v, at the last weights, is `gradient`."""
+        free = self._free
+        mass = np.maximum(self._sum(free), 1e-300)
+        residual = gradient - (self._sum(free * gradient) / mass)[self.group]
+        if self.centred is not None:
+            mean, spread = self._moments()
+            if spread > 1e-12:
+                k = self.centred - mean
+                residual -= ((free * k) @ gradient / spread) * k
+        return free * residual
+
+    def _moments(self) -> tuple[float, float]:
+        """Mean number of labels and its spread, over the weights below the cap."""
+        centred: Any = self.centred
+        mass = max(float(self._free.sum()), 1e-300)
+        mean = float(self._free @ centred) / mass
+        return mean, float(self._free @ (centred - mean) ** 2)
+
+    def _sum(self, values: np.ndarray) -> np.ndarray:
+        if len(self.share) == 1:
+            return np.array([values.sum()])
+        return np.bincount(self.group, values, len(self.share))
+
+    def at_floor(self, log_weight: np.ndarray, min_effective: float) -> tuple[np.ndarray, float]:
+        """Weights of s·λ for the largest s ≤ 1 whose effective size is at the floor; and s."""
+        self._mu = 0.0  # so that the same λ gives the same weights, bit for bit
+        scores = self.scores(log_weight)
+        weight, low, high = self(scores), 0.0, 1.0
+        if effective_size(weight) >= min_effective - 1e-6:
+            return weight, 1.0
+        for _ in range(25):
+            middle = (low + high) / 2
+            if effective_size(self(middle * scores)) >= min_effective:
+                low = middle
+            else:
+                high = middle
+        return self(low * scores), low
+
+
+def effective_size(weight: np.ndarray) -> float:
+    """Kish's effective sample size over N: (Σ w)² / (N Σ w²).
+
+    Example:
+        >>> effective_size(np.array([1.0, 1.0, 0.0, 0.0]))
+        0.5
+    """
+    return float(weight.sum() ** 2 / (weight @ weight) / len(weight))

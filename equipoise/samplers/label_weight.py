@@ -1,0 +1,80 @@
+"""LabelWeightSampler: an example counts as its heaviest, or its average, label does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from equipoise.samplers.example_order import ExampleWeightedSampler, example_weight
+from equipoise.targets import Targets
+
+__all__ = ["LabelWeightSampler", "example_weights"]
+
+
+def example_weights(targets: Any, weight: Any, reduce: str, no_label: float) -> np.ndarray:
+    """`(N,)` weights of examples, from one weight a label: the largest or the mean of theirs.
+
+    Args:
+        targets: class ids or multi-hot.
+        weight: `(C,)` one a class.
+        reduce: "max" or "mean", over the labels of the example.
+        no_label: weight of an example without labels.
+
+    Example:
+        >>> example_weights([[1, 1], [1, 0], [0, 0]], [1.0, 3.0], "mean", 0.5).tolist()
+        [2.0, 1.0, 0.5]
+    """
+    targets = Targets.of(targets)
+    weight = example_weight(weight)
+    if weight.shape != (targets.num_classes,):
+        raise ValueError(
+            f"Expected weight to be {targets.num_classes} numbers, one a label, but got "
+            f"{len(weight)}."
+        )
+    if reduce not in ("max", "mean"):
+        raise ValueError(f'Expected reduce to be "max" or "mean", but got {reduce!r}.')
+    if targets.matrix is None:
+        return weight[targets.require_single_label("example_weights")]
+    starts = targets.matrix.indptr[:-1].astype(np.int64)
+    lengths = np.diff(targets.matrix.indptr)
+    out = np.full(targets.num_examples, float(no_label))
+    some = np.flatnonzero(lengths)
+    if len(some):
+        ufunc = np.maximum if reduce == "max" else np.add
+        out[some] = ufunc.reduceat(weight[targets.matrix.indices], starts[some])
+        if reduce == "mean":
+            out[some] /= lengths[some]
+    return out
+
+
+class LabelWeightSampler(ExampleWeightedSampler):
+    """A stream in which example i comes in proportion to the largest or mean weight of its labels.
+
+    The usual way to carry class weights over to several labels an example. It looks at one
+    example at a time, so frequent labels that come with rare ones are raised too:
+    `LabelBalancedSampler` solves for all labels at once. Examples without labels weigh as much as
+    the lightest label.
+
+    Args:
+        targets: `(N,)` class ids or `(N, C)` multi-hot.
+        weight: `(C,)` positive; one over the label's count by default.
+        reduce: "max" or "mean".
+        num_samples: draws an epoch over all ranks; N by default.
+        seed, rank, num_replicas: see `OrderSampler`.
+
+    Example:
+        >>> sampler = LabelWeightSampler([[1, 0], [1, 0], [1, 1]], reduce="max")
+        >>> sampler.repeats.round(2).tolist()
+        [0.6, 0.6, 1.8]
+    """
+
+    def __init__(
+        self, targets: Any, weight: Any = None, *, reduce: str = "max", **settings: Any
+    ) -> None:
+        self.targets = Targets.of(targets)
+        if weight is None:
+            weight = 1.0 / np.maximum(self.targets.counts, 1)
+        present = np.asarray(weight, np.float64)[self.targets.counts > 0]
+        lightest = float(present.min()) if len(present) else 1.0
+        super().__init__(example_weights(self.targets, weight, reduce, lightest), **settings)
