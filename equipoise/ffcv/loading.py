@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from ffcv.loader import Loader
 
+from equipoise.ffcv.late import paced
 from equipoise.ffcv.orders import SamplerOrder
 
 __all__ = ["BalancedLoader"]
@@ -21,6 +22,10 @@ class BalancedLoader:
     FFCV's own iterator leaves threads and buffers behind when a loop is left early, and waits for
     ever when its thread died. This one ends FFCV's threads at `break`, at an exception and at the
     end, and raises `RuntimeError` where FFCV's thread is dead.
+
+    With `os_cache=True` the order of a long epoch (2^18 examples or more) is drawn beside the
+    reading, so that the first batch does not wait for all of it. Which order it is, is settled when
+    the iteration starts: weights changed during an epoch are for the next one.
 
     As with FFCV itself, CPU tensors are views of a few buffers that later batches overwrite: copy
     what is to be kept. The indices are copies already.
@@ -55,11 +60,14 @@ class BalancedLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        batches = iter(self.loader)
-        size = self.loader.batch_size
+        order, size = self.loader.traversal_order, self.loader.batch_size
+        late = order.begin(self.loader.next_epoch) if isinstance(order, SamplerOrder) else None
+        batches = iter(self.loader) if late is None else paced(self.loader, late)
         try:
             start = 0
             while (batch := _next(batches)) is not None:
+                if late is not None and late.error is not None:
+                    raise late.error
                 if self.with_indices:
                     batch = (*batch, self._numbers(batches.order[start : start + size]))
                 start += size

@@ -11,6 +11,7 @@ from ffcv.loader import Loader
 from ffcv.memory_managers import ProcessCacheManager
 from ffcv.traversal_order.base import TraversalOrder
 
+from equipoise.ffcv.late import LateOrder, snapshot
 from equipoise.samplers.base import OrderSampler
 
 __all__ = ["SamplerOrder", "attach", "order"]
@@ -41,6 +42,7 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
         self.follow_epoch = follow_epoch
         self._drawn, self.length = len(sampler), _equal_length(sampler)
         self.skip = 0  # examples left out of the next order alone, to resume within an epoch
+        self._begun: LateOrder | None = None
         size = len(loader.indices)
         _check_loader(loader, sampler, size)
         # FFCV's default is every example in the file's order: nothing to translate then
@@ -49,9 +51,11 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
 
     def sample_order(self, epoch: int) -> np.ndarray:
         """The ids in the file of this rank's epoch; `epoch` is FFCV's number."""
-        if self.follow_epoch and self.sampler.epoch != epoch:
-            self.sampler.set_epoch(epoch)
-        drawn = _checked(self.sampler, self._size)
+        if self._begun is not None:
+            late, self._begun = self._begun, None
+            return late.ids
+        self._go_to(epoch)
+        drawn = _checked(self.sampler.indices(), self._size, type(self.sampler).__name__)
         if len(drawn) != self._drawn:
             raise ValueError(
                 f"Expected the sampler to draw {self._drawn} examples in every epoch, as many as "
@@ -64,6 +68,29 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
             whole = len(self.loader) * self.loader.batch_size
             ids, self.skip = ids[self.skip : whole], 0
         return np.ascontiguousarray(ids)
+
+    def begin(self, epoch: int) -> LateOrder | None:
+        """Start drawing an epoch, which the next `sample_order` returns; `None` where it cannot."""
+        self._begun = None
+        if self.skip:
+            return None
+        self._go_to(epoch)
+        sampler = snapshot(self.sampler, self.loader)
+        if sampler is None or len(sampler) != self._drawn:
+            return None
+        ids, size, rank, ranks = self._ids, self._size, sampler.rank, sampler.num_replicas
+
+        def draw(first: int, last: int) -> np.ndarray:
+            drawn = sampler.draw(rank + ranks * np.arange(first, last))
+            drawn = _checked(drawn, size, type(sampler).__name__)
+            return drawn if ids is None else ids[drawn]
+
+        self._begun = LateOrder(draw, self.length, filler=int(self.loader.indices[0]))
+        return self._begun
+
+    def _go_to(self, epoch: int) -> None:
+        if self.follow_epoch and self.sampler.epoch != epoch:
+            self.sampler.set_epoch(epoch)
 
 
 def order(sampler: Any, *, follow_epoch: bool = True) -> type[SamplerOrder]:
@@ -154,18 +181,18 @@ def _equal_length(sampler: OrderSampler) -> int:
     return length
 
 
-def _checked(sampler: OrderSampler, size: int) -> np.ndarray:
-    """`sampler.indices()` as int64, each in [0, size)."""
-    drawn = np.asarray(sampler.indices())
+def _checked(drawn: Any, size: int, user: str) -> np.ndarray:
+    """What a sampler drew as int64, each in [0, size)."""
+    drawn = np.asarray(drawn)
     if drawn.ndim != 1 or drawn.dtype.kind not in "iu":
         raise ValueError(
-            f"Expected {type(sampler).__name__}.indices() to be (n,) whole numbers, "
-            f"but got {drawn.dtype} of shape {drawn.shape}."
+            f"Expected {user} to draw whole numbers of shape (n,), but got {drawn.dtype} of shape "
+            f"{drawn.shape}."
         )
     if len(drawn) and (int(drawn.min()) < 0 or int(drawn.max()) >= size):
         raise ValueError(
-            f"Expected the sampler to draw examples in [0, {size}), the examples that the loader "
-            f"reads, but got {int(drawn.min())} … {int(drawn.max())}."
+            f"Expected {user} to draw examples in [0, {size}), those that the loader reads, but "
+            f"got {int(drawn.min())} … {int(drawn.max())}."
         )
     return drawn.astype(np.int64, copy=False)
 

@@ -101,7 +101,7 @@ def test_what_is_no_beton(tmp_path, content):
     path = tmp_path / "no.beton"
     path.write_bytes(content)
     for function in (check, targets):
-        with pytest.raises(ValueError, match="Expected path to be a whole FFCV file, but got .*no"):
+        with pytest.raises(ValueError, match=r"to be a whole FFCV file, but got .*no"):
             function(path)
 
 

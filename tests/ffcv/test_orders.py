@@ -182,7 +182,7 @@ def test_targets_of_another_length_are_refused(beton, attached, size):
 def test_wrong_ids_are_raised_on_the_callers_thread(beton, attached, in_time, ids):
     from equipoise.ffcv import order
 
-    with pytest.raises(ValueError, match=r"Expected (the sampler|Raw\.indices\(\)) to"):
+    with pytest.raises(ValueError, match="Expected Raw to draw"):
         in_time(attached, Raw(ids))
     with pytest.raises(ValueError, match="Expected"):
         in_time(make, beton, order(Raw(ids)))
@@ -195,7 +195,7 @@ def test_an_error_after_the_first_epoch_does_not_hang(attached, in_time, no_thre
     for wrong, message in [
         (np.arange(17), "draw 16 examples in every epoch"),
         (np.arange(15), "draw 16 examples in every epoch"),
-        (np.arange(16) + 60, r"draw examples in \[0, 64\)"),
+        (np.arange(16) + 60, r"to draw examples in \[0, 64\)"),
     ]:
         sampler.ids = wrong
         with pytest.raises(ValueError, match=message):

@@ -180,7 +180,7 @@ def test_an_error_of_the_data_set(tmp_path, in_time, num_workers):
     with pytest.raises(ValueError, match=r"Example 249 of dataset .* KeyError: 'missing'"):
         in_time(lambda: write(failing, tmp_path / "x", num_workers=num_workers, progress=False))
     failing = Failing(lambda: (IMAGES[0],))
-    with pytest.raises(ValueError, match="Example 249 .* Expected 2 parts"):
+    with pytest.raises(ValueError, match=r"Example 249 .* Expected 2 parts"):
         in_time(lambda: write(failing, tmp_path / "x", num_workers=num_workers, progress=False))
     assert os.listdir(tmp_path) == []
 
