@@ -45,6 +45,7 @@ ON_DEMAND = {("balancer", "ffcv"), ("balancer", "report")}
 
 # Optional packages, and the one unit that adapts each.
 ADAPTERS = {
+    "arff": {"arff"},
     "ffcv": {"ffcv"},
     "matplotlib": {"report", "audit"},
     "rich": {"report", "audit"},
