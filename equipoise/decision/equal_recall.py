@@ -1,4 +1,4 @@
-"""Decisions: undo at prediction time what sampling and loss did, and fit what is left."""
+"""Offsets of class logits that give every class the same recall."""
 
 from __future__ import annotations
 

@@ -1,0 +1,181 @@
+"""Thresholds of labels, fitted on a hold-out and smoothed for rare labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from equipoise.decision.calibration import LabelCalibration, calibrate_labels
+
+__all__ = ["OBJECTIVES", "label_thresholds"]
+
+OBJECTIVES = ("prevalence", "f1", "recall", "precision", "equal-recall")
+_AT_A_TIME = 1 << 22  # elements sorted at once
+_LEVELS = 201  # of recall, at which "equal-recall" looks
+
+
+def label_thresholds(
+    logits: Tensor,
+    targets: Tensor,
+    objective: str = "prevalence",
+    *,
+    at_least: float | None = None,
+    prior: float = 20.0,
+) -> Tensor:
+    """`(C,)` thresholds: label c is predicted where its logit is above them.
+
+    * `"prevalence"`: as many predicted as true positives, for every label;
+    * `"f1"`: the highest F1 of every label;
+    * `"recall"`: the fewest predictions with a recall of `at_least`;
+    * `"precision"`: the most predictions with a precision of `at_least`; +∞, so none at all, for
+      a label that does not reach it anywhere;
+    * `"equal-recall"`: one and the same recall for every label, such that over all labels there
+      are as many predictions as true positives.
+
+    Each is computed on a label's examples in the order of their scores, with targets
+    ỹ = w y + (1 − w) p: p are calibrated probabilities (`calibrate_labels`), w = n / (n + `prior`)
+    for n positives. So a label with many positives gets the threshold its hold-out shows; one with
+    few gets what calibrated probabilities expect, which for F1 is the rule to predict above half
+    of the F1 that can be reached (Lipton et al. 2014, "Optimal thresholding of classifiers to
+    maximize F1 measure"). Sums over the hold-out, not draws: nothing is random.
+
+    Args:
+        logits: `(N, C)` of a hold-out the network was not trained on, any floating dtype; best
+            corrected for sampling and loss. Shifting a label's logits shifts its threshold.
+        targets: `(N, C)` of 0 and 1, dense or sparse.
+        objective: see above.
+        at_least: in (0, 1), of "recall" and "precision" only. It holds on the hold-out (of ỹ),
+            on other data on average.
+        prior: how many positives the calibrated probabilities count for; 0 to use the targets
+            alone.
+
+    Returns:
+        `(C,)` float32 on the CPU.
+
+    Raises:
+        ValueError: shapes that do not match, logits that are not finite, targets other than 0/1,
+            an unknown objective, `at_least` missing, out of range or not asked for.
+
+    Example:
+        >>> logits = torch.linspace(-3, 1, 200)[:, None] + torch.tensor([[0.0, 1.0]])
+        >>> targets = logits > torch.tensor([[0.0, -1.0]])
+        >>> cut = label_thresholds(logits, targets)
+        >>> (logits > cut).sum(0).tolist(), targets.sum(0).tolist()
+        ([50, 150], [50, 150])
+    """
+    z, y = _checked(logits, targets)
+    _check_objective(objective, at_least)
+    calibration = calibrate_labels(z, y)
+    parts = []
+    for first in range(0, z.shape[1], step := max(1, _AT_A_TIME // len(z))):
+        part = slice(first, first + step)
+        scores, truth = _by_score(z[:, part].T.contiguous(), y[:, part].T, calibration, part, prior)
+        parts.append(_thresholds(scores, truth, objective, at_least or 0.0))
+    if objective != "equal-recall":
+        return torch.cat([cut for cut, _ in parts])[:, 0].float()
+    cuts, counts = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    return _at_equal_recall(cuts, counts, float(y.sum())).float()
+
+
+def _by_score(
+    z: Tensor, y: Tensor, calibration: LabelCalibration, part: slice, prior: float
+) -> tuple[Tensor, Tensor]:
+    """Scores of labels `(C, N)` in descending order, and Σ ỹ of the first 1 … N examples."""
+    scores, order = z.sort(1, descending=True)
+    y = y.gather(1, order).double()
+    n = y.sum(1, keepdim=True)
+    weight = n / (n + prior) if prior > 0 else torch.ones_like(n)
+    own = LabelCalibration(calibration.slope, calibration.intercept[part, None])
+    return scores.double(), (weight * y + (1 - weight) * own(scores).double()).cumsum_(1)
+
+
+def _thresholds(
+    scores: Tensor, truth: Tensor, objective: str, at_least: float
+) -> tuple[Tensor, Tensor]:
+    """Thresholds `(C, K)`, and how many examples lie above them; K = 1 but for "equal-recall"."""
+    total = truth[:, -1:].contiguous()
+    ranks = torch.arange(1, scores.shape[1] + 1, dtype=torch.float64)
+    if objective == "prevalence":
+        count = total
+    elif objective == "f1":
+        count = 1 + (truth / (ranks + total)).argmax(1, keepdim=True).double()
+    elif objective == "precision":
+        reached = truth >= at_least * ranks
+        count = (reached * ranks).amax(1, keepdim=True)
+        cut = _score_at(scores, count)
+        return torch.where(count > 0, cut, torch.inf), count
+    else:
+        levels = (
+            torch.tensor([at_least]) if objective == "recall" else torch.linspace(0, 1, _LEVELS)
+        )
+        below = torch.searchsorted(truth, levels.double() * total * (1 - 1e-12))
+        count = 1 + below.clamp_max(scores.shape[1] - 1).double()
+        count = torch.where(total > 0, count, 0.0) * (levels > 0)
+    return _score_at(scores, count), count
+
+
+def _score_at(scores: Tensor, count: Tensor) -> Tensor:
+    """The threshold with `count` of the descending scores above it.
+
+    Halfway between neighbours for whole numbers, linear in between. Below half an example it lies
+    above the highest score by a nat for each factor of e; at all N, one below the lowest.
+    """
+    n = scores.shape[1]
+    place = (count - 0.5).clamp(0, n - 1)
+    low = place.floor().long()
+    high = (low + 1).clamp_max(n - 1)
+    between = torch.lerp(scores.gather(1, low), scores.gather(1, high), place - low)
+    above = (0.5 / count.clamp(1e-9, 0.5)).log()
+    below = 2 * (count - (n - 0.5)).clamp_min(0)
+    return between + above - below
+
+
+def _at_equal_recall(cuts: Tensor, counts: Tensor, positives: float) -> Tensor:
+    """Thresholds `(C,)` at the recall where all labels' counts add up to `positives`."""
+    sums = counts.sum(0).contiguous()
+    high = int(torch.searchsorted(sums, positives).clamp(1, len(sums) - 1))
+    step = (sums[high] - sums[high - 1]).clamp_min(1e-12)
+    share = ((positives - sums[high - 1]) / step).clamp(0, 1)
+    return torch.lerp(cuts[:, high - 1], cuts[:, high], share)
+
+
+def _checked(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    if logits.ndim != 2 or targets.shape != logits.shape:
+        raise ValueError(
+            "Expected logits (N, C) and targets (N, C) of 0 and 1, "
+            f"but got {tuple(logits.shape)} and {tuple(targets.shape)}."
+        )
+    if not logits.numel():
+        raise ValueError(f"Expected logits of at least one example, but got {tuple(logits.shape)}.")
+    z = logits.detach().cpu().float()
+    finite = torch.isfinite(z)
+    if not finite.all():
+        rows = int((~finite.all(1)).sum())
+        raise ValueError(f"Expected logits to be finite, but got {rows} rows that are not.")
+    dense = targets.detach() if targets.layout == torch.strided else targets.detach().to_dense()
+    y = (dense == 1).cpu()
+    wrong = ~y & (dense != 0).cpu()
+    if wrong.any():
+        raise ValueError(
+            f"Expected targets to be 0 or 1, but got {dense.cpu()[wrong][0].item()} "
+            f"({int(wrong.sum())} of them)."
+        )
+    return z, y
+
+
+def _check_objective(objective: str, at_least: float | None) -> None:
+    if objective not in OBJECTIVES:
+        raise ValueError(
+            f"Expected objective to be one of {', '.join(map(repr, OBJECTIVES))}, "
+            f"but got {objective!r}."
+        )
+    if objective in ("recall", "precision"):
+        if at_least is None or not 0 < at_least < 1:
+            raise ValueError(
+                f"Expected at_least to be the {objective} to reach, in (0, 1), but got {at_least}."
+            )
+    elif at_least is not None:
+        raise ValueError(
+            f'Expected at_least for objective="recall" or "precision" only, but got {at_least} '
+            f"for {objective!r}."
+        )

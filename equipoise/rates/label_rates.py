@@ -1,0 +1,202 @@
+"""LabelRates: streaming recall and average precision of each label, from score histograms."""
+
+from __future__ import annotations
+
+from math import asinh
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from equipoise.rates.smoothing import smoothed_recalls
+
+__all__ = ["LabelRates", "average_precisions", "hits_at_support"]
+
+_AT_A_TIME = 1 << 22  # elements of the temporaries of an update
+# Bins are of equal width in asinh(logit / 2): .016 wide at 0, .05 at ±6, .13 at ±16 for 1,024.
+_SCALE, _LIMIT = 2.0, 64.0
+
+
+def hits_at_support(positives: Tensor, negatives: Tensor) -> Tensor:
+    """Hits among each label's n best-scored examples, n its number of positives.
+
+    There predicted positives = true positives, so precision, recall and F1 are the same number
+    (the break-even point), hits / n. Within a bin, positives and negatives count as evenly mixed.
+
+    Args:
+        positives: `(C, bins)` positives with a score in each bin, scores ascending.
+        negatives: `(C, bins)` the same of negatives.
+
+    Returns:
+        `(C,)` float64.
+
+    Example:
+        >>> hits_at_support(torch.tensor([[0, 1, 2]]), torch.tensor([[3, 1, 1]]))
+        tensor([2.], dtype=torch.float64)
+    """
+    up_to, all_up_to = (
+        part.double().flip(1).cumsum(1) for part in (positives, positives + negatives)
+    )
+    support = up_to[:, -1:].contiguous()
+    bin_ = torch.searchsorted(all_up_to, support).clamp_max(positives.shape[1] - 1)
+    hits, taken = up_to.gather(1, bin_), all_up_to.gather(1, bin_)
+    in_bin = [part.flip(1).gather(1, bin_).double() for part in (positives, negatives)]
+    surplus = (taken - support).clamp_min(0) / (in_bin[0] + in_bin[1]).clamp_min(1)
+    return (hits - surplus * in_bin[0])[:, 0]
+
+
+def average_precisions(positives: Tensor, negatives: Tensor) -> Tensor:
+    """Average precision of each label: the mean over its positives of the precision at each.
+
+    In a bin of p positives and n negatives, below T positives and S examples in all, the k-th
+    positive counts (T + k) / (S + k + n k / (p + 1)), the negatives being evenly mixed in. With
+    a = 1 + n / (p + 1) the sum over k is p/a + (T − S/a)/a · [ψ(p + 1 + S/a) − ψ(1 + S/a)], ψ the
+    digamma function: exact, and only bins with positives are looked at.
+
+    Args:
+        positives: `(C, bins)` positives with a score in each bin, scores ascending.
+        negatives: `(C, bins)` the same of negatives.
+
+    Returns:
+        `(C,)` float64; NaN for a label without positives.
+
+    Example:
+        >>> average_precisions(torch.tensor([[1, 0, 1]]), torch.tensor([[0, 1, 0]]))
+        tensor([0.8333], dtype=torch.float64)
+    """
+    positives, negatives = positives.flip(1), negatives.flip(1)
+    above = (positives.cumsum(1) - positives).double()
+    all_above = above + (negatives.cumsum(1) - negatives)
+    label, bin_ = positives.nonzero(as_tuple=True)
+    p, n = positives[label, bin_].double(), negatives[label, bin_].double()
+    t, s = above[label, bin_], all_above[label, bin_]
+    a = 1 + n / (p + 1)
+    total = p / a + (t - s / a) / a * (torch.digamma(p + 1 + s / a) - torch.digamma(1 + s / a))
+    sums = torch.zeros(len(positives), dtype=torch.float64, device=positives.device)
+    return sums.index_add_(0, label, total) / positives.sum(1)
+
+
+class LabelRates:
+    """Histograms of each label's logits, of positives and of negatives, fed batch by batch.
+
+    From them come, at any time, the recall of each label at the threshold where as many are
+    predicted as are true, and its average precision. A plain recall at .5 would reward predicting
+    too much; these two do not change when all logits of a label are shifted.
+
+    `update` stays on the logits' device and never waits for it. A logit that is NaN, or whose
+    target is neither 0 nor 1 (−1 for "unknown", say), is left out of every rate; the examples with
+    such are counted in `num_nan` and `num_invalid`.
+
+    Args:
+        num_labels: C.
+        num_bins: the finest near 0, see the source; logits beyond ±64 count in the outermost.
+
+    Memory: 8 · C · num_bins bytes (65 MB for 7,900 labels). With 1,024 bins both rates agree with
+    exact ones to about .001, for rare labels to a fraction of 1 / support.
+
+    Example:
+        >>> rates = LabelRates(2)
+        >>> logits = torch.tensor([[2.0, -1.0], [1.0, -2.0], [0.0, -3.0], [-1.0, -4.0]])
+        >>> rates.update(logits, torch.tensor([[1, 0], [0, 0], [1, 1], [0, 0]]))
+        >>> rates.recalls().tolist(), rates.average_precisions().tolist()
+        ([0.5, 0.0], [0.8333..., 0.3333...])
+    """
+
+    def __init__(self, num_labels: int, num_bins: int = 1024) -> None:
+        for name, value in (("num_labels", num_labels), ("num_bins", num_bins)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"Expected {name} to be a positive int, but got {value!r}.")
+        self.num_labels, self.num_bins = num_labels, num_bins
+        self._counts = torch.zeros(2 * num_labels * num_bins, dtype=torch.int32)
+        self._ignored = torch.zeros(2, dtype=torch.int64)
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Count a batch: logits `(B, C)` of any floating dtype, targets `(B, C)` of 0 and 1.
+
+        Targets may be of any dtype, dense or sparse.
+        """
+        if logits.ndim != 2 or logits.shape[1] != self.num_labels:
+            raise ValueError(
+                f"Expected logits to have shape (B, {self.num_labels}), "
+                f"but got {tuple(logits.shape)}."
+            )
+        if targets.shape != logits.shape:
+            raise ValueError(
+                f"Expected targets to be of shape {tuple(logits.shape)}, as the logits, "
+                f"but got {tuple(targets.shape)}."
+            )
+        if self._counts.device != logits.device:
+            self._counts = self._counts.to(logits.device)
+            self._ignored = self._ignored.to(logits.device)
+        if targets.layout != torch.strided:
+            targets = targets.to_dense()
+        targets = targets.to(logits.device)
+        rows = max(1, _AT_A_TIME // self.num_labels)
+        for part in range(0, len(logits), rows):
+            self._count(logits[part : part + rows], targets[part : part + rows])
+
+    def _count(self, logits: Tensor, targets: Tensor) -> None:
+        nan = torch.isnan(logits)
+        positive = targets == 1
+        invalid = ~positive & (targets != 0)
+        end = asinh(_LIMIT / _SCALE)
+        place = (logits.float() / _SCALE).asinh_().add_(end).mul_(self.num_bins / (2 * end))
+        cell = place.nan_to_num_(0.0).clamp_(0, self.num_bins - 1).long()
+        cell += torch.arange(self.num_labels, device=cell.device) * self.num_bins
+        cell += positive * (self.num_labels * self.num_bins)
+        used = (~(nan | invalid)).int()
+        self._counts.scatter_add_(0, cell.view(-1), used.view(-1))
+        self._ignored += torch.stack([nan.any(1).sum(), invalid.any(1).sum()])
+
+    def _histograms(self) -> tuple[Tensor, Tensor]:
+        """Positives and negatives `(C, bins)`, int64 on the CPU."""
+        counts = self._counts.cpu().view(2, self.num_labels, self.num_bins).long()
+        return counts[1], counts[0]
+
+    def recalls(self, prior: float | None = 0.0) -> Tensor:
+        """`(C,)` float64 recalls at the threshold where predicted = true positives, on the CPU.
+
+        Raw, unless `prior` says otherwise: see `smoothed_recalls`; `None` estimates it. A label
+        without positives gets the mean of the others.
+        """
+        positives, negatives = self._histograms()
+        return smoothed_recalls(hits_at_support(positives, negatives), positives.sum(1), prior)
+
+    def average_precisions(self) -> Tensor:
+        """`(C,)` float64 on the CPU, the area under the precision-recall curve (scikit-learn's).
+
+        NaN for a label without positives.
+        """
+        return average_precisions(*self._histograms())
+
+    @property
+    def support(self) -> Tensor:
+        """`(C,)` int64 positives of each label seen since the last reset."""
+        return self._histograms()[0].sum(1)
+
+    @property
+    def num_nan(self) -> int:
+        """Examples of which a logit was NaN."""
+        return int(self._ignored[0])
+
+    @property
+    def num_invalid(self) -> int:
+        """Examples of which a target was neither 0 nor 1."""
+        return int(self._ignored[1])
+
+    def reset(self) -> None:
+        """Forget everything counted."""
+        self._counts.zero_()
+        self._ignored.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"counts": self._counts.cpu().clone(), "ignored": self._ignored.cpu().clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state["counts"].shape != self._counts.shape:
+            raise ValueError(
+                f"Expected state of {self.num_labels} labels × {self.num_bins} bins "
+                f"({len(self._counts)} counts), but got {tuple(state['counts'].shape)}."
+            )
+        self._counts, self._ignored = state["counts"].clone(), state["ignored"].clone()
