@@ -1,11 +1,12 @@
 """FFCV in a sampler's order against FFCV in its own random order: images a second, in one run.
 
-Compared: whole epochs of one `.beton` (raw images, decoded and turned into tensors, nothing else),
-from the call of `iter` to the last batch, so that drawing the order counts. The loaders differ in
-their order alone, and take turns epoch by epoch in a fresh random turn each round, because the
-machine's speed drifts. The ratio of a round is that of its own epochs; given are the median over
-the rounds, its 95 % bootstrap interval, and the quartiles. `own again` is FFCV's own order in a
-second loader: what the comparison says where there is no difference.
+Compared: whole epochs of one `.beton`, from the call of `iter` to the last batch, so that drawing
+the order counts. `--pipeline bare` decodes images and makes tensors, nothing else; `augment` adds
+FFCV's mirror image, shift and cut-out, and float16 planes. The loaders differ in their order alone,
+and take turns epoch by epoch in a fresh random turn each round, because the machine's speed drifts.
+The ratio of a round is that of its own epochs; given are the median over the rounds, its 95 %
+bootstrap interval, and the quartiles. `own again` is FFCV's own order in a second loader: what the
+comparison says where there is no difference. Last, what drawing an order took, within the same run.
 
     python benchmarks/ffcv_speed.py --data cifar10.npz --rounds 60
 """
@@ -21,10 +22,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ffcv.fields import IntField, RGBImageField
 from ffcv.fields.basics import IntDecoder
 from ffcv.fields.rgb_image import SimpleRGBImageDecoder
 from ffcv.loader import Loader, OrderOption
-from ffcv.transforms import Squeeze, ToTensor
+from ffcv.transforms import (
+    Convert,
+    Cutout,
+    RandomHorizontalFlip,
+    RandomTranslate,
+    Squeeze,
+    ToTensor,
+    ToTorchImage,
+)
 
 from equipoise.ffcv import BalancedLoader, order, targets, write
 from equipoise.samplers import ClassBalancedSampler
@@ -33,6 +43,10 @@ GOAL = 0.97
 
 
 def make_loader(path: str, order, args: argparse.Namespace) -> Loader:
+    images = [SimpleRGBImageDecoder(), ToTensor()]
+    if args.pipeline == "augment":
+        augment = [RandomHorizontalFlip(), RandomTranslate(padding=2), Cutout(4, (125, 123, 114))]
+        images = [images[0], *augment, ToTensor(), ToTorchImage(), Convert(torch.float16)]
     return Loader(
         path,
         args.batch_size,
@@ -42,7 +56,7 @@ def make_loader(path: str, order, args: argparse.Namespace) -> Loader:
         seed=0,
         # A fresh one each time: Loader takes the decoders out of it
         pipelines={
-            "image": [SimpleRGBImageDecoder(), ToTensor()],
+            "image": images,
             "label": [IntDecoder(), ToTensor(), Squeeze(1)],
         },
     )
@@ -61,6 +75,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--num-workers", type=int, default=1)
+    parser.add_argument("--write-mode", choices=["raw", "jpg"], default="raw")
+    parser.add_argument("--pipeline", choices=["bare", "augment"], default="bare")
     parser.add_argument("--process-cache", action="store_true", help="os_cache=False")
     parser.add_argument("--out", help="write the figures here, as JSON")
     args = parser.parse_args()
@@ -69,7 +85,8 @@ def main() -> None:
         images, labels = data["x_train"], data["y_train"]
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "train.beton")
-        write((images, labels), path, progress=False)
+        fields = {"image": RGBImageField(write_mode=args.write_mode), "label": IntField()}
+        write((images, labels), path, fields, progress=False)
         measure(path, args)
 
 
@@ -92,16 +109,21 @@ def measure(path: str, args: argparse.Namespace) -> None:
         seconds(batches)
         seconds(batches)
     rng = np.random.default_rng(0)
+    draws = {name: np.empty(args.rounds) for name in ("own", "sampler")}
     times = {name: np.empty(args.rounds) for name in loaders}
     for i in range(args.rounds):
         for name in rng.permutation(list(loaders)):
             times[str(name)][i] = seconds(loaders[str(name)])
+        for name in ("own", "sampler"):
+            start = time.perf_counter()
+            loaders[name].next_traversal_order()
+            draws[name][i] = time.perf_counter() - start
 
     cache = "os_cache=False" if args.process_cache else "os_cache=True"
     print(
         f"{count:,} images an epoch, batches of {args.batch_size}, {args.num_workers} workers, "
-        f"{cache}, {args.rounds} rounds; torch {torch.__version__}, numpy {np.__version__}, "
-        f"Python {platform.python_version()}"
+        f"{args.write_mode}, {args.pipeline}, {cache}, {args.rounds} rounds; "
+        f"torch {torch.__version__}, numpy {np.__version__}, Python {platform.python_version()}"
     )
     figures = {}
     print(f"{'order':25} {'images/s':>9} {'ratio to own':>13}  95 % interval   quartiles")
@@ -116,6 +138,9 @@ def measure(path: str, args: argparse.Namespace) -> None:
             f"{name:25} {speed:9,.0f} {middle:13.3f}  {low:.3f} – {high:.3f}   "
             f"{first:.3f} – {third:.3f}"
         )
+    for name, took in draws.items():
+        print(f"drawing the order, {name}: {1e3 * np.median(took):.2f} ms an epoch")
+        figures[name]["order_ms"] = 1e3 * np.median(took)
     verdict = "reached" if figures["sampler"]["ratio"] >= GOAL else "missed"
     print(f"goal: sampler at least {GOAL} of own: {verdict}")
     if args.out:
