@@ -75,7 +75,7 @@ class Audit:
         from scipy.sparse import csr_matrix, diags
 
         if self.targets.matrix is None:
-            return csr_matrix(diags(self.counts.astype(np.int32)))
+            return csr_matrix(diags(self.counts, dtype=np.int32))
         matrix = self.targets.matrix.astype(np.int32)
         return csr_matrix(matrix.T @ matrix)
 

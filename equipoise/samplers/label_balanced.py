@@ -96,7 +96,7 @@ class LabelBalancedSampler(ExampleWeightedSampler):
         self._set(log_weight, 0)
 
     def _set(self, log_weight: Any, iterations: int) -> None:
-        values = np.array(log_weight, np.float64)
+        values = np.asarray(log_weight, np.float64).copy()
         if values.shape != (self.targets.num_classes,) or not np.isfinite(values).all():
             raise ValueError(
                 f"Expected log_weight to be {self.targets.num_classes} finite numbers, one a "
@@ -128,6 +128,5 @@ class LabelBalancedSampler(ExampleWeightedSampler):
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "log_weight": torch.from_numpy(self._asked.copy())}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
+    def _restore(self, state: dict[str, Any]) -> None:
         self._set(state["log_weight"], self.balance.iterations)

@@ -8,7 +8,7 @@ import numpy as np
 
 from equipoise.label_sets import label_set_ids
 from equipoise.samplers.example_order import ExampleWeightedSampler
-from equipoise.samplers.ml_ros import share_of
+from equipoise.samplers.ml_ros import generator, share_of
 from equipoise.targets import Targets
 
 __all__ = ["LPROSSampler", "fill_evenly", "lp_ros", "spread"]
@@ -97,7 +97,7 @@ def spread(ids: np.ndarray, sizes: np.ndarray, amount: np.ndarray, seed: int) ->
         >>> spread(np.array([0, 0, 1]), np.array([2, 1]), np.array([4, 3]), seed=0).tolist()
         [2, 2, 3]
     """
-    shuffled = np.random.default_rng(seed).permutation(len(ids))
+    shuffled = generator(seed).permutation(len(ids))
     by_set = shuffled[np.argsort(ids[shuffled], kind="stable")]
     starts = np.cumsum(sizes) - sizes
     place = np.empty(len(ids), np.int64)

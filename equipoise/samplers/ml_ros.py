@@ -9,7 +9,7 @@ import numpy as np
 from equipoise.samplers.example_order import ExampleWeightedSampler
 from equipoise.targets import Targets
 
-__all__ = ["MLROSSampler", "ml_ros", "share_of"]
+__all__ = ["MLROSSampler", "generator", "imbalance", "labels_at", "ml_ros", "share_of"]
 
 
 def ml_ros(targets: Any, share: float = 0.25, *, seed: int = 0) -> np.ndarray:
@@ -32,7 +32,7 @@ def ml_ros(targets: Any, share: float = 0.25, *, seed: int = 0) -> np.ndarray:
     """
     targets = Targets.of(targets)
     members, counts, ratio, mean = imbalance(targets, "ml_ros")
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     repeats = np.ones(targets.num_examples, np.int64)
     left, largest = int(share_of(share) * targets.num_examples), counts.max()
     rare = np.flatnonzero(ratio > mean).tolist()
@@ -102,6 +102,13 @@ def labels_at(targets: Targets, example: int) -> np.ndarray:
     """Class ids of one example of multi-hot targets."""
     matrix: Any = targets.matrix
     return matrix.indices[matrix.indptr[example] : matrix.indptr[example + 1]]
+
+
+def generator(seed: int) -> np.random.Generator:
+    """A private generator; seeds are checked as those of samplers are."""
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"Expected seed to be an int of at least 0, but got {seed!r}.")
+    return np.random.default_rng(seed)
 
 
 def share_of(share: float, most: float = np.inf) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from equipoise.samplers.example_order import ExampleWeightedSampler
-from equipoise.samplers.ml_ros import imbalance, labels_at, share_of
+from equipoise.samplers.ml_ros import generator, imbalance, labels_at, share_of
 from equipoise.targets import Targets
 
 __all__ = ["MLRUSSampler", "ml_rus"]
@@ -33,7 +33,7 @@ def ml_rus(targets: Any, share: float = 0.25, *, seed: int = 0) -> np.ndarray:
     """
     targets = Targets.of(targets)
     members, counts, ratio, mean = imbalance(targets, "ml_rus")
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     repeats = np.ones(targets.num_examples, np.int64)
     left, largest = int(share_of(share, 1.0) * targets.num_examples), counts.max()
     bags = {

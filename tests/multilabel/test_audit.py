@@ -1,0 +1,130 @@
+"""Audit: hand-computed values, naive loops, mldr's conventions, views."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from equipoise.audit import audit
+
+EMOTIONS = [173, 166, 264, 148, 168, 189]  # counts, and truths as stored by R's mldr
+
+
+def test_emotions_counts_give_mldrs_values():
+    rows = np.zeros((593, 6), np.uint8)
+    for label, count in enumerate(EMOTIONS):
+        rows[:count, label] = 1
+    found = audit(rows)
+    expected = [1.526012, 1.590361, 1, 1.783784, 1.571429, 1.396825]
+    assert found.irlbl == pytest.approx(expected, abs=1e-6)
+    assert found.mean_ir == pytest.approx(1.478068, abs=1e-6)
+    assert found.cvir == pytest.approx(0.1796, abs=1e-4)
+    assert found.cardinality == pytest.approx(1.868465, abs=1e-6)
+
+
+def test_by_hand():
+    found = audit([[1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]])
+    assert found.counts.tolist() == [3, 1, 0]
+    assert found.irlbl.tolist() == [1, 3, 0]  # a label without positives counts 0, as in mldr
+    assert found.mean_ir == pytest.approx(4 / 3)
+    assert found.cvir == pytest.approx(np.std([1, 3, 0], ddof=1) / (4 / 3))
+    assert found.scumble_per_example == pytest.approx([0, 1 - math.sqrt(3) / 2, 0, 0])
+    assert found.scumble == pytest.approx((1 - math.sqrt(3) / 2) / 4)
+    assert found.scumble_per_label == pytest.approx(
+        [(1 - math.sqrt(3) / 2) / 3, 1 - math.sqrt(3) / 2, 0]
+    )
+    assert found.imbalance_ratio == 3
+    assert (found.cardinality, found.density) == (1, pytest.approx(1 / 3))
+    assert found.cardinality_counts.tolist() == [1, 2, 1]
+    assert (found.num_label_sets, found.num_single_label_sets) == (3, 2)
+    assert found.label_sets[0] == ((0,), 2)
+    assert sorted(found.label_sets[1:]) == [((), 1), ((0, 1), 1)]
+    assert found.cooccurrence.toarray().tolist() == [[3, 1, 0], [1, 1, 0], [0, 0, 0]]
+
+
+def naive(rows):
+    """One loop after another, as the papers write it."""
+    labels = rows.shape[1]
+    count = [sum(rows[:, c]) for c in range(labels)]
+    irlbl = [max(count) / k if k else 0.0 for k in count]
+    scumble = []
+    for row in rows:
+        mine = [irlbl[c] for c in range(labels) if row[c]]
+        if not mine:
+            scumble.append(0.0)
+        else:
+            scumble.append(1 - math.prod(mine) ** (1 / len(mine)) / (sum(mine) / len(mine)))
+    return irlbl, scumble, len({tuple(row) for row in rows})
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 6)), elements=st.integers(0, 1))
+)
+def test_equals_the_naive_loops(rows):
+    if not rows.any():
+        with pytest.raises(ValueError, match="at least one positive label"):
+            audit(rows)
+        return
+    irlbl, scumble, sets = naive(rows.astype(int))
+    found = audit(rows)
+    assert found.irlbl == pytest.approx(irlbl)
+    assert found.mean_ir == pytest.approx(np.mean(irlbl))
+    assert found.scumble_per_example == pytest.approx(scumble, abs=1e-12)
+    assert found.num_label_sets == sets
+    assert (found.cooccurrence.toarray() == rows.T.astype(int) @ rows).all()
+
+
+def test_single_label():
+    found = audit([0, 0, 0, 1, 1, 2])
+    assert found.imbalance_ratio == 3
+    assert found.irlbl == pytest.approx([1, 1.5, 3])
+    assert (found.scumble, found.cardinality, found.num_label_sets) == (0, 1, 3)
+    assert found.label_sets[0] == ((0,), 3)
+    assert found.cooccurrence.toarray().tolist() == np.diag([3, 2, 1]).tolist()
+
+
+def test_views(tmp_path):
+    from rich.console import Console
+
+    found = audit([[1, 0], [1, 1], [1, 0]], class_names=["common", "rare"])
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(found.table())
+    text = console.export_text()
+    assert all(part in text for part in ("common", "rare", "3.00"))
+    for name, targets in (("multi.png", found), ("single.svg", audit([0, 0, 1]))):
+        targets.plot(tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 1000
+    again = json.loads(found.to_json())
+    assert again == json.loads(json.dumps(found.to_dict()))
+    rare = again["classes"][1]
+    assert (rare["name"], rare["count"], rare["irlbl"]) == ("rare", 1, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        ([[1, 0], [1, 0]], "Of no example.*label 1 \\(1\\)"),
+        ([[1, 0], [1, 1]], "Of every example.*label 1 \\(0\\)"),
+        ([[1, 0], [0, 0], [0, 1]], "carry no label"),
+        ([0, 1] * 30, "about equal"),
+        ([0] * 60 + [1], "The largest class, 0, has 60 examples: 60.0 times 1's 1"),
+        ([[1, 0]] * 3 + [[0, 1]] * 2 + [[0, 0]] * 95, "pos_weight"),
+    ],
+)
+def test_advice(targets, words):
+    import re
+
+    assert any(re.search(words, line) for line in audit(targets).advice), audit(targets).advice
+
+
+def test_bad_names_are_named():
+    with pytest.raises(ValueError, match="Expected class_names to be 2 names, but got 1"):
+        audit([0, 1], class_names=["one"])
