@@ -75,6 +75,7 @@ class LabelWeightSampler(ExampleWeightedSampler):
         self.targets = Targets.of(targets)
         if weight is None:
             weight = 1.0 / np.maximum(self.targets.counts, 1)
-        present = np.asarray(weight, np.float64)[self.targets.counts > 0]
+        values = np.ravel(np.asarray(weight, np.float64))
+        present = values[np.flatnonzero(self.targets.counts[: len(values)])]
         lightest = float(present.min()) if len(present) else 1.0
         super().__init__(example_weights(self.targets, weight, reduce, lightest), **settings)
