@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.decision import equal_recall_offset
-from equipoise.losses import Loss, WeightedCrossEntropy
-from equipoise.rates import ClassRates
-from equipoise.samplers import ClassBalancedSampler, OrderSampler
+from equipoise.balancer.parts import check_share, make_loss, make_sampler
+from equipoise.decision import equal_recall_offset, label_thresholds
+from equipoise.losses import Loss
+from equipoise.rates import ClassRates, LabelRates
+from equipoise.samplers import OrderSampler
 from equipoise.targets import Targets
 from equipoise.weighting import Policy, make_policy
 
@@ -26,16 +27,23 @@ class Balancer:
     goes to the sampler, the rest to the loss, so nothing is counted twice; `correct` takes both
     out again, and `fit_decision` fits what is left.
 
+    Multilabel targets: logits and targets are `(B, C)`. The recall of a label is the one at the
+    threshold where as many are predicted as are true (`LabelRates`), so that predicting more is
+    not rewarded. λ draws example i in proportion to exp((Yλ)_i) and weighs the loss of positives.
+    Labels that no training example has, or all have, are left alone: their λ is 0.
+
     Args:
-        targets: labels of the training set: `(N,)` class ids as a list, NumPy array, torch tensor
-            or data set; see `Targets`.
+        targets: labels of the training set: `(N,)` class ids or `(N, C)` multi-hot, as a list,
+            NumPy array, torch tensor, scipy sparse matrix or data set; see `Targets`.
         policy: a `Policy` or its name: "equal-recall" (closed loop, the default), "worst-class",
             "recall-power", "class-difficulty", "inverse-frequency", "effective-number",
             "repeat-factor" or "plain".
-        sampler: "class-balanced" or a sampler with `set_log_weight`; `None` for plain shuffling,
-            and then the loss carries all of λ.
+        sampler: "class-balanced", or for multilabel targets "label-balanced" (which of them by
+            default, "auto"); or a sampler with `set_log_weight`. `None` for plain shuffling, and
+            then the loss carries all of λ.
         mining: a miner, or `None`.
-        loss: an `equipoise.losses.Loss`; weighted cross-entropy by default.
+        loss: an `equipoise.losses.Loss`; weighted cross-entropy by default, or for multilabel
+            targets weighted binary cross-entropy.
         seed: of the order.
         sampler_share: share of λ that the sampler carries, in [0, 1].
         num_samples, rank, num_replicas: see `OrderSampler`.
@@ -59,7 +67,7 @@ class Balancer:
         self,
         targets: Any,
         policy: str | Policy = "equal-recall",
-        sampler: str | OrderSampler | None = "class-balanced",
+        sampler: str | OrderSampler | None = "auto",
         mining: Any = None,
         loss: Loss | None = None,
         seed: int = 0,
@@ -70,28 +78,39 @@ class Balancer:
         num_replicas: int = 1,
     ) -> None:
         self.targets = Targets.of(targets)
-        self.targets.require_single_label("Balancer")
-        self.targets.require_every_class("Balancer")
+        self.multilabel = self.targets.multilabel
+        counts = self.targets.counts
+        if not self.multilabel:
+            self.targets.require_every_class("Balancer")
+        self._fixed = (counts == 0) | (counts == self.targets.num_examples)
+        if self.multilabel and self._fixed.all():
+            raise ValueError(
+                "Expected targets of Balancer to have a label that some examples carry and some "
+                f"do not, but got {self.targets!r} without."
+            )
         if mining is not None:
             raise ValueError(f"Expected mining to be None, but got {mining!r}.")
         self.policy = make_policy(policy)
-        self.sampler_share = _share(sampler_share, sampler)
-        self.sampler = _make_sampler(
+        self.sampler_share = check_share(sampler_share, sampler)
+        self.sampler = make_sampler(
             sampler,
             self.targets,
             dict(num_samples=num_samples, seed=seed, rank=rank, num_replicas=num_replicas),
         )
-        self._loss = WeightedCrossEntropy() if loss is None else loss
-        if not isinstance(self._loss, Loss):
-            raise TypeError(f"Expected loss to be an equipoise.losses.Loss, but got {loss!r}.")
-        self.rates = ClassRates(self.targets.num_classes)
+        self._loss = make_loss(loss, self.multilabel)
+        self.rates: ClassRates | LabelRates = (LabelRates if self.multilabel else ClassRates)(
+            self.targets.num_classes
+        )
         self.decision: Tensor | None = None
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
-        self._set_log_weight(self.policy.start(self.targets.counts))
+        self._set_log_weight(self.policy.start(np.maximum(counts, 1)))
 
     def _set_log_weight(self, log_weight: np.ndarray) -> None:
-        self.log_weight = np.asarray(log_weight, np.float64)
+        self.log_weight = np.array(log_weight, np.float64)
+        if self.multilabel and self._fixed.any():
+            self.log_weight -= self.log_weight[~self._fixed].mean()
+            self.log_weight[self._fixed] = 0.0
         if self.sampler_share > 0:
             self.sampler.set_log_weight(self.sampler_share * self.log_weight)
         self._loss.set_log_weight(
@@ -148,6 +167,9 @@ class Balancer:
 
     def _row(self, recalls: np.ndarray | None, ignored: dict[str, int]) -> dict[str, Any]:
         row: dict[str, Any] = {"epoch": self.epoch, "log_weight": self.log_weight.tolist()}
+        if isinstance(self.rates, LabelRates):
+            row["mean_average_precision"] = float(self.rates.average_precisions().nanmean())
+            recalls = None if recalls is None else recalls[self.rates.support.numpy() > 0]
         if recalls is not None:
             row |= {
                 "recalls": recalls.tolist(),
@@ -158,37 +180,64 @@ class Balancer:
         return row | ignored
 
     def correct(self, logits: Tensor) -> Tensor:
-        """Logits with the sampler's and the loss's shifts taken out: those of plain training."""
+        """Logits with the sampler's and the loss's shifts taken out: those of plain training.
+
+        For labels they are calibrated log-odds, as far as the network is: the loss's distortion is
+        undone, and the change sampling makes to each label's log-odds.
+        """
         self._loss.to(logits.device)
-        shift = torch.from_numpy(self.sampler_share * self.log_weight)
-        return self._loss.correct(logits) - shift.to(logits)
+        shift = self.sampler_share * self.log_weight
+        if self.multilabel:
+            known = hasattr(self.sampler, "logit_shift")
+            shift = self.sampler.logit_shift() if known else np.zeros_like(shift)
+        return self._loss.correct(logits) - torch.from_numpy(shift).to(logits)
 
     def fit_decision(
-        self, logits: Tensor, targets: Tensor, objective: str = "equal-recall"
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        objective: str | None = None,
+        *,
+        at_least: float | None = None,
     ) -> Tensor:
-        """Fit the offsets `decide` adds, on hold-out logits as the network gives them.
+        """Fit what `decide` uses, on hold-out logits as the network gives them.
 
         Args:
             logits: `(N, C)` of the hold-out.
-            targets: `(N,)` class ids.
-            objective: "equal-recall": the same recall for every class (`equal_recall_offset`);
-                "accuracy": the natural class frequencies' most likely class (`correct`).
+            targets: `(N,)` class ids, or `(N, C)` of 0 and 1.
+            objective: for class ids "equal-recall" (by default): the same recall for every class
+                (`equal_recall_offset`); or "accuracy": the natural class frequencies' most likely
+                class (`correct`). For labels "prevalence" (by default): as many predicted as true
+                positives of every label; "f1", "recall", "precision" or "equal-recall": see
+                `label_thresholds`.
+            at_least: the recall or precision every label is to reach, for those two objectives.
 
         Returns:
-            The offsets, `(C,)`.
+            `(C,)`: offsets added to the logits, or for labels thresholds of the corrected logits.
         """
-        if objective == "equal-recall":
+        if self.multilabel:
+            corrected, objective = self.correct(logits.detach()), objective or "prevalence"
+            self.decision = label_thresholds(corrected, targets, objective, at_least=at_least)
+        elif objective in (None, "equal-recall") and at_least is None:
             self.decision = equal_recall_offset(logits, targets)
-        elif objective == "accuracy":
+        elif objective == "accuracy" and at_least is None:
             self.decision = self.correct(torch.zeros(1, self.targets.num_classes))[0].double()
         else:
             raise ValueError(
-                f'Expected objective to be "equal-recall" or "accuracy", but got {objective!r}.'
+                'Expected objective to be "equal-recall" or "accuracy", without at_least, '
+                f"but got {objective!r} and {at_least}."
             )
         return self.decision
 
     def decide(self, logits: Tensor) -> Tensor:
-        """Predicted class ids `(N,)`: argmax, with the fitted offsets if there are any."""
+        """Predicted class ids `(N,)`: argmax, with the fitted offsets if there are any.
+
+        For labels `(N, C)` uint8, 1 where the corrected logit is above the label's fitted
+        threshold, or above 0 (a probability of .5) before `fit_decision`.
+        """
+        if self.multilabel:
+            cut = 0.0 if self.decision is None else self.decision.to(logits)
+            return (self.correct(logits) > cut).to(torch.uint8)
         if self.decision is None:
             return logits.argmax(1)
         return (logits + self.decision.to(logits)).argmax(1)
@@ -220,25 +269,3 @@ class Balancer:
         self.epoch, self.decision = state["epoch"], state["decision"]
         self.log_weight = state["log_weight"].double().numpy().copy()
         self.history = [dict(row) for row in state["history"]]
-
-
-def _share(share: float | None, sampler: Any) -> float:
-    if sampler is None:
-        if share not in (None, 0, 0.0):
-            raise ValueError(f"Expected sampler_share to be 0 without a sampler, but got {share}.")
-        return 0.0
-    share = 1.0 if share is None else float(share)
-    if not 0 <= share <= 1:
-        raise ValueError(f"Expected sampler_share to be in [0, 1], but got {share}.")
-    return share
-
-
-def _make_sampler(sampler: Any, targets: Targets, settings: dict[str, Any]) -> Any:
-    if sampler is None or sampler == "class-balanced":
-        return ClassBalancedSampler(targets, np.ones(targets.num_classes), **settings)
-    if isinstance(sampler, str) or not hasattr(sampler, "set_log_weight"):
-        raise ValueError(
-            'Expected sampler to be "class-balanced", None or a sampler with set_log_weight, '
-            f"but got {sampler!r}."
-        )
-    return sampler
