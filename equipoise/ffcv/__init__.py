@@ -15,10 +15,11 @@ except ImportError as error:
         f"docs/ffcv.md). Importing it said: {error}"
     ) from error
 
-from equipoise.ffcv.files import check, targets
+from equipoise.ffcv.checking import check
 from equipoise.ffcv.loading import BalancedLoader
 from equipoise.ffcv.multihot import MultiHotDecoder, MultiHotField
 from equipoise.ffcv.orders import SamplerOrder, attach, order
+from equipoise.ffcv.reading import targets
 from equipoise.ffcv.writing import write
 
 __all__ = [

@@ -105,9 +105,10 @@ class BalancedLoader:
 def _next(batches: Any) -> tuple[Any, ...] | None:
     """FFCV's next batch, `None` at the end; raises where the thread that makes them is dead."""
     queue = batches.output_queue
-    with queue.not_empty:
-        while not queue.queue and batches.is_alive():
-            queue.not_empty.wait(timeout=0.5)
+    if not queue.queue:
+        with queue.not_empty:
+            while not queue.queue and batches.is_alive():
+                queue.not_empty.wait(timeout=0.5)
         if not queue.queue:
             raise RuntimeError(
                 "FFCV's loading thread died; its traceback is above on the standard error output."

@@ -11,6 +11,7 @@ from ffcv.loader import Loader
 from ffcv.memory_managers import ProcessCacheManager
 from ffcv.traversal_order.base import TraversalOrder
 
+from equipoise.ffcv.checking import check_again
 from equipoise.ffcv.late import LateOrder, snapshot
 from equipoise.samplers.base import OrderSampler
 
@@ -221,6 +222,7 @@ def _check_loader(loader: Loader, sampler: OrderSampler, size: int) -> None:
             "Expected indices of the loader to be at least one id, whole numbers in "
             f"[0, {int(loader.reader.num_samples)}), but got {ids!r}."
         )
+    check_again(loader.reader)
     if not len(loader.reader.alloc_table) and isinstance(
         loader.memory_manager, ProcessCacheManager
     ):

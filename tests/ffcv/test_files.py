@@ -182,6 +182,21 @@ print("read all")
     assert done.stdout.split("\n")[-2:-1] == ["read all"], done.stderr
 
 
+def test_a_loader_of_a_truncated_file_with_an_order_is_refused(content, tmp_path):
+    """Before FFCV reads an example, which is where it would crash."""
+    from ffcv.loader import Loader
+
+    from equipoise.ffcv import order
+    from equipoise.samplers.class_balanced import ClassBalancedSampler
+
+    path = tmp_path / "cut.beton"
+    for size in (len(content) - 24, len(content) - 240, 1 << 23, 8000):
+        path.write_bytes(content[:size])
+        # Cut in the table, FFCV alone would open it; cut in the data, it raises an error of NumPy
+        with pytest.raises(ValueError, match=r"not in the table of|negative dimensions"):
+            Loader(str(path), 8, num_workers=1, order=order(ClassBalancedSampler(LABELS)))
+
+
 def test_unfinished_writing_is_noticed(content, tmp_path):
     from equipoise.ffcv import check
 
