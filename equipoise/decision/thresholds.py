@@ -105,10 +105,9 @@ def _thresholds(
         cut = _score_at(scores, count)
         return torch.where(count > 0, cut, torch.inf), count
     else:
-        levels = (
-            torch.tensor([at_least]) if objective == "recall" else torch.linspace(0, 1, _LEVELS)
-        )
-        below = torch.searchsorted(truth, levels.double() * total * (1 - 1e-12))
+        wanted = torch.linspace(0, 1, _LEVELS) if objective == "equal-recall" else [at_least]
+        levels = torch.as_tensor(wanted, dtype=torch.float64)
+        below = torch.searchsorted(truth, levels * total * (1 - 1e-12))
         count = 1 + below.clamp_max(scores.shape[1] - 1).double()
         count = torch.where(total > 0, count, 0.0) * (levels > 0)
     return _score_at(scores, count), count

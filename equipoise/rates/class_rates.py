@@ -24,7 +24,8 @@ class ClassRates:
 
     Example:
         >>> rates = ClassRates(2)
-        >>> rates.update(torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0]]), torch.tensor([0, 1, 1]))
+        >>> logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0]])
+        >>> rates.update(logits, torch.tensor([0, 1, 1]))
         >>> rates.recalls().tolist()
         [1.0, 0.5]
     """
@@ -66,9 +67,9 @@ class ClassRates:
         self._ignored += torch.stack([nan.sum(), (invalid & ~nan).sum()])
 
     def recalls(self, prior: float | None = 0.0) -> Tensor:
-        """`(C,)` float64 recalls (true-positive rates) on the CPU, raw unless `prior` says otherwise.
+        """`(C,)` float64 recalls (true-positive rates) on the CPU.
 
-        See `smoothed_recalls` for `prior`; `None` estimates it.
+        Raw, unless `prior` says otherwise: see `smoothed_recalls`; `None` estimates it.
         """
         hits, support, _ = self._counts.cpu()
         return smoothed_recalls(hits, support, prior)

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+from torch.utils.data import DataLoader, TensorDataset
+
+from equipoise import Balancer
+from equipoise.losses import AsymmetricLoss, SigmoidFocalLoss, WeightedBCE, WeightedCrossEntropy
+from equipoise.samplers import LabelBalancedSampler
+from equipoise.weighting import POLICIES, EqualRecall
+
+GENERATOR = np.random.default_rng(0)
+LABELS = (GENERATOR.random((400, 4)) < [0.5, 0.3, 0.1, 0.05]).astype(np.uint8)
+
+
+def observed(balancer, recalls, positives=50, examples=500):
+    """A hold-out batch in which label c has `recalls[c]` where predicted = true."""
+    labels = balancer.targets.num_classes
+    targets = torch.zeros(examples, labels)
+    targets[:positives] = 1
+    logits = torch.full((examples, labels), -2.0)
+    for c, recall in enumerate(recalls):
+        hits = round(recall * positives)
+        logits[:hits, c] = 2.0
+        logits[positives : 2 * positives - hits, c] = 2.0
+    balancer.observe(logits, targets)
+
+
+def saved(state):
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("sampler", ["auto", "label-balanced", None])
+def test_every_policy_by_name_runs_by_sampling_and_by_loss(policy, sampler):
+    balancer = Balancer(LABELS, policy, sampler)
+    for epoch in range(2):
+        assert len(list(balancer.sampler)) == len(LABELS)
+        logits = torch.zeros(4, 4, requires_grad=True)
+        balancer.loss(logits, torch.eye(4)).backward()
+        assert torch.isfinite(logits.grad).all()
+        observed(balancer, [0.9, 0.7, 0.5, 0.3])
+        balancer.step()
+        assert balancer.epoch == epoch + 1
+    assert isinstance(balancer._loss, WeightedBCE)
+
+
+def test_without_a_sampler_every_example_comes_once_and_the_loss_carries_all():
+    balancer = Balancer(LABELS, "inverse-frequency", sampler=None)
+    assert sorted(balancer.sampler) == list(range(len(LABELS)))
+    assert torch.allclose(
+        balancer._loss.log_weight.double(), torch.from_numpy(balancer.log_weight), atol=1e-6
+    )
+
+
+def test_shares_add_up():
+    balancer = Balancer(LABELS, "inverse-frequency", sampler_share=0.25)
+    assert np.allclose(balancer.sampler.log_weight, 0.25 * balancer.log_weight)
+    assert np.allclose(balancer._loss.log_weight, 0.75 * balancer.log_weight, atol=1e-6)
+
+
+def test_the_loop_draws_the_labels_that_lag_behind_more_often():
+    balancer = Balancer(csr_matrix(LABELS), EqualRecall())
+    observed(balancer, [0.9, 0.7, 0.5, 0.3])
+    balancer.step()
+    assert (np.diff(balancer.log_weight) > 0).all()
+    change = balancer.sampler.logit_shift()
+    assert change[3] > 0 > change[0]
+    row = balancer.history[0]
+    assert row["recalls"] == pytest.approx([0.9, 0.7, 0.5, 0.3])
+    assert row["lowest_recall"] == pytest.approx(0.3)
+    assert 0.3 < row["mean_average_precision"] < 0.9
+
+
+def test_labels_that_none_or_all_have_are_left_alone():
+    labels = LABELS.copy()
+    labels[:, 0], labels[:, 1] = 0, 1
+    for policy in POLICIES:
+        balancer = Balancer(labels, policy)
+        for _ in range(2):
+            observed(balancer, [0.9, 0.9, 0.5, 0.3])
+            balancer.step()
+        assert balancer.log_weight[:2].tolist() == [0, 0]
+        assert balancer.log_weight.mean() == pytest.approx(0)
+        assert np.isfinite(balancer.log_weight).all()
+    with pytest.raises(ValueError, match="Expected targets of Balancer to have a label"):
+        Balancer(np.ones((5, 2)))
+
+
+def test_a_label_the_holdout_lacks_stays_where_it_is():
+    balancer = Balancer(LABELS, EqualRecall())
+    logits = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    targets = torch.from_numpy(LABELS[:200].copy())
+    targets[:, 2] = 0
+    balancer.observe(logits, targets)
+    balancer.step()
+    assert len(balancer.history[0]["recalls"]) == 3
+    assert np.isfinite(balancer.log_weight).all()
+
+
+@pytest.mark.parametrize("loss", [None, SigmoidFocalLoss(), AsymmetricLoss()])
+def test_correct_restores_the_log_odds_of_the_data(loss):
+    """Where the net is at the optimum of loss and sampling, for labels drawn independently."""
+    generator = np.random.default_rng(1)
+    labels = (generator.random((20_000, 3)) < [0.4, 0.2, 0.05]).astype(np.uint8)
+    balancer = Balancer(labels, "inverse-frequency", loss=loss, sampler_share=0.5)
+    drawn = torch.from_numpy(labels[balancer.sampler.indices()])
+    logits = torch.zeros(1, 3, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], line_search_fn="strong_wolfe", max_iter=50)
+
+    def closure():
+        optimizer.zero_grad()
+        value = balancer.loss(logits.expand(len(drawn), 3), drawn)
+        value.backward()
+        return value
+
+    for _ in range(3):
+        optimizer.step(closure)
+    corrected = balancer.correct(logits.detach()).sigmoid()[0].numpy()
+    assert np.allclose(corrected, labels.mean(0), rtol=0.02)
+
+
+def test_decide_before_and_after_fitting():
+    balancer = Balancer(LABELS, "plain", loss=WeightedBCE([5.0, 5.0, 5.0, 5.0]))
+    generator = torch.Generator().manual_seed(0)
+    log_odds = 2 * torch.randn(2000, 4, generator=generator) - torch.tensor([0.0, 1, 2, 3])
+    targets = (torch.rand(2000, 4, generator=generator) < log_odds.sigmoid()).to(torch.uint8)
+    logits = log_odds + np.log(5.0)  # as the weighted loss makes them
+    predicted = balancer.decide(logits)
+    assert predicted.dtype == torch.uint8
+    assert torch.equal(predicted, (log_odds > 0).to(torch.uint8))
+    balancer.fit_decision(logits, targets)
+    ratio = balancer.decide(logits).sum(0) / targets.sum(0)
+    assert torch.allclose(ratio, torch.ones(4), atol=0.05)
+    balancer.fit_decision(logits, targets, "recall", at_least=0.9)
+    recalls = (balancer.decide(logits) & targets).sum(0) / targets.sum(0)
+    assert torch.allclose(recalls, torch.full((4,), 0.9), atol=0.05)
+    with pytest.raises(ValueError, match="Expected objective"):
+        balancer.fit_decision(logits, targets, "accuracy")
+
+
+def test_state_goes_on_bit_for_bit():
+    def make():
+        return Balancer(LABELS, EqualRecall(momentum=0.5), num_samples=77, sampler_share=0.5)
+
+    balancer, other = make(), make()
+    observed(balancer, [0.9, 0.7, 0.5, 0.3])
+    balancer.step()
+    stream = iter(balancer.sampler)
+    begun = [next(stream) for _ in range(20)]
+    observed(balancer, [0.8, 0.7, 0.6, 0.3])
+    logits = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    targets = torch.from_numpy(LABELS[:300])
+    balancer.fit_decision(logits, targets)
+    other.load_state_dict(saved(balancer.state_dict()))
+    assert begun + list(other.sampler) == balancer.sampler.indices().tolist()
+    for one in (balancer, other):
+        one.step()
+    assert np.array_equal(other.log_weight, balancer.log_weight)
+    assert list(other.sampler) == list(balancer.sampler)
+    assert other.history == balancer.history
+    assert torch.equal(other.decide(logits), balancer.decide(logits))
+    assert torch.equal(other.correct(logits), balancer.correct(logits))
+
+
+def test_a_solved_sampler_can_be_kept_as_it_is():
+    sampler = LabelBalancedSampler(LABELS, exponent=0)
+    balancer = Balancer(LABELS, "plain", sampler, sampler_share=0)
+    assert np.allclose(balancer.correct(torch.zeros(1, 4))[0], -sampler.logit_shift(), atol=1e-6)
+    assert sampler.logit_shift()[3] > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"sampler": "class-balanced"}, "sampler"),
+        ({"loss": WeightedCrossEntropy()}, "loss to be one for multilabel targets"),
+        ({"targets": [0, 1, 1], "loss": WeightedBCE()}, "loss to be one for class ids"),
+        ({"targets": [0, 1, 1], "sampler": "label-balanced"}, "sampler"),
+        ({"targets": [[0, 2], [1, 0]]}, "multi-hot"),
+        ({"targets": [[0, float("nan")], [1, 0]]}, "multi-hot"),
+    ],
+)
+def test_bad_arguments_are_named(settings, words):
+    with pytest.raises(ValueError, match=f"Expected {words}"):
+        Balancer(**{"targets": LABELS} | settings)
+
+
+def test_bad_batches_are_named():
+    balancer = Balancer(LABELS)
+    with pytest.raises(ValueError, match="Expected targets"):
+        balancer.observe(torch.zeros(2, 4), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="Expected logits"):
+        balancer.fit_decision(torch.zeros(2, 4), torch.zeros(2, 3))
+
+
+def test_predicted_matches_true_after_training_with_pos_weight():
+    """A linear learner with pos_weight = neg / pos predicts every label too often; then decides."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6000, 10, generator=generator)
+    log_odds = x @ torch.randn(10, 4, generator=generator) * 0.5 - torch.tensor([0.5, 1.5, 2.5, 3])
+    y = (torch.rand(6000, 4, generator=generator) < log_odds.sigmoid()).float()
+    train, held, test = (slice(0, 3000), slice(3000, 4000), slice(4000, 6000))
+    pos_weight = (3000 - y[train].sum(0)) / y[train].sum(0)
+    balancer = Balancer(y[train], "equal-recall", loss=WeightedBCE(pos_weight))
+    torch.manual_seed(0)
+    model = torch.nn.Linear(10, 4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    loader = DataLoader(TensorDataset(x[train], y[train]), 100, sampler=balancer.sampler)
+    for _ in range(8):
+        for inputs, targets in loader:
+            balancer.loss(model(inputs), targets).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        balancer.observe(model(x[held]), y[held])
+        balancer.step()
+    logits, true = model(x[test]).detach(), y[test].sum(0)
+    assert ((logits > 0).sum(0) / true).max() > 2.5
+    balancer.fit_decision(model(x[held]), y[held])
+    ratio = balancer.decide(logits).sum(0) / true
+    assert 0.9 < ratio.median() < 1.1
+    assert ratio.max() < 1.4

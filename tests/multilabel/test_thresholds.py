@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score, precision_score, recall_score
+
+from equipoise.decision import OBJECTIVES, calibrate_labels, label_thresholds
+
+FLOORS = {"recall": 0.8, "precision": 0.7}
+
+
+def scored(examples, labels=40, seed=0, slope=1.0, rarest=-6.0):
+    """Log-odds of a learner that is too sure of itself by `slope`, and targets drawn from them."""
+    generator = torch.Generator().manual_seed(seed)
+    common = torch.linspace(rarest, -1, labels)
+    log_odds = common + 1.5 * torch.randn(examples, labels, generator=generator)
+    targets = torch.rand(examples, labels, generator=generator) < torch.sigmoid(log_odds)
+    return slope * log_odds, targets.to(torch.uint8)
+
+
+def naive_threshold(z, y, objective):
+    """Every cut halfway between neighbouring scores tried, with scikit-learn's measures."""
+    scores = np.sort(z)[::-1]
+    cuts = np.append((scores[:-1] + scores[1:]) / 2, scores[-1] - 1)
+    if objective == "prevalence":
+        return cuts[y.sum() - 1]
+    measure = {"f1": f1_score, "recall": recall_score, "precision": precision_score}[objective]
+    values = np.array([measure(y, z > cut, zero_division=0) for cut in cuts])
+    if objective == "f1":
+        return cuts[values.argmax()]
+    reached = np.flatnonzero(values >= FLOORS[objective] - 1e-9)
+    return cuts[reached[0 if objective == "recall" else -1]] if len(reached) else np.inf
+
+
+@pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o != "equal-recall"])
+def test_without_smoothing_equals_the_naive_search(objective):
+    logits, targets = scored(80, labels=6, rarest=-3)
+    found = label_thresholds(logits, targets, objective, at_least=FLOORS.get(objective), prior=0)
+    expected = [
+        naive_threshold(z, y, objective)
+        for z, y in zip(logits.T.numpy(), targets.T.numpy(), strict=True)
+    ]
+    assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_equal_recall_gives_one_recall_and_the_true_number_of_positives():
+    logits, targets = scored(20_000, labels=10, rarest=-3)
+    predicted = logits > label_thresholds(logits, targets, "equal-recall")
+    recalls = recall_score(targets, predicted, average=None)
+    assert recalls.std() < 0.01
+    assert predicted.sum() == pytest.approx(int(targets.sum()), rel=0.01)
+    plain = recall_score(targets, logits > label_thresholds(logits, targets), average=None)
+    assert plain.std() > 0.05
+
+
+def log_ratio(predicted, targets):
+    ratio = predicted.sum(0) / targets.sum(0).clamp_min(1)
+    return float(ratio.clamp_min(0.02).log().square().mean().sqrt())
+
+
+def test_smoothing_helps_rare_labels_on_fresh_data():
+    """300 hold-out examples, labels with from one positive up; means over five hold-outs."""
+    fresh, truth = scored(20_000, seed=100, slope=1.5)
+    off, f1 = {0: 0.0, 20: 0.0}, {0: 0.0, 20: 0.0}
+    for prior in off:
+        for seed in range(5):
+            held = scored(300, seed=seed, slope=1.5)
+            cut = label_thresholds(*held, prior=prior)
+            off[prior] += log_ratio(fresh > cut, truth) / 5
+            predicted = fresh > label_thresholds(*held, "f1", prior=prior)
+            f1[prior] += f1_score(truth, predicted, average="macro", zero_division=0) / 5
+    assert off[20] < 0.7 * off[0]
+    assert f1[20] > f1[0] + 0.005
+
+
+def test_floors_hold_on_fresh_data_on_average():
+    held, fresh = scored(4000, labels=10, rarest=-3), scored(20_000, labels=10, rarest=-3, seed=1)
+    for objective, measure in (("recall", recall_score), ("precision", precision_score)):
+        cut = label_thresholds(*held, objective, at_least=0.6)
+        reached = measure(fresh[1], fresh[0] > cut, average=None)
+        assert reached.mean() == pytest.approx(0.6, abs=0.03)
+
+
+def test_a_precision_out_of_reach_predicts_nothing():
+    logits = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(500)[:, None] % 10 == 0
+    cut = label_thresholds(logits, targets, "precision", at_least=0.95)
+    assert not (logits > cut).any()
+
+
+def test_labels_without_positives_and_of_every_example():
+    logits, targets = scored(300, labels=4, rarest=-2)
+    targets[:, 0], targets[:, 1] = 0, 1
+    logits[:, 0] -= 8
+    logits[:, 1] += 10
+    for objective in OBJECTIVES:
+        cut = label_thresholds(logits, targets, objective, at_least=FLOORS.get(objective))
+        assert not cut.isnan().any()
+    predicted = logits > label_thresholds(logits, targets)
+    assert predicted[:, 0].sum() <= 1
+    assert predicted[:, 1].sum() >= 295
+
+
+def test_thresholds_move_with_the_logits():
+    logits, targets = scored(1000, labels=5, rarest=-3)
+    shift = torch.tensor([2.0, -1.0, 0.0, 0.5, 3.0])
+    for objective in ("prevalence", "f1"):
+        cut = label_thresholds(logits, targets, objective, prior=0)
+        moved = label_thresholds(logits + shift, targets, objective, prior=0)
+        assert torch.allclose(moved - shift, cut, atol=1e-3)
+
+
+def test_calibration_finds_slope_and_intercepts():
+    logits, targets = scored(20_000, labels=6, slope=2.0, rarest=-2)
+    shift = torch.tensor([1.0, -1.0, 0.0, 0.0, 0.5, -0.5])
+    found = calibrate_labels(logits + shift, targets)
+    assert found.slope == pytest.approx(0.5, abs=0.05)
+    assert torch.allclose(found.intercept, -found.slope * shift, atol=0.15)
+    assert torch.allclose(found(logits + shift).mean(0), targets.float().mean(0), atol=0.01)
+
+
+def test_calibration_leaves_noise_alone():
+    """Intercepts of labels with a few positives hardly differ, where the truth does not."""
+    logits, targets = scored(200, labels=50, rarest=-5)
+    assert calibrate_labels(logits, targets).intercept.std() < 0.2
+
+
+def test_sparse_targets_and_half_precision():
+    logits, targets = scored(200, labels=5, rarest=-2)
+    dense = label_thresholds(logits.half(), targets)
+    assert torch.equal(label_thresholds(logits.half(), targets.float().to_sparse()), dense)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"logits": torch.zeros(3)}, "logits"),
+        ({"targets": torch.zeros(3)}, "logits"),
+        ({"logits": torch.zeros(0, 2), "targets": torch.zeros(0, 2)}, "logits of at least one"),
+        ({"logits": torch.full((3, 2), float("nan"))}, "logits to be finite"),
+        ({"targets": torch.full((3, 2), 2)}, "targets to be 0 or 1, but got 2"),
+        ({"targets": torch.full((3, 2), float("nan"))}, "targets to be 0 or 1"),
+        ({"objective": "f2"}, "objective"),
+        ({"objective": "recall"}, "at_least to be the recall"),
+        ({"objective": "precision", "at_least": 1.0}, "at_least to be the precision"),
+        ({"objective": "f1", "at_least": 0.5}, "at_least for"),
+    ],
+)
+def test_bad_input_is_named(change, words):
+    settings = {"logits": torch.zeros(3, 2), "targets": torch.zeros(3, 2)} | change
+    with pytest.raises(ValueError, match=f"Expected {words}"):
+        label_thresholds(**settings)
