@@ -1,0 +1,54 @@
+"""Mining: which of the drawn examples are learnt from. Each miner is usable without a `Balancer`.
+
+| miner | chooses | saves |
+|---|---|---|
+| `HardestExamples`, `HardNegatives` | among a batch's losses | nothing: it changes the loss |
+| `SelectiveBackprop` | before the backward pass, by a forward pass of its own | backward passes |
+| `LossPruning` | before loading, by remembered losses | whole steps, and loading |
+
+**In the batch** (`HardestExamples`, `HardNegatives`, `LossPruning`) a miner turns unreduced losses
+into a scalar:
+
+    losses = loss.unreduced(logits, targets)         # (B,), or (B, C) multilabel
+    miner(losses, targets, indices).backward()       # `indices` are needed by LossPruning alone
+
+**Before the backward pass** `SelectiveBackprop` turns a loader into one of full batches of chosen
+examples, to be trained on with the plain loss:
+
+    for images, labels in miner(loader, model, loss): ...
+
+**Before loading** `LossPruning` wraps a sampler:
+
+    sampler = miner.over(ClassBalancedSampler(targets))   # shorter epochs, by what is remembered
+
+Every miner has `set_epoch(epoch)`, `active`, `tally` (what was kept), `state_dict` and
+`load_state_dict`. A `Balancer` tells them apart by `acts_on` ("losses", "loader" or "sampler", the
+three cases above) and by `multilabel` (losses and targets are `(B, C)`).
+
+A loader gives indices if its data set does: `return image, label, index`. With FFCV it is
+`equipoise.ffcv`'s sample index.
+"""
+
+from __future__ import annotations
+
+from equipoise.mining.base import Miner
+from equipoise.mining.hard_negatives import HardNegatives, hard_negatives
+from equipoise.mining.hardest_examples import HardestExamples, hardest_examples
+from equipoise.mining.loss_memory import LossMemory, class_means, hardness
+from equipoise.mining.loss_pruning import LossPruning, keep_probabilities
+from equipoise.mining.selective_backprop import SelectiveBackprop, scoring
+
+__all__ = [
+    "HardNegatives",
+    "HardestExamples",
+    "LossMemory",
+    "LossPruning",
+    "Miner",
+    "SelectiveBackprop",
+    "class_means",
+    "hard_negatives",
+    "hardest_examples",
+    "hardness",
+    "keep_probabilities",
+    "scoring",
+]

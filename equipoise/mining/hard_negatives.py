@@ -1,0 +1,170 @@
+"""HardNegatives: all positives and the hardest negatives of multilabel targets."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from equipoise.mining.base import Miner, check_share
+from equipoise.mining.hardest_examples import check_losses, reduce_chosen
+
+__all__ = ["HardNegatives", "hard_negatives"]
+
+REDUCTIONS = ("mean", "positives", "sum", "none")
+
+
+def hard_negatives(
+    losses: Tensor,
+    positives: Tensor,
+    *,
+    ratio: float | None = None,
+    keep: float | None = None,
+    per: str = "example",
+    trim: float = 0.0,
+    at_least: int = 1,
+) -> Tensor:
+    """The mask of all positives and, of each example or label, the hardest negatives.
+
+    Of n negatives and P positives in a row (or column), ⌈ratio · P⌉ or ⌈keep · n⌉ negatives are
+    chosen, `at_least` so many where there are: those of the largest losses after the ⌊trim · n⌋
+    largest. Nothing is chosen whose loss is NaN or infinite.
+
+    Source: Liu et al. 2016 (SSD, 3 negatives a positive), Shrivastava et al. 2016.
+
+    Args:
+        losses: `(B, C)`, any floating dtype.
+        positives: `(B, C)` bool.
+        ratio: negatives a positive, above 0; 3 if neither it nor `keep` is given.
+        keep: share of the negatives in (0, 1] instead.
+        per: "example" to rank within a row, "label" within a column.
+        trim: share of the negatives in [0, 1) to leave out at the top: a label that was missed
+            by the annotators looks like a very hard negative.
+        at_least: negatives of a row (or column) without positives.
+
+    Returns:
+        `(B, C)` bool.
+
+    Example:
+        >>> losses = torch.tensor([[0.1, 0.9, 0.5, 0.7]])
+        >>> hard_negatives(losses, torch.tensor([[True, False, False, False]]), ratio=2).tolist()
+        [[True, True, False, True]]
+    """
+    dim = 1 if per == "example" else 0
+    losses = losses.detach()
+    finite = torch.isfinite(losses)
+    negatives = finite & ~positives
+    order = torch.where(negatives, losses, -torch.inf).argsort(
+        dim=dim, descending=True, stable=True
+    )
+    place = torch.arange(losses.shape[dim], device=losses.device)
+    place = place[None] if dim == 1 else place[:, None]
+    rank = torch.empty_like(order).scatter_(dim, order, place.expand_as(order))
+    count = negatives.sum(dim, keepdim=True)
+    if keep is not None:
+        wanted = keep * count
+    else:
+        wanted = (3.0 if ratio is None else ratio) * (positives & finite).sum(dim, keepdim=True)
+    wanted = (wanted - 1e-6).ceil().long().clamp_min(at_least)
+    skipped = torch.minimum((trim * count).long(), (count - wanted).clamp_min(0))
+    return (finite & positives) | (negatives & (rank >= skipped) & (rank < skipped + wanted))
+
+
+class HardNegatives(Miner):
+    """The mean loss over all positives and the hardest negatives; see `hard_negatives`.
+
+    It changes what is learnt from a batch and saves no time in the network.
+
+    Args:
+        ratio: negatives a positive; 3 if neither is given.
+        keep: share of the negatives instead.
+        per: "example" or "label".
+        trim: share of the negatives to leave out at the top.
+        at_least: negatives of a row (or column) without positives.
+        reduction: "mean" over the chosen entries; "positives": their sum over the number of
+            positives (SSD); "sum"; or "none": `(B, C)`, 0 where not chosen. The mean is over
+            fewer, harder entries than `Loss`'s mean over B · C: the learning rate may have to
+            follow.
+        warm_up, final, num_epochs, num_classes, seed: see `Miner`.
+
+    Raises:
+        ValueError: an argument out of range; losses that are not `(B, C)`.
+
+    Example:
+        >>> miner = HardNegatives(ratio=1)
+        >>> losses = torch.tensor([[0.1, 0.9, 0.5]], requires_grad=True)
+        >>> miner(losses, torch.tensor([[1.0, 0.0, 0.0]])).item()
+        0.5
+    """
+
+    multilabel = True
+
+    def __init__(
+        self,
+        ratio: float | None = None,
+        *,
+        keep: float | None = None,
+        per: str = "example",
+        trim: float = 0.0,
+        at_least: int = 1,
+        reduction: str = "mean",
+        warm_up: int = 0,
+        final: int = 0,
+        num_epochs: int | None = None,
+        num_classes: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            warm_up=warm_up, final=final, num_epochs=num_epochs, num_classes=num_classes, seed=seed
+        )
+        if ratio is not None and keep is not None:
+            raise ValueError(f"Expected ratio or keep, but got both: {ratio} and {keep}.")
+        if keep is None and ratio is None:
+            ratio = 3.0
+        if ratio is not None and not 0 < ratio < float("inf"):
+            raise ValueError(f"Expected ratio to be a finite number above 0, but got {ratio!r}.")
+        if per not in ("example", "label"):
+            raise ValueError(f'Expected per to be "example" or "label", but got {per!r}.')
+        if reduction not in REDUCTIONS:
+            raise ValueError(
+                f"Expected reduction to be one of {REDUCTIONS}, but got {reduction!r}."
+            )
+        if not isinstance(at_least, int) or at_least < 0:
+            raise ValueError(f"Expected at_least to be an int from 0 up, but got {at_least!r}.")
+        self.ratio, self.keep = ratio, None if keep is None else check_share("keep", keep)
+        self.trim = check_share("trim", trim, zero=True)
+        self.per, self.at_least, self.reduction = per, at_least, reduction
+
+    def select(self, losses: Tensor, targets: Tensor) -> Tensor:
+        """The `(B, C)` mask of the entries to learn from in this epoch."""
+        if not self.active:
+            return torch.isfinite(losses)
+        return hard_negatives(
+            losses,
+            targets > 0,
+            ratio=self.ratio,
+            keep=self.keep,
+            per=self.per,
+            trim=self.trim,
+            at_least=self.at_least,
+        )
+
+    def __call__(self, losses: Tensor, targets: Tensor, indices: Tensor | None = None) -> Tensor:
+        """The batch's reduced loss.
+
+        Args:
+            losses: `(B, C)`, as `Loss.unreduced` gives them.
+            targets: `(B, C)` multi-hot; above 0 is a positive.
+            indices: not used.
+        """
+        check_losses(losses, 2)
+        if targets.shape != losses.shape:
+            raise ValueError(
+                f"Expected targets to be of shape {tuple(losses.shape)}, as the losses, "
+                f"but got {tuple(targets.shape)}."
+            )
+        targets = targets.to(losses.device)
+        chosen = self.select(losses, targets)
+        self.tally.add(losses, chosen)
+        if self.reduction == "positives":
+            return reduce_chosen(losses, chosen, "sum") / (targets > 0).sum().clamp_min(1)
+        return reduce_chosen(losses, chosen, self.reduction)

@@ -1,0 +1,227 @@
+"""HardestExamples: the loss of a batch's hardest examples (online hard example mining)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from equipoise.mining.base import Miner, check_share
+from equipoise.mining.ranking import hardest, percentiles
+
+__all__ = ["HardestExamples", "hardest_examples"]
+
+SELECTIONS = ("top", "percentile")
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def hardest_examples(
+    losses: Tensor,
+    keep: float | None = 0.5,
+    *,
+    threshold: float | None = None,
+    groups: Tensor | None = None,
+    trim: float = 0.0,
+    power: float | None = None,
+    offset: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The mask of the examples to learn from.
+
+    In this order: examples with a loss that is NaN or infinite are left out; so is the share
+    `trim` of the largest losses; of the rest those from `threshold` up are chosen, and besides
+    the largest until the share `keep` of all is reached. Shares are of the batch or, with `groups`,
+    of each group, on average over batches exactly (see `ranking.hardest`); where a small group
+    has too few left, its quota goes before the trimming.
+
+    With `power` β the choice up to `keep` is random, without replacement, in proportion to
+    F(loss)^β, where F is the place among the batch's (or group's) losses in (0, 1): 0 is a random
+    choice, large β the top.
+
+    Source: Shrivastava et al. 2016 (OHEM); the percentiles: Jiang et al. 2019 (Selective-Backprop).
+
+    Args:
+        losses: `(B,)`, any floating dtype.
+        keep: share of the batch in (0, 1]; `None` with `threshold` alone.
+        threshold: loss from which on an example is always chosen; `None` for none.
+        groups: `(B,)` class ids, for a quota in each.
+        trim: share in [0, 1) of the largest losses to leave out, as they are often mislabelled.
+        power: β ≥ 0; `None` for the top.
+        offset: in [0, 1), rounds the shares; spread it evenly over the batches.
+        generator: of the random choice, on the losses' device.
+
+    Returns:
+        `(B,)` bool.
+
+    Example:
+        >>> losses = torch.tensor([4.0, 3.0, 2.0, 1.0])
+        >>> hardest_examples(losses, 0.5).tolist()
+        [True, True, False, False]
+        >>> hardest_examples(losses, 0.5, trim=0.25).tolist()
+        [False, True, True, False]
+        >>> hardest_examples(losses, keep=None, threshold=1.5).tolist()
+        [True, True, True, False]
+    """
+    losses = losses.detach()
+    chosen = trimmed = torch.zeros_like(losses, dtype=torch.bool)
+    if trim:
+        trimmed = hardest(losses, trim, groups, offset=offset)
+    if keep is not None:
+        scores = losses
+        if power is not None:
+            uniform = torch.rand(losses.shape, generator=generator, device=losses.device)
+            gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
+            scores = power * percentiles(losses, groups).log() + gumbel
+        # last in rank rather than left out, so that quotas stay what they are
+        scores = scores.masked_fill(trimmed, torch.finfo(scores.dtype).min)
+        chosen = hardest(scores, keep, groups, offset=offset, at_least=1)
+    if threshold is not None:
+        chosen = chosen | ((losses >= threshold) & torch.isfinite(losses) & ~trimmed)
+    return chosen
+
+
+class HardestExamples(Miner):
+    """The mean loss over a batch's hardest examples; see `hardest_examples` for which they are.
+
+    It changes what is learnt from a batch. It saves no time: the whole batch has gone through the
+    network already. `SelectiveBackprop` and `LossPruning` choose before that.
+
+    Give it losses as they are weighted (`Loss.unreduced`). An example whose loss is NaN or
+    infinite is never chosen and is counted (`tally.num_nonfinite`); its own part of the loss's
+    gradient is 0. Where its *logits* are NaN, the network's backward pass still multiplies that
+    0 by NaN: only choosing before the forward pass helps there.
+
+    Args:
+        keep: share in (0, 1] of each class (or of the batch) to learn from. Whole numbers are
+            taken so that the share is exact on average; a batch gives at least one example,
+            but with quotas a small one may give none. `None` with `threshold` alone.
+        threshold: loss from which on an example is always chosen.
+        per_class: whether each class keeps the same share, so that the sampler's class shares
+            stay: on average exactly, and over T batches give or take √T / 2 examples of a class.
+            Needs class ids for targets. With hardly any examples of a class in a batch the
+            choice within it is close to random: what is hard cannot be told from one example.
+        trim: share of the largest losses (of each class) to leave out.
+        selection: "top", or "percentile" for a random choice in proportion to F(loss)^power.
+        power: β; by default 1/keep − 1, with which independent draws would keep `keep`.
+        reduction: "mean" over the chosen examples (0 if there are none), "sum" over them, or
+            "none": `(B,)`, 0 where not chosen.
+        warm_up, final, num_epochs, num_classes, seed: see `Miner`.
+
+    Raises:
+        ValueError: an argument out of range, or an empty batch.
+
+    Example:
+        >>> miner = HardestExamples(keep=0.5, per_class=False)
+        >>> miner(torch.tensor([1.0, 4.0, 2.0, 0.0]), torch.tensor([0, 0, 1, 1]))
+        tensor(3.)
+    """
+
+    def __init__(
+        self,
+        keep: float | None = 0.5,
+        *,
+        threshold: float | None = None,
+        per_class: bool = True,
+        trim: float = 0.0,
+        selection: str = "top",
+        power: float | None = None,
+        reduction: str = "mean",
+        warm_up: int = 0,
+        final: int = 0,
+        num_epochs: int | None = None,
+        num_classes: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            warm_up=warm_up, final=final, num_epochs=num_epochs, num_classes=num_classes, seed=seed
+        )
+        if keep is None and threshold is None:
+            raise ValueError("Expected keep or threshold to be given, but got None for both.")
+        self.keep = None if keep is None else check_share("keep", keep)
+        self.trim = check_share("trim", trim, zero=True)
+        if self.keep is not None and self.keep < 1 and self.keep + self.trim > 1 + 1e-9:
+            raise ValueError(f"Expected keep + trim to be at most 1, but got {keep} + {trim}.")
+        if threshold is not None and not threshold == threshold:
+            raise ValueError(f"Expected threshold to be a number, but got {threshold!r}.")
+        for name, value, choices in (
+            ("selection", selection, SELECTIONS),
+            ("reduction", reduction, REDUCTIONS),
+        ):
+            if value not in choices:
+                raise ValueError(f"Expected {name} to be one of {choices}, but got {value!r}.")
+        self.power = check_power(power, self.keep) if selection == "percentile" else None
+        self.threshold, self.per_class = threshold, per_class
+        self.selection, self.reduction = selection, reduction
+
+    def select(self, losses: Tensor, targets: Tensor | None = None) -> Tensor:
+        """The `(B,)` mask of the examples to learn from in this epoch."""
+        if not self.active:
+            return torch.isfinite(losses)
+        offset = self._next_offset()
+        return hardest_examples(
+            losses,
+            self.keep,
+            threshold=self.threshold,
+            groups=check_groups(losses, targets) if self.per_class else None,
+            trim=self.trim,
+            power=self.power,
+            offset=offset,
+            generator=None if self.power is None else self._generator(losses.device),
+        )
+
+    def __call__(
+        self, losses: Tensor, targets: Tensor | None = None, indices: Tensor | None = None
+    ) -> Tensor:
+        """The batch's reduced loss.
+
+        Args:
+            losses: `(B,)`, as `Loss.unreduced` gives them; of `(B, C)` the mean over labels.
+            targets: `(B,)` class ids, for the quotas.
+            indices: not used.
+        """
+        losses = losses.mean(1) if losses.ndim == 2 else losses
+        check_losses(losses, 1)
+        chosen = self.select(losses, targets)
+        self.tally.add(losses, chosen, targets)
+        return reduce_chosen(losses, chosen, self.reduction)
+
+
+def reduce_chosen(losses: Tensor, chosen: Tensor, reduction: str) -> Tensor:
+    """Mean over the chosen (0 of none), their sum, or all with 0 where not chosen."""
+    if reduction == "none":
+        return torch.where(chosen, losses, 0)
+    values = torch.where(chosen, losses, 0).to(torch.promote_types(losses.dtype, torch.float32))
+    return values.sum() / chosen.sum().clamp_min(1) if reduction == "mean" else values.sum()
+
+
+def check_losses(losses: Tensor, ndim: int) -> None:
+    """Raise unless `losses` has one value an example (or an example and label)."""
+    shape = "(B,)" if ndim == 1 else "(B, C)"
+    if losses.ndim != ndim:
+        raise ValueError(
+            f"Expected losses to be unreduced, of shape {shape}, but got {tuple(losses.shape)}. "
+            'Use Loss.unreduced, or reduction="none".'
+        )
+    if losses.numel() == 0:
+        raise ValueError(f"Expected losses of at least one example, but got {tuple(losses.shape)}.")
+
+
+def check_groups(losses: Tensor, targets: Tensor | None) -> Tensor:
+    """`targets` as class ids on the losses' device."""
+    if targets is None or targets.is_floating_point() or targets.shape != losses.shape:
+        got = None if targets is None else f"{targets.dtype} of shape {tuple(targets.shape)}"
+        raise ValueError(
+            f"Expected targets to be {len(losses)} class ids for a quota in each class, but got "
+            f"{got}. Without class ids use per_class=False."
+        )
+    return targets.to(losses.device)
+
+
+def check_power(power: float | None, keep: float | None) -> float:
+    """β: as given, or 1/keep − 1."""
+    if keep is None:
+        raise ValueError('Expected keep to be given with selection="percentile", but got None.')
+    if power is None:
+        return 1 / keep - 1
+    if not 0 <= power < float("inf"):
+        raise ValueError(f"Expected power to be a finite number from 0 up, but got {power!r}.")
+    return float(power)

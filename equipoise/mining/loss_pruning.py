@@ -1,0 +1,216 @@
+"""LossPruning: easy examples dropped with a known probability, the rest scaled by its inverse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equipoise.mining.base import Miner, check_share
+from equipoise.mining.hardest_examples import check_losses
+from equipoise.mining.loss_memory import LossMemory, class_means
+from equipoise.mining.pruned_sampler import NEW, PrunedSampler
+from equipoise.targets import Targets
+
+__all__ = ["LossPruning", "keep_probabilities"]
+
+
+def keep_probabilities(counts: np.ndarray, budget: float, least: float) -> np.ndarray:
+    """With which probability to keep a draw, so that `budget` draws are kept on average.
+
+    Draws are of a class, and there of one of three kinds: of an example never seen, a hard one
+    (loss at least the class's mean), an easy one. Never-seen ones are kept. Of the rest each class
+    keeps the same share of its draws where it can: hard ones first, easy ones with what
+    probability is left, but none with less than `least`. Where not even the never-seen ones fit,
+    all of them have the same probability below 1.
+
+    Args:
+        counts: `(C, 3)` draws of each class: never seen, hard, easy.
+        budget: between `least` · all draws and all draws.
+        least: lowest probability, above 0, so that the inverse is bounded.
+
+    Returns:
+        `(C, 3)` float64 in [least, 1]; (counts · probabilities).sum() is `budget`.
+
+    Example:
+        >>> keep_probabilities(np.array([[0, 3, 5], [4, 3, 5]]), 10, least=0.1)
+        array([[1. , 1. , 0.2],
+               [1. , 0.5, 0.1]])
+        >>> keep_probabilities(np.array([[0, 4, 6], [0, 2, 3]]), 9, least=0.1)
+        array([[1.        , 1.        , 0.33333333],
+               [1.        , 1.        , 0.33333333]])
+    """
+    counts = np.asarray(counts, np.float64)
+    new, hard, easy = counts.T
+    total, needed = counts.sum(1), new + least * (hard + easy)
+    if needed.sum() >= budget:
+        rest = budget - least * (hard + easy).sum()
+        first = np.clip(rest / new.sum(), least, 1.0) if new.any() else 1.0
+        return np.tile([first, least, least], (len(counts), 1))
+    low, high = 0.0, 1.0
+    for _ in range(64):  # the share of its draws each class keeps, where it needs no more
+        share = (low + high) / 2
+        low, high = (
+            (low, share) if np.maximum(needed, share * total).sum() > budget else (share, high)
+        )
+    rest = np.maximum(needed, low * total) - new
+    of_easy = np.divide(rest - hard, easy, out=np.ones_like(rest), where=easy > 0)
+    of_easy = np.clip(of_easy, least, 1.0)
+    of_hard = np.divide(rest - easy * of_easy, hard, out=np.ones_like(rest), where=hard > 0)
+    of_hard = np.clip(of_hard, least, 1.0)
+    return np.stack([np.ones_like(rest), of_hard, np.minimum(of_easy, of_hard)], axis=1)
+
+
+class LossPruning(Miner):
+    """Shorter epochs without the easy examples, the gradient's expectation unchanged.
+
+    It remembers each example's last loss (`memory`), and `over(sampler)` is a sampler that draws
+    `keep` of the other's positions: hard examples (loss at least the mean of their class) first,
+    easy ones with what is left, never-seen ones always where they fit in. Each kind is kept with
+    a known probability p, and `miner(losses, targets, indices)` is the mean of losses · keep / p:
+    its expectation is the plain mean over the other sampler's epoch, so what that one and the
+    loss weigh stays true and the decision has nothing to undo. The choice is fixed at the start
+    of an epoch, so the losses of the running one act from the next on.
+
+    The loader has to give each example's index with it.
+
+    Source: Qin et al. 2024 (InfoBatch), here by class and with an epoch of fixed length.
+
+    Args:
+        keep: share in (0, 1] of the other sampler's draws.
+        least: lowest probability in (0, keep]; weights are at most keep / least.
+        rescale: `False` leaves out the factor keep / p. Hard examples then count for more: the
+            aim is another one, within each class, while classes keep their shares.
+        fixed_length: whether epochs that are not mined are as long as the others (a random share
+            `keep` of the draws), as FFCV and learning-rate schedules want; otherwise they hold
+            all draws.
+        dtype, decay: of the `LossMemory`.
+        warm_up, final, num_epochs, num_classes, seed: see `Miner`.
+
+    Example:
+        >>> from equipoise.samplers import ClassBalancedSampler
+        >>> miner = LossPruning(keep=0.5)
+        >>> sampler = miner.over(ClassBalancedSampler([0] * 6 + [1] * 2))
+        >>> indices = torch.tensor(list(sampler))
+        >>> len(indices), miner.weight(indices).tolist()
+        (4, [1.0, 1.0, 1.0, 1.0])
+    """
+
+    acts_on = "sampler"
+    memory: LossMemory
+
+    def __init__(
+        self,
+        keep: float = 0.5,
+        *,
+        least: float | None = None,
+        rescale: bool = True,
+        fixed_length: bool = True,
+        dtype: torch.dtype = torch.float16,
+        decay: float = 0.0,
+        warm_up: int = 0,
+        final: int = 0,
+        num_epochs: int | None = None,
+        num_classes: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            warm_up=warm_up, final=final, num_epochs=num_epochs, num_classes=num_classes, seed=seed
+        )
+        self.keep = check_share("keep", keep)
+        self.least = check_share("least", min(0.1, self.keep / 2) if least is None else least)
+        if self.least > self.keep:
+            raise ValueError(f"Expected least to be at most keep={keep}, but got {least}.")
+        self.rescale, self.fixed_length = rescale, fixed_length
+        self.sampler: PrunedSampler | None = None
+        self._settings: dict[str, Any] = {"dtype": dtype, "decay": decay}
+        self._saved: dict[str, Any] | None = None
+        LossMemory(1, **self._settings)  # checks them
+
+    def over(self, sampler: Any, targets: Any = None) -> PrunedSampler:
+        """A sampler of `keep` of the draws of `sampler`, an `OrderSampler` or the like.
+
+        Args:
+            sampler: has `draw(positions)`, `num_samples`, `seed`, `rank`, `num_replicas`,
+                `set_epoch`, `state_dict` and `load_state_dict`.
+            targets: by default `sampler.targets`. With multi-hot ones all examples are one class.
+        """
+        targets = Targets.of(getattr(sampler, "targets", None) if targets is None else targets)
+        self.memory = LossMemory(targets.num_examples, **self._settings)
+        self._labels = None if targets.multilabel else targets.labels
+        self._num_classes = 1 if targets.multilabel else targets.num_classes
+        self.sampler = PrunedSampler(sampler, self)
+        return self.sampler
+
+    def kinds(self) -> np.ndarray:
+        """`(N,)` 3 · class + kind (0 never seen, 1 hard, 2 easy) of the examples, as of now."""
+        losses = self.memory.losses()
+        means = class_means(losses, self._labels, self._num_classes)
+        groups = np.zeros(len(losses), np.int64) if self._labels is None else self._labels
+        kind = np.where(np.isnan(losses), NEW, np.where(losses >= means[groups], 1, 2))
+        most = 3 * self._num_classes
+        return (3 * groups.astype(np.int64) + kind).astype(np.min_scalar_type(-most))
+
+    def probabilities(self, drawn_kinds: np.ndarray, length: int) -> np.ndarray:
+        """`(3C,)` probabilities for the kinds of an epoch's draws, of which `length` are kept."""
+        if not self.active:
+            return np.full(3 * self._num_classes, length / len(drawn_kinds))
+        counts = np.bincount(drawn_kinds, minlength=3 * self._num_classes).reshape(-1, 3)
+        return keep_probabilities(counts, length, self.least).reshape(-1)
+
+    def inclusion_probability(self, indices: Any) -> Tensor:
+        """Probability that a draw of each example is kept in the running epoch, float32 `(B,)`.
+
+        An example that the other sampler draws r times an epoch comes r times this on average.
+        """
+        indices = self.memory.check_indices(torch.as_tensor(indices))
+        return self._sampler().inclusion_probability(indices)
+
+    def weight(self, indices: Tensor) -> Tensor:
+        """keep / p of each example, float32 `(B,)`: their mean over an epoch is 1 on average."""
+        if not self.rescale:
+            return torch.ones(len(indices), device=indices.device)
+        return self._sampler().share / self.inclusion_probability(indices)
+
+    def __call__(
+        self, losses: Tensor, targets: Tensor | None = None, indices: Tensor | None = None
+    ) -> Tensor:
+        """The mean of losses · keep / p over the batch (0 for a NaN); remembers the losses.
+
+        Args:
+            losses: `(B,)`, as `Loss.unreduced` gives them; of `(B, C)` the mean over labels.
+            targets: `(B,)` class ids, for the tally alone.
+            indices: `(B,)` example ids.
+        """
+        losses = losses.mean(1) if losses.ndim == 2 else losses
+        check_losses(losses, 1)
+        if indices is None:
+            raise ValueError(
+                "Expected indices, the example ids of the batch, but got None: the loader has to "
+                "give each example's index with it (see equipoise.mining)."
+            )
+        indices = self.memory.check_indices(indices, losses.shape)
+        self.memory.update(indices, losses.detach())
+        finite = torch.isfinite(losses.detach())
+        ids = targets if targets is not None and targets.ndim == 1 else None
+        self.tally.add(losses.detach(), finite, ids)
+        weight = self.weight(indices).to(losses.device, non_blocking=True)
+        values = torch.where(finite, losses, 0).to(torch.promote_types(losses.dtype, torch.float32))
+        return (values * weight).mean()
+
+    def _sampler(self) -> PrunedSampler:
+        if self.sampler is None:
+            raise RuntimeError("Expected over(sampler) to be called first: it makes the sampler.")
+        return self.sampler
+
+    def state_dict(self) -> dict[str, Any]:
+        """The memory; the running epoch's choice is in the sampler's state."""
+        self._sampler()
+        return {**super().state_dict(), "memory": self.memory.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._sampler()
+        super().load_state_dict(state)
+        self.memory.load_state_dict(state["memory"])

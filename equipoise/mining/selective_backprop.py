@@ -1,0 +1,260 @@
+"""SelectiveBackprop: full batches of the examples worth a backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from equipoise.mining.base import Miner, check_share
+from equipoise.mining.hardest_examples import check_groups, check_power, hardest_examples
+
+__all__ = ["SelectiveBackprop", "scoring"]
+
+MODES = ("eval", "train")
+
+
+@contextmanager
+def scoring(model: Any, mode: str = "eval") -> Iterator[None]:
+    """Without gradients, `model` in `mode`, its running statistics frozen; then all as before.
+
+    "eval": every module in evaluation mode. "train": batch statistics are used in BatchNorm, and
+    drop-out drops, but the running statistics and their counts do not move.
+
+    Example:
+        >>> model = nn.BatchNorm1d(2)
+        >>> with scoring(model, "train"):
+        ...     _ = model(torch.randn(4, 2))
+        >>> model.training, int(model.num_batches_tracked)
+        (True, 0)
+    """
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    before = [(module, module.training) for module in modules]
+    norms = [m for m in modules if isinstance(m, _BatchNorm) and m.training and mode == "train"]
+    frozen = [(norm, norm.track_running_stats) for norm in norms]
+    try:
+        if mode == "eval":
+            for module in modules:
+                module.training = False
+        for norm, _ in frozen:
+            norm.track_running_stats = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in before:
+            module.training = training
+        for norm, tracks in frozen:
+            norm.track_running_stats = tracks
+
+
+class SelectiveBackprop(Miner):
+    """Batches of chosen examples: `for images, labels in miner(loader, model, loss): …`.
+
+    Each batch of the loader is scored by a forward pass without gradients; the chosen examples
+    are collected, and come out in the order of the loader in batches of `batch_size`. About
+    `keep` · len(loader) of them come out of a pass, so give the learning-rate schedule as many
+    steps. What is saved is the backward pass (about two thirds of a step) of the examples that
+    are dropped; the scoring costs a forward pass of all. Only the caller's own forward pass moves
+    BatchNorm statistics, and between batches the model is in the mode the caller left it in.
+
+    An example whose loss is NaN or infinite is never chosen, and counted in
+    `tally.num_nonfinite`. To fill batches, it must be known how many were chosen: this waits for
+    the device once a candidate batch.
+
+    Source: Jiang et al. 2019, "Accelerating Deep Learning by Focusing on the Biggest Losers".
+
+    Args:
+        keep: share in (0, 1] of the examples to learn from.
+        selection: "top", the largest losses of each candidate batch; or "percentile", each
+            example by itself with probability F(loss)^power, where F is its place in (0, 1) among
+            the last `history` losses.
+        power: β of "percentile"; by default 1/keep − 1, with which the share is `keep`.
+        per_class: for "top": whether each class keeps the same share. Needs class ids.
+        trim: for "top": share of the largest losses to leave out.
+        batch_size: of what comes out; by default that of the loader's first batch.
+        drop_last: whether to drop the last batch of a pass if it is not full. BatchNorm cannot
+            learn from a batch of one.
+        mode: "eval" or "train", see `scoring`.
+        resolution: factor in (0, 1] on height and width for scoring `(B, channels, H, W)` inputs.
+        autocast: dtype to score in, such as `torch.bfloat16`; `None` as the model is.
+        history: how many losses F is over.
+        device: to move the loader's tensors to; by default that of the model's parameters.
+        warm_up, final, num_epochs, num_classes, seed: see `Miner`. In epochs that are not mined
+            the loader's batches come as they are.
+
+    Raises:
+        TypeError: batches that are not tuples of tensors (inputs, targets, …).
+        ValueError: an argument out of range; a loss that is reduced.
+        FloatingPointError: a pass in which every loss was NaN or infinite.
+
+    Example:
+        >>> model = nn.Linear(1, 2)
+        >>> loader = [(torch.randn(8, 1), torch.tensor([0, 1] * 4)) for _ in range(4)]
+        >>> loss = nn.CrossEntropyLoss(reduction="none")
+        >>> miner = SelectiveBackprop(keep=0.5)
+        >>> [len(labels) for inputs, labels in miner(loader, model, loss)]
+        [8, 8]
+    """
+
+    acts_on = "loader"
+
+    def __init__(
+        self,
+        keep: float = 0.5,
+        *,
+        selection: str = "top",
+        power: float | None = None,
+        per_class: bool = True,
+        trim: float = 0.0,
+        batch_size: int | None = None,
+        drop_last: bool = False,
+        mode: str = "eval",
+        resolution: float = 1.0,
+        autocast: torch.dtype | None = None,
+        history: int = 4096,
+        device: torch.device | str | None = None,
+        warm_up: int = 0,
+        final: int = 0,
+        num_epochs: int | None = None,
+        num_classes: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            warm_up=warm_up, final=final, num_epochs=num_epochs, num_classes=num_classes, seed=seed
+        )
+        self.keep, self.resolution = (
+            check_share("keep", keep),
+            check_share("resolution", resolution),
+        )
+        self.trim = check_share("trim", trim, zero=True)
+        if self.keep < 1 and self.keep + self.trim > 1 + 1e-9:
+            raise ValueError(f"Expected keep + trim to be at most 1, but got {keep} + {trim}.")
+        if selection not in ("top", "percentile"):
+            raise ValueError(
+                f'Expected selection to be "top" or "percentile", but got {selection!r}.'
+            )
+        if mode not in MODES:
+            raise ValueError(f"Expected mode to be one of {MODES}, but got {mode!r}.")
+        for name, value in (("batch_size", batch_size), ("history", history)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"Expected {name} to be a positive int, but got {value!r}.")
+        self.selection, self.per_class, self.mode = selection, per_class, mode
+        self.power = check_power(power, self.keep)
+        self.batch_size, self.drop_last = batch_size, drop_last
+        self.autocast, self.device, self.history = autocast, device, history
+        self._losses = torch.zeros(0)  # the last `history` finite ones
+
+    def __call__(
+        self, loader: Iterable[Any], model: Callable[..., Any], loss: Any
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Batches `(inputs, targets, …)` on the model's device, of one pass over `loader`.
+
+        Args:
+            loader: an iterable of tuples of tensors: inputs, targets, and whatever else there is
+                for each example.
+            model: from inputs to logits.
+            loss: an `equipoise.losses.Loss`, or a function of logits and targets that gives
+                `(B,)` losses (of `(B, C)` the mean over labels is taken).
+        """
+        device = _device_of(model) if self.device is None else self.device
+        unreduced = getattr(loss, "unreduced", loss)
+        size, waiting, count, passed, used = self.batch_size, [], 0, 0, 0
+        for batch in loader:
+            parts = _to_device(batch, device)
+            if not self.active:
+                yield parts
+                continue
+            size = size or len(parts[0])
+            chosen = self.select(self.score(parts, model, unreduced), parts[1])
+            passed, used = passed + len(parts[0]), used + len(chosen)
+            waiting.append(tuple(part[chosen] for part in parts))
+            count += len(chosen)
+            while count >= size:
+                pool = [torch.cat(column) for column in zip(*waiting, strict=True)]
+                yield tuple(column[:size] for column in pool)
+                waiting, count = [tuple(column[size:] for column in pool)], count - size
+        if passed and not used:
+            raise FloatingPointError(
+                f"Expected finite losses, but all {passed} of this pass were NaN or infinite, "
+                "or too few to choose from: has the training diverged?"
+                if self.tally.num_nonfinite
+                else f"Expected keep={self.keep} of {passed} examples to be at least one."
+            )
+        if count and not self.drop_last:
+            yield tuple(torch.cat(column) for column in zip(*waiting, strict=True))
+
+    def score(self, parts: tuple[Tensor, ...], model: Any, unreduced: Any) -> Tensor:
+        """`(B,)` losses of a candidate batch, without gradients and without traces in the model."""
+        inputs, targets = parts[0], parts[1]
+        if self.resolution < 1:
+            height, width = (max(1, round(s * self.resolution)) for s in inputs.shape[-2:])
+            inputs = F.adaptive_avg_pool2d(inputs, (height, width))
+        cast = torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None)
+        with scoring(model, self.mode):
+            with cast:
+                logits = model(inputs)
+            losses = unreduced(logits.float(), targets)
+        losses = losses.mean(1) if losses.ndim == 2 else losses
+        if losses.shape != targets.shape[:1]:
+            raise ValueError(
+                f"Expected loss to give one value for each of {len(targets)} examples, but got "
+                f'shape {tuple(losses.shape)}. Use reduction="none", or an equipoise.losses.Loss.'
+            )
+        return losses
+
+    def select(self, losses: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Places of the chosen examples of a candidate batch, ascending."""
+        offset = self._next_offset()
+        if self.selection == "top":
+            groups = check_groups(losses, targets) if self.per_class else None
+            mask = hardest_examples(losses, self.keep, groups=groups, trim=self.trim, offset=offset)
+        else:
+            finite = torch.isfinite(losses)
+            self._losses = torch.cat([self._losses.to(losses), losses[finite]])[-self.history :]
+            known = self._losses.sort().values
+            below = torch.searchsorted(known, losses.contiguous())
+            above = torch.searchsorted(known, losses.contiguous(), right=True)
+            place = (below + above).float() / (2 * max(len(known), 1))
+            uniform = torch.rand(losses.shape, generator=self._generator(losses.device),
+                                 device=losses.device)  # fmt: skip
+            mask = finite & (uniform < place**self.power)
+        ids = targets if targets is not None and targets.ndim == 1 else None
+        self.tally.add(losses, mask, ids)
+        return mask.nonzero().squeeze(1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State between passes; a pass itself starts at its loader's beginning."""
+        return {**super().state_dict(), "losses": self._losses.cpu().clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._losses = state["losses"].clone()
+
+
+def _device_of(model: Any) -> torch.device | None:
+    parameters = model.parameters() if isinstance(model, nn.Module) else ()
+    return next((p.device for p in parameters), None)
+
+
+def _to_device(batch: Any, device: Any) -> tuple[Tensor, ...]:
+    fits = isinstance(batch, tuple | list) and len(batch) >= 2
+    if not fits or not all(isinstance(part, Tensor) and part.ndim for part in batch):
+        kinds = (
+            [type(part).__name__ for part in batch] if isinstance(batch, tuple | list) else batch
+        )
+        raise TypeError(
+            "Expected loader to give tuples of tensors (inputs, targets, …), but got "
+            f"{kinds if isinstance(kinds, list) else type(kinds).__name__}. "
+            "Wrap it in a generator that does."
+        )
+    if any(len(part) != len(batch[0]) for part in batch):
+        raise ValueError(
+            "Expected all parts of a batch to have one row an example, but got lengths "
+            f"{[len(part) for part in batch]}."
+        )
+    return tuple(part if device is None else part.to(device, non_blocking=True) for part in batch)

@@ -1,0 +1,197 @@
+"""What every miner of losses promises, checked on each of them."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from equipoise.mining import HardestExamples, HardNegatives, LossMemory, LossPruning
+from equipoise.mining import SelectiveBackprop as Selective
+from tests.mining.cases import CASES, LABELS, NoWaiting, batch
+
+
+@pytest.fixture(params=CASES)
+def make(request):
+    return CASES[request.param]
+
+
+def saved(state):
+    """The state as a file would give it back, with nothing but safe types."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def run(miner, batches, first=0):
+    values = []
+    for seed in range(first, first + batches):
+        losses, targets, indices = batch(miner, seed=seed)
+        values.append(miner(losses, targets, indices).item())
+    return values
+
+
+def test_same_seed_same_losses_and_a_state_goes_on(make):
+    values = run(make(seed=3), 8)
+    assert values == run(make(seed=3), 8)
+    begun = make(seed=3)
+    assert run(begun, 5) == values[:5]
+    resumed = make(seed=3)
+    resumed.load_state_dict(saved(begun.state_dict()))
+    if begun.acts_on == "sampler":  # the running epoch's choice is the sampler's
+        resumed.sampler.load_state_dict(saved(begun.sampler.state_dict()))
+    assert run(resumed, 3, first=5) == values[5:]
+    assert resumed.tally.summary() == pytest.approx(run_tally(make(seed=3)))
+
+
+def run_tally(miner):
+    run(miner, 8)
+    return miner.tally.summary()
+
+
+def test_global_random_state_is_neither_read_nor_changed(make):
+    values = run(make(), 3)
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    assert run(make(), 3) == values
+    after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+def test_warm_up_and_final_epochs_use_all(make):
+    miner = make(warm_up=1, final=2, num_epochs=5)
+    active = []
+    for epoch in range(5):
+        miner.set_epoch(epoch)
+        active.append(miner.active)
+        losses, targets, indices = batch(miner)
+        if not miner.active:
+            torch.testing.assert_close(miner(losses, targets, indices), losses.mean())
+    assert active == [False, True, True, False, False]
+
+
+def test_nothing_waits_for_a_device(make, monkeypatch):
+    monkeypatch.setattr(LossMemory, "check_indices", lambda self, indices, shape=None: indices)
+    miner = make()
+    losses, targets, indices = batch(miner)
+    losses.requires_grad_()
+    miner(losses, targets, indices).backward()  # plans the epoch
+    with NoWaiting():
+        miner(losses, targets, indices).backward()
+
+
+def test_a_nan_is_never_chosen_and_is_counted(make):
+    miner = make()
+    losses, targets, indices = batch(miner)
+    losses[3] = torch.nan
+    losses[5] = torch.inf
+    losses.requires_grad_()
+    value = miner(losses, targets, indices)
+    value.backward()
+    assert torch.isfinite(value)
+    assert losses.grad.isfinite().all()
+    assert not losses.grad[[3, 5]].any()
+    assert miner.tally.num_nonfinite == (14 if miner.multilabel else 2)
+
+
+def test_nothing_but_nan_is_a_loss_of_zero(make):
+    miner = make()
+    losses, targets, indices = batch(miner)
+    assert miner(torch.full_like(losses, torch.nan), targets, indices).item() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_dtypes(make, dtype):
+    miner = make()
+    losses, targets, indices = batch(miner)
+    value = miner(losses.to(dtype), targets, indices)
+    assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(
+        value.double(), make()(losses, targets, indices).double(), rtol=0.1, atol=0
+    )
+
+
+def test_a_batch_of_one(make):
+    miner = make()
+    losses, targets, indices = batch(miner, size=1)
+    value = miner(losses, targets, indices)
+    assert torch.isfinite(value)
+
+
+def test_tally_by_class():
+    miner = HardestExamples(keep=0.5, num_classes=3)
+    losses, targets, _ = batch(miner)
+    miner(losses, targets)
+    row = miner.tally.summary()
+    assert row["seen_by_class"] == torch.bincount(targets, minlength=3).tolist()
+    assert sum(row["kept_by_class"]) == row["num_kept"] == 10
+    assert row["mean_loss_kept"] > row["mean_loss_dropped"]
+    miner.tally.reset()
+    assert miner.tally.summary()["num_seen"] == 0
+    multilabel = HardNegatives(num_classes=7)
+    losses, targets, _ = batch(multilabel)
+    multilabel(losses, targets)
+    assert multilabel.tally.summary()["seen_by_class"] == [20] * 7
+
+
+KEEPS = [HardestExamples, Selective, LossPruning, lambda keep: HardNegatives(keep=keep)]
+
+
+@pytest.mark.parametrize("keep", [0, 0.0, -0.5, 1.1, 2, float("nan"), True, "half"])
+@pytest.mark.parametrize("miner", KEEPS)
+def test_keep_out_of_range(miner, keep):
+    with pytest.raises(ValueError, match=r"Expected keep to be a share in \(0, 1\], but got"):
+        miner(keep=keep)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: HardestExamples(keep=None), "Expected keep or threshold to be given"),
+        (lambda: HardestExamples(0.9, trim=0.2), r"Expected keep \+ trim to be at most 1"),
+        (lambda: HardestExamples(selection="best"), "Expected selection to be one of"),
+        (lambda: HardestExamples(reduction="total"), "Expected reduction to be one of"),
+        (lambda: HardestExamples(threshold=float("nan")), "Expected threshold to be a number"),
+        (lambda: HardestExamples(selection="percentile", power=-1), "Expected power to be"),
+        (lambda: HardestExamples(final=1), "Expected num_epochs to be given with final=1"),
+        (lambda: HardestExamples(warm_up=3, num_epochs=2), "Expected num_epochs to be at least"),
+        (lambda: HardestExamples(warm_up=-1), "Expected warm_up to be an int from 0 up"),
+        (lambda: HardestExamples(num_classes=0), "Expected num_classes to be a positive int"),
+        (lambda: HardestExamples().set_epoch(-1), "Expected epoch to be an int from 0 up"),
+        (lambda: HardestExamples()(torch.tensor(1.0)), r"Expected losses to be unreduced"),
+        (lambda: HardestExamples()(torch.zeros(0)), "Expected losses of at least one example"),
+        (lambda: HardestExamples()(torch.zeros(3)), "Expected targets to be 3 class ids"),
+        (
+            lambda: HardestExamples()(torch.zeros(3), torch.zeros(3)),
+            "but got torch.float32 of shape",
+        ),
+        (lambda: HardNegatives(ratio=1, keep=0.5), "Expected ratio or keep, but got both"),
+        (lambda: HardNegatives(ratio=0), "Expected ratio to be a finite number above 0"),
+        (lambda: HardNegatives(per="batch"), 'Expected per to be "example" or "label"'),
+        (lambda: HardNegatives(at_least=-1), "Expected at_least to be an int from 0 up"),
+        (lambda: HardNegatives()(torch.zeros(3), torch.zeros(3)), r"of shape \(B, C\), but got"),
+        (
+            lambda: HardNegatives()(torch.zeros(3, 2), torch.zeros(3, 3)),
+            r"Expected targets to be of shape \(3, 2\)",
+        ),
+        (lambda: LossPruning(0.5, least=0.6), "Expected least to be at most keep=0.5"),
+        (lambda: LossPruning(0.5, dtype=torch.int8), "Expected dtype to be one of"),
+        (lambda: Selective(mode="frozen"), "Expected mode to be one of"),
+        (lambda: Selective(resolution=0), "Expected resolution to be a share"),
+        (lambda: Selective(selection="all"), "Expected selection to be"),
+        (lambda: Selective(batch_size=0), "Expected batch_size to be a positive int"),
+        (lambda: Selective(keep=0.8, trim=0.3), r"Expected keep \+ trim to be at most 1"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_labels_of_the_cases_are_uneven():
+    assert np.bincount(LABELS).tolist() == [30, 18, 12]

@@ -1,0 +1,76 @@
+"""HardNegatives against a naive choice."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from equipoise.mining import HardNegatives, hard_negatives
+
+
+def naive_row(losses, positives, ratio, keep, trim, at_least):
+    usable = [i for i, v in enumerate(losses) if math.isfinite(v)]
+    chosen = {i for i in usable if positives[i]}
+    negatives = sorted((i for i in usable if not positives[i]), key=lambda i: (-losses[i], i))
+    wanted = keep * len(negatives) if ratio is None else ratio * len(chosen)
+    wanted = max(math.ceil(wanted - 1e-6), at_least)
+    skip = min(int(trim * len(negatives)), max(len(negatives) - wanted, 0))
+    return chosen | set(negatives[skip : skip + wanted])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_equals_the_naive_choice(data):
+    rows, labels = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 8))
+    value = st.one_of(st.floats(0, 9, width=32), st.just(math.nan))
+    losses = torch.tensor([[data.draw(value) for _ in range(labels)] for _ in range(rows)])
+    positives = torch.tensor(
+        [[data.draw(st.booleans()) for _ in range(labels)] for _ in range(rows)]
+    )
+    ratio = data.draw(st.sampled_from([None, 0.5, 1, 3]))
+    keep = data.draw(st.sampled_from([0.25, 0.5, 1.0])) if ratio is None else None
+    trim, at_least = data.draw(st.sampled_from([0.0, 0.25, 0.5])), data.draw(st.integers(0, 2))
+    per = data.draw(st.sampled_from(["example", "label"]))
+    got = hard_negatives(
+        losses, positives, ratio=ratio, keep=keep, per=per, trim=trim, at_least=at_least
+    )
+    if per == "label":
+        losses, positives, got = losses.T, positives.T, got.T
+    for row, positive, chosen in zip(
+        losses.tolist(), positives.tolist(), got.tolist(), strict=True
+    ):
+        expected = naive_row(row, positive, ratio, keep, trim, at_least)
+        assert {i for i, on in enumerate(chosen) if on} == expected
+
+
+@pytest.mark.parametrize("per", ["example", "label"])
+def test_all_positives_and_three_negatives_each(per):
+    generator = torch.Generator().manual_seed(0)
+    losses = torch.rand(64, 64, generator=generator)
+    targets = (torch.rand(64, 64, generator=generator) < 0.05).long()
+    chosen = HardNegatives(3, per=per).select(losses, targets)
+    assert chosen[targets > 0].all()
+    dim = 1 if per == "example" else 0
+    positives, negatives = targets.sum(dim), (chosen & (targets == 0)).sum(dim)
+    assert torch.equal(negatives, (3 * positives).clamp_min(1))
+
+
+def test_reductions():
+    losses = torch.tensor([[0.5, 4.0, 3.0, 1.0], [2.0, 0.0, 0.0, 1.0]])
+    targets = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0]])
+    # chosen: .5 (positive) and 4 in the first row, 2 in the second, which has no positive
+    for reduction, expected in (("mean", 6.5 / 3), ("sum", 6.5), ("positives", 6.5)):
+        assert HardNegatives(1, reduction=reduction)(losses, targets).item() == pytest.approx(
+            expected
+        )
+    values = HardNegatives(1, reduction="none")(losses, targets)
+    assert values.tolist() == [[0.5, 4.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0]]
+
+
+def test_keep_one_is_the_plain_mean():
+    losses, targets = torch.rand(5, 6), torch.rand(5, 6) < 0.3
+    torch.testing.assert_close(HardNegatives(keep=1.0)(losses, targets), losses.mean())

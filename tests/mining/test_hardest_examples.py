@@ -1,0 +1,136 @@
+"""HardestExamples against a naive choice, and what its shares are."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from equipoise.losses import WeightedCrossEntropy
+from equipoise.mining import HardestExamples, hardest_examples
+from equipoise.mining.ranking import hardest, percentiles
+
+finite_or_not = st.one_of(st.floats(0, 9, width=32), st.just(math.nan), st.just(math.inf))
+
+
+def naive(losses, share, groups, offset):
+    """Group by group: the largest finite losses, by the difference of rounded-down shares."""
+    chosen, start = set(), 0
+    for group in sorted(set(groups)):
+        members = [i for i, g in enumerate(groups) if g == group and math.isfinite(losses[i])]
+        end = start + len(members)
+        quota = math.floor(share * end + offset + 1e-9) - math.floor(share * start + offset + 1e-9)
+        chosen |= set(sorted(members, key=lambda i: (-losses[i], i))[:quota])
+        start = end
+    return [i in chosen for i in range(len(losses))]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(finite_or_not, st.integers(0, 3)), min_size=1, max_size=30),
+    st.floats(0.01, 1),
+    st.floats(0, 0.99),
+)
+def test_equals_the_naive_choice(pairs, share, offset):
+    losses, groups = zip(*pairs, strict=True)
+    got = hardest(torch.tensor(losses), share, torch.tensor(groups), offset=offset)
+    assert got.tolist() == naive(losses, share, groups, offset)
+
+
+def test_whole_batch_takes_the_largest():
+    losses = torch.tensor([0.3, 0.1, 0.9, 0.5, 0.7])
+    assert hardest_examples(losses, 0.4).tolist() == [False, False, True, False, True]
+    assert hardest_examples(losses, 0.4, trim=0.2).tolist() == [False, False, False, True, True]
+    assert hardest_examples(losses, 0.01).tolist() == [False, False, True, False, False]
+    assert hardest_examples(losses, 0.2, threshold=0.5).tolist() == [False, False, True, True, True]
+    assert hardest_examples(losses, None, threshold=5.0).tolist() == [False] * 5
+
+
+@pytest.mark.parametrize("share", [0.29, 0.57, 0.58, 0.1, 0.3, 0.7])
+def test_a_whole_number_is_not_rounded_down(share):
+    assert int(hardest(torch.rand(100), share).sum()) == round(100 * share)
+
+
+def test_percentiles():
+    losses = torch.tensor([1.0, 2.0, 3.0, 4.0, math.nan])
+    assert percentiles(losses)[:4].tolist() == [0.125, 0.375, 0.625, 0.875]
+    assert percentiles(losses).isnan().tolist() == [False] * 4 + [True]
+    groups = torch.tensor([0, 1, 0, 1, 0])
+    assert percentiles(losses, groups)[:4].tolist() == [0.25, 0.25, 0.75, 0.75]
+
+
+@pytest.mark.parametrize("settings", [{}, {"trim": 0.1}, {"selection": "percentile"}])
+def test_class_shares_stay_within_one_percent(settings):
+    """A long-tailed stream in batches: each class keeps `keep` of its examples within 1%."""
+    share = torch.tensor([0.6, 0.25, 0.1, 0.04, 0.01])
+    generator = torch.Generator().manual_seed(0)
+    # the rare classes are much harder, so that plain top-k would take them nearly alone
+    miner = HardestExamples(keep=0.3, num_classes=5, **settings)
+    unequal = HardestExamples(keep=0.3, num_classes=5, per_class=False)
+    for _ in range(2000):
+        targets = torch.multinomial(share, 64, replacement=True, generator=generator)
+        losses = torch.rand(64, generator=generator) + targets
+        miner(losses, targets)
+        unequal(losses, targets)
+    row = miner.tally.summary()
+    seen, kept = (torch.tensor(row[k]).double() for k in ("seen_by_class", "kept_by_class"))
+    assert (kept / kept.sum() - seen / seen.sum()).abs().max() < 0.001
+    moved = (kept / kept.sum()) / (seen / seen.sum()) - 1
+    assert moved.abs()[:3].max() < 0.01
+    # rounding of a class's quota in a batch has an sd of at most 1/2: here are 4 of them
+    assert (kept - 0.3 * seen).abs().max() < 4 * 0.5 * 2000**0.5
+    kept = torch.tensor(unequal.tally.summary()["kept_by_class"]).double()
+    assert (kept / kept.sum() - seen / seen.sum()).abs().max() > 0.3
+
+
+def test_a_class_of_one_example_is_not_starved():
+    miner = HardestExamples(keep=0.25, num_classes=2)
+    for _ in range(400):
+        miner(torch.cat([torch.zeros(1), torch.rand(15) + 1]), torch.tensor([0] + [1] * 15))
+    assert miner.tally.summary()["kept_by_class"][0] == pytest.approx(100, abs=2)
+
+
+def test_percentile_choice_favours_large_losses():
+    """Share kept of each quarter of the losses; power 0 is a random choice."""
+    losses = torch.arange(400.0)
+    counts = {}
+    for power in (0.0, 1.0, 8.0):
+        miner = HardestExamples(0.25, selection="percentile", power=power, per_class=False)
+        drawn = torch.stack([miner.select(losses) for _ in range(500)]).double()
+        assert (drawn.sum(1) == 100).all()
+        counts[power] = drawn.mean(0).reshape(4, 100).mean(1)
+    # 500 draws of 100 examples at p = 1/4: an sd of .002, so 5 sd
+    assert (counts[0.0] - 0.25).abs().max() < 0.01
+    assert (counts[1.0].diff() > 0.03).all()
+    assert counts[8.0][3] > 0.6
+    assert counts[8.0][0] < 0.01
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_reductions_and_gradient(reduction):
+    logits = torch.randn(12, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    targets = torch.arange(12) % 3
+    losses = WeightedCrossEntropy(torch.tensor([1.0, 2.0, 3.0])).unreduced(logits, targets)
+    miner = HardestExamples(keep=0.5, per_class=False, reduction=reduction)
+    value = miner(losses, targets)
+    top = losses.topk(6)
+    if reduction == "none":
+        assert torch.equal(value, torch.where(losses >= top.values[-1], losses, 0))
+        return
+    torch.testing.assert_close(value, getattr(top.values, reduction)())
+    value.backward()
+    touched = logits.grad.abs().sum(1) > 0
+    assert set(touched.nonzero().squeeze(1).tolist()) == set(top.indices.tolist())
+
+
+def test_keep_one_is_the_plain_mean():
+    losses = torch.rand(17)
+    torch.testing.assert_close(HardestExamples(1.0)(losses, torch.arange(17) % 4), losses.mean())
+
+
+def test_losses_of_labels_are_averaged():
+    losses = torch.tensor([[1.0, 3.0], [0.0, 1.0]])
+    assert HardestExamples(0.5, per_class=False)(losses).item() == 2.0

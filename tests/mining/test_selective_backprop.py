@@ -1,0 +1,245 @@
+"""SelectiveBackprop: full batches of the hardest, and a model that does not notice the scoring."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from equipoise.losses import WeightedCrossEntropy
+from equipoise.mining import SelectiveBackprop, scoring
+from tests.mining.test_contract import saved
+
+LOSS = WeightedCrossEntropy()
+
+
+def loader(batches=8, size=16, seed=0, classes=4):
+    """Images, labels, indices; the labels cannot be told from the images."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(batches * size, 3, 8, 8, generator=generator)
+    labels = torch.randint(0, classes, (batches * size,), generator=generator)
+    indices = torch.arange(batches * size)
+    parts = (images.split(size), labels.split(size), indices.split(size))
+    return list(zip(*parts, strict=True))
+
+
+def net(drop=0.0):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Dropout(drop),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 4),
+    )
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.25, 0.3, 1.0])
+def test_full_batches_of_the_hardest(keep):
+    model, batches = net().eval(), loader()
+    miner = SelectiveBackprop(keep, per_class=False)
+    out = list(miner(batches, model, LOSS))
+    sizes = [len(labels) for _, labels, _ in out]
+    assert sizes[:-1] == [16] * (len(sizes) - 1)
+    assert sum(sizes) == pytest.approx(keep * 128, abs=1)
+    for images, labels, indices in out:
+        source = [torch.cat(column)[indices] for column in zip(*batches, strict=True)]
+        assert torch.equal(source[0], images)
+        assert torch.equal(source[1], labels)
+    chosen = torch.cat([indices for _, _, indices in out])
+    assert torch.equal(chosen, chosen.sort().values)
+    assert len(chosen.unique()) == len(chosen)
+    for images, labels, indices in batches:
+        losses = F.cross_entropy(model(images), labels, reduction="none").detach()
+        mine = torch.isin(indices, chosen)
+        if not mine.all():
+            assert losses[mine].min() >= losses[~mine].max()
+
+
+def test_batch_statistics_move_once_a_step():
+    for mode in ("eval", "train"):
+        model = net().train()
+        plain = copy.deepcopy(model)
+        steps = 0
+        for images, *_ in SelectiveBackprop(0.5, mode=mode)(loader(), model, LOSS):
+            assert model.training
+            model(images)
+            plain(images)
+            steps += 1
+            assert int(model[1].num_batches_tracked) == steps
+            assert torch.equal(model[1].running_mean, plain[1].running_mean)
+            assert torch.equal(model[1].running_var, plain[1].running_var)
+        assert steps == 4
+
+
+def test_scoring_in_train_mode_uses_batch_statistics():
+    model, images = net().train(), torch.randn(16, 3, 8, 8) + 5
+    with scoring(model, "train"):
+        scored = model(images)
+    with scoring(model, "eval"):
+        other = model(images)
+    assert not scored.requires_grad
+    torch.testing.assert_close(scored, copy.deepcopy(model)(images).detach())
+    assert not torch.allclose(scored, other)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_modes_are_restored_whatever_happens(training, mode):
+    model = net().train(training)
+    model[1].eval()  # a frozen layer stays frozen
+    before = [m.training for m in model.modules()]
+
+    def modes():
+        return [m.training for m in model.modules()], model[1].track_running_stats
+
+    miner = SelectiveBackprop(0.5, mode=mode)
+    for _ in miner(loader(), model, LOSS):
+        assert modes() == (before, True)
+        break
+    assert modes() == (before, True)
+
+    def fails(logits, targets):
+        assert model.training == (training and mode == "train")
+        raise OSError("no")
+
+    with pytest.raises(OSError, match="no"):
+        list(miner(loader(), model, fails))
+    assert modes() == (before, True)
+
+    def loader_fails():
+        yield loader()[0]
+        raise OSError("no more")
+
+    with pytest.raises(OSError, match="no more"):
+        list(miner(loader_fails(), model, LOSS))
+    assert modes() == (before, True)
+
+
+@pytest.mark.parametrize("settings", [{}, {"selection": "percentile"}, {"trim": 0.1}])
+def test_deterministic_by_seed_and_state(settings):
+    model = net().eval()
+
+    def run(miner, seed):
+        return [indices.tolist() for *_, indices in miner(loader(seed=seed), model, LOSS)]
+
+    def make():
+        return SelectiveBackprop(0.4, seed=5, **settings)
+
+    miner = make()
+    first, second = run(miner, 0), run(miner, 1)
+    torch.manual_seed(3)
+    again = make()
+    assert run(again, 0) == first
+    resumed = make()
+    resumed.load_state_dict(saved(again.state_dict()))
+    assert run(resumed, 1) == second
+
+
+def test_percentile_keeps_the_share_and_favours_the_hard():
+    torch.manual_seed(1)
+    model, batches = net().eval(), loader(batches=100, size=32)
+    miner = SelectiveBackprop(0.25, selection="percentile", history=1024)
+    chosen = torch.cat([indices for *_, indices in miner(batches, model, LOSS)])
+    # 3,200 draws of probability F^3, of mean 1/4: an sd of .0066, so 4 sd
+    assert len(chosen) / 3200 == pytest.approx(0.25, abs=0.03)
+    losses = torch.cat([LOSS.unreduced(model(x), y).detach() for x, y, _ in batches])
+    place = losses.argsort().argsort().double() / 3200
+    # E F under density ∝ F³ is 4/5
+    assert place[chosen].mean().item() == pytest.approx(0.8, abs=0.03)
+
+
+def test_class_shares_stay():
+    batches, model = loader(batches=64, size=16), net().eval()
+    miner = SelectiveBackprop(0.3, num_classes=4)
+    list(miner(batches, model, LOSS))
+    row = miner.tally.summary()
+    for seen, kept in zip(row["seen_by_class"], row["kept_by_class"], strict=True):
+        assert kept == pytest.approx(0.3 * seen, abs=4 * 0.5 * 64**0.5)
+    assert row["num_kept"] == pytest.approx(0.3 * 1024, abs=1)
+
+
+def test_nan_is_never_chosen_and_counted():
+    batches = loader()
+    batches[0][0][3] = torch.nan
+    batches[5][0][:] = torch.nan
+    miner = SelectiveBackprop(0.5, per_class=False)
+    out = list(miner(batches, net().eval(), LOSS))
+    assert all(torch.isfinite(images).all() for images, *_ in out)
+    assert miner.tally.num_nonfinite == 17
+    with pytest.raises(FloatingPointError, match="all 16 of this pass were NaN"):
+        list(miner([batches[5]], net().eval(), LOSS))
+
+
+def test_resolution_autocast_batch_size_and_drop_last():
+    seen = []
+    model = net().eval()
+    model.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[-1]))
+    miner = SelectiveBackprop(
+        0.5, resolution=0.5, autocast=torch.bfloat16, batch_size=10, drop_last=True
+    )
+    out = list(miner(loader(), model, LOSS))
+    assert set(seen) == {4}
+    assert [len(labels) for _, labels, _ in out] == [10] * 6
+    assert out[0][0].shape == (10, 3, 8, 8)
+
+
+def test_inactive_epochs_pass_the_batches_on():
+    miner = SelectiveBackprop(0.5, warm_up=1)
+    batches = loader()
+    assert all(
+        torch.equal(a[0], b[0]) for a, b in zip(miner(batches, net(), LOSS), batches, strict=True)
+    )
+    miner.set_epoch(1)
+    assert len(list(miner(batches, net().eval(), LOSS))) == 4
+
+
+def test_drop_out_and_gradients_do_not_reach_scoring():
+    model = net(drop=0.9).train()
+    miner = SelectiveBackprop(0.5)
+    state = torch.get_rng_state()
+    next(miner(loader(), model, LOSS))
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.is_grad_enabled()
+
+
+def test_multilabel_losses_are_averaged():
+    batches = [(torch.randn(8, 3), (torch.rand(8, 5) < 0.3).float()) for _ in range(4)]
+    loss = nn.BCEWithLogitsLoss(reduction="none")
+    miner = SelectiveBackprop(0.5, per_class=False)
+    assert [len(y) for _, y in miner(batches, nn.Linear(3, 5), loss)] == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("batches", "loss", "error", "message"),
+    [
+        ([{"x": 1}], LOSS, TypeError, "Expected loader to give tuples of tensors"),
+        ([torch.zeros(3, 3)], LOSS, TypeError, "but got Tensor"),
+        ([(torch.zeros(3, 3), [1, 2])], LOSS, TypeError, "Tensor.*list"),
+        ([(torch.zeros(3, 3),)], LOSS, TypeError, "inputs, targets"),
+        ([(torch.zeros(3, 3), torch.zeros(2))], LOSS, ValueError, r"lengths \[3, 2\]"),
+        (
+            [(torch.zeros(3, 3), torch.zeros(3).long())],
+            F.cross_entropy,
+            ValueError,
+            "Expected loss to give one value for each of 3 examples",
+        ),
+    ],
+)
+def test_bad_batches(batches, loss, error, message):
+    with pytest.raises(error, match=message):
+        list(SelectiveBackprop(0.5)(batches, nn.Linear(3, 4), loss))
+
+
+def test_too_small_a_batch_for_its_share():
+    with pytest.raises(FloatingPointError, match=r"Expected keep=0.01 of 2 examples"):
+        list(
+            SelectiveBackprop(0.01)(
+                [(torch.zeros(2, 3), torch.zeros(2).long())], nn.Linear(3, 4), LOSS
+            )
+        )
