@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
+from equipoise.label_sets import label_set_ids
+from equipoise.targets import Targets
 
 __all__ = ["LabelBalance", "LogLinearWeights", "effective_size", "mean_ir"]
 
@@ -69,37 +69,57 @@ class LogLinearWeights:
 
         v_i = min(exp((Yλ)_i + μ k_i − z), max_repeat) / N,   k_i = labels of example i
 
-    where z makes Σ v = 1, and μ keeps the mean of k (`cardinality="mean"`); with `"distribution"`
+    Here z makes Σ v = 1, and μ keeps the mean of k (`cardinality="mean"`); with `"distribution"`
     every number of labels has a z of its own, which keeps each one's share; `None` has no μ. This
     is the v of least Kullback-Leibler distance to uniform among those with its label frequencies,
-    cap and cardinality.
+    cap and cardinality. Examples of the same label set weigh the same, so all is computed once for
+    each of the S distinct sets, as the set's mass in v.
+
+    Attributes:
+        base: `(S,)` share of the examples that have the set.
+        set_of: `(N,)` the set of each example.
     """
 
-    def __init__(self, matrix: csr_matrix, max_repeat: float, cardinality: str | None) -> None:
+    def __init__(self, targets: Targets, max_repeat: float, cardinality: str | None) -> None:
+        matrix: Any = targets.matrix
+        self.set_of, first, sizes = label_set_ids(targets)
+        if len(first) < targets.num_examples:
+            matrix = matrix[first]
+        else:
+            self.set_of = np.arange(targets.num_examples)
         self.matrix = matrix.astype(np.float32)  # four times as fast as float64, see `frequency`
+        self.base = sizes / targets.num_examples
         self.max_repeat = max_repeat
         lengths = np.diff(matrix.indptr)
         self.group = np.zeros(len(lengths), np.int64)
         if cardinality == "distribution":
             self.group = np.unique(lengths, return_inverse=True)[1]
-        self.share = np.bincount(self.group) / len(lengths)
-        centred = lengths - lengths.mean()
+        self.share = np.bincount(self.group, self.base)
+        centred = lengths - lengths @ self.base
         self.centred = centred if cardinality == "mean" and centred.any() else None
         self._by_group = np.argsort(self.group, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(np.bincount(self.group))[:-1]])
         self._mu = 0.0
 
     def scores(self, per_label: np.ndarray) -> np.ndarray:
-        """`(N,)` Yλ: the sum over each example's labels."""
+        """`(S,)` Yλ: the sum over each set's labels."""
         return (self.matrix @ per_label.astype(np.float32)).astype(np.float64)
 
-    def frequency(self, per_example: np.ndarray) -> np.ndarray:
-        """`(C,)` Yᵀv: the sum over each label's examples, to about 6 digits."""
-        n = len(per_example)
-        return (self.matrix.T @ (n * per_example).astype(np.float32)).astype(np.float64) / n
+    def frequency(self, per_set: np.ndarray) -> np.ndarray:
+        """`(C,)` Yᵀv: the sum over each label's sets, to about 6 digits."""
+        n = len(per_set)
+        return (self.matrix.T @ (n * per_set).astype(np.float32)).astype(np.float64) / n
+
+    def repeats(self, v: np.ndarray) -> np.ndarray:
+        """`(N,)` expected repeats of the examples in N draws."""
+        return (v / self.base)[self.set_of]
+
+    def size(self, v: np.ndarray) -> float:
+        """Kish's effective sample size over N."""
+        return float(1 / (v @ (v / self.base)))
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
-        """`(N,)` weights that sum to 1, from the scores Yλ."""
+        """`(S,)` masses of the sets, with sum 1, from their scores Yλ."""
         if self.centred is None:
             return self._level(scores)
         mu, low, high = self._mu, -np.inf, np.inf
@@ -123,16 +143,17 @@ class LogLinearWeights:
         return v
 
     def _level(self, scores: np.ndarray) -> np.ndarray:
-        """Weights at the z of each group that gives the group its share."""
-        n, cap = len(scores), self.max_repeat
+        """Masses at the z of each group that gives the group its share."""
+        base, cap = self.base, self.max_repeat
         in_order = scores[self._by_group]
         top = np.maximum.reduceat(in_order, self._starts)
-        mass = self._sum(np.exp(scores - top[self.group]))
-        z = high = top + np.log(mass / self.share / n)  # right if nothing is capped, else too high
+        mass = self._sum(base * np.exp(scores - top[self.group]))
+        z = high = top + np.log(mass / self.share)  # right if nothing is capped, else too high
         low = np.minimum.reduceat(in_order, self._starts) - np.log(cap)  # everything is capped
         for _ in range(200):
-            v = np.minimum(np.exp(np.minimum(scores - z[self.group], 60.0)), cap) / n
-            self._free = np.where(v < cap / n, v, 0.0)
+            repeats = np.minimum(np.exp(np.minimum(scores - z[self.group], 60.0)), cap)
+            v = base * repeats
+            self._free = np.where(repeats < cap, v, 0.0)
             excess = self._sum(v) - self.share
             if (np.abs(excess) <= 1e-12 * self.share).all() or (high - low <= 1e-13).all():
                 break
@@ -154,7 +175,7 @@ class LogLinearWeights:
         return free * residual
 
     def _moments(self) -> tuple[float, float]:
-        """Mean number of labels and its spread, over the weights below the cap."""
+        """Mean number of labels and its spread, over the mass below the cap."""
         centred: Any = self.centred
         mass = max(float(self._free.sum()), 1e-300)
         mean = float(self._free @ centred) / mass
@@ -166,15 +187,15 @@ class LogLinearWeights:
         return np.bincount(self.group, values, len(self.share))
 
     def at_floor(self, log_weight: np.ndarray, min_effective: float) -> tuple[np.ndarray, float]:
-        """Weights of s·λ for the largest s ≤ 1 whose effective size is at the floor; and s."""
+        """Masses of s·λ for the largest s ≤ 1 whose effective size is at the floor; and s."""
         self._mu = 0.0  # so that the same λ gives the same weights, bit for bit
         scores = self.scores(log_weight)
-        weight, low, high = self(scores), 0.0, 1.0
-        if effective_size(weight) >= min_effective - 1e-6:
-            return weight, 1.0
+        v, low, high = self(scores), 0.0, 1.0
+        if self.size(v) >= min_effective - 1e-6:
+            return v, 1.0
         for _ in range(25):
             middle = (low + high) / 2
-            if effective_size(self(middle * scores)) >= min_effective:
+            if self.size(self(middle * scores)) >= min_effective:
                 low = middle
             else:
                 high = middle

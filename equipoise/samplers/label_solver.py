@@ -93,21 +93,21 @@ def balance_of(
 ) -> LabelBalance:
     """What λ reaches, scaled down where needed so that the effective size is at its floor."""
     v, scale = links.at_floor(log_weight, min_effective)
-    n = targets.num_examples
-    before = targets.counts / n
-    reached = targets.matrix.T @ v  # type: ignore[union-attr]
+    weight = links.repeats(v)
+    before = targets.counts / targets.num_examples
+    reached = targets.matrix.T @ weight / len(weight)  # type: ignore[union-attr]
     movable = (before > 0) & (before < 1)
     target = np.where(movable, before, 0.0) ** exponent * movable
     target *= reached[movable].sum() / max(target.sum(), 1e-300)
     return LabelBalance(
         log_weight=scale * log_weight,
-        weight=v * n,
+        weight=weight,
         frequency_before=before,
         frequency=reached,
         shortfall=np.where(movable, np.maximum(1 - reached / np.where(movable, target, 1), 0), 0),
         mean_ir_before=mean_ir(before),
         mean_ir=mean_ir(reached),
-        effective_size=effective_size(v),
+        effective_size=effective_size(weight),
         cardinality_before=float(before.sum()),
         cardinality=float(reached.sum()),
         iterations=iterations,
@@ -144,20 +144,20 @@ class _Problem:
     def value_and_gradient(self, x: np.ndarray, floor: float) -> tuple[float, np.ndarray]:
         links, movable = self.links, self.movable
         v = links(links.scores(self.scale * x))
-        n = len(v)
         f = np.where(movable, np.maximum(links.frequency(v), 1e-12), 1.0)
         log_ratio = (np.log(f) - self.log_target)[movable]
         log_most, most = _soft_max(_SHARPNESS * log_ratio)
         log_least, least = _soft_max(-log_ratio)
-        log_v = np.log(np.maximum(n * v, 1e-300))
-        square = n * (v @ v)
-        below = max(np.log(square * floor), 0.0)
+        repeats = v / links.base
+        log_v = np.log(np.maximum(repeats, 1e-300))
+        square = float(v @ repeats)
+        below = max(float(np.log(square * floor)), 0.0)
         value = log_most / _SHARPNESS + log_least + _RIDGE * (v @ log_v)
         value += 0.5 * _STIFFNESS * below**2
         slope = np.zeros_like(f)
         slope[movable] = (most - least) / f[movable]
         gradient = links.scores(slope) + _RIDGE * log_v
-        gradient += (2 * _STIFFNESS * below * n / square) * v
+        gradient += (2 * _STIFFNESS * below / square) * repeats
         return float(value), self.scale * links.frequency(links.pull_back(gradient))
 
 
@@ -194,4 +194,4 @@ def links_of(
         raise ValueError(
             f'Expected cardinality to be "mean", "distribution" or None, but got {cardinality!r}.'
         )
-    return LogLinearWeights(targets.matrix, max_repeat, cardinality)  # type: ignore[arg-type]
+    return LogLinearWeights(targets, max_repeat, cardinality)

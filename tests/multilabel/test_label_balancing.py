@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
-from scipy.sparse import csr_matrix
 
 from equipoise.samplers import LabelBalancedSampler, label_balancing_weights
 from equipoise.samplers.label_balancing import LogLinearWeights, effective_size, mean_ir
@@ -34,8 +33,10 @@ def test_weights_sum_to_one_under_the_cap_with_the_cardinality_kept(data):
     rows = (rng.random((n, labels)) < data.draw(st.floats(0.05, 0.95))).astype(np.uint8)
     cap = data.draw(st.floats(1.01, 50))
     keep = data.draw(st.sampled_from(KEEP))
-    links = LogLinearWeights(csr_matrix(rows), cap, keep)
-    v = links(links.scores(rng.normal(0, data.draw(st.floats(0.01, 50)), labels)))
+    links = LogLinearWeights(Targets(rows), cap, keep)
+    masses = links(links.scores(rng.normal(0, data.draw(st.floats(0.01, 50)), labels)))
+    v = links.repeats(masses) / n
+    assert links.size(masses) == pytest.approx(effective_size(v))
     lengths = rows.sum(1)
     assert v.sum() == pytest.approx(1)
     assert (v >= 0).all()
@@ -50,8 +51,8 @@ def test_weights_sum_to_one_under_the_cap_with_the_cardinality_kept(data):
 def test_weights_are_of_least_divergence():
     """Against a general solver: min KL(v ‖ uniform) with these frequencies, cap and mean."""
     rows = multi_hot(14, [0.5, 0.4, 0.3], seed=2)
-    links = LogLinearWeights(csr_matrix(rows), 1.6, "mean")
-    v = links(links.scores(np.array([-1.0, 0.3, 1.5])))
+    links = LogLinearWeights(Targets(rows), 1.6, "mean")
+    v = links.repeats(links(links.scores(np.array([-1.0, 0.3, 1.5])))) / 14
     assert v.max() == pytest.approx(1.6 / 14)  # the cap is felt
     wanted = np.vstack([rows.T, np.ones(14)])
 
