@@ -10,6 +10,7 @@ PYTHON ?= python3
 DATA ?= digits
 OUT ?= runs/demo
 ARGS ?=
+SEEDS ?= 3
 WORKERS ?= 2
 
 PY := .venv/bin/python
@@ -32,13 +33,13 @@ setup: ## set up again, for example after installing the packages that FFCV need
 	@rm -f $(STAMP)
 	@$(MAKE) --no-print-directory $(STAMP)
 
-demo: $(STAMP) ## plain and balanced training side by side; DATA=digits, cifar10 or FILE.npz; ARGS="--seeds 3"
+demo: $(STAMP) ## plain and balanced training side by side; DATA=digits, cifar10 or FILE.npz; ARGS="--seeds 5"
 	@loader=ffcv; \
 	if ! $(PY) -c 'import ffcv' >/dev/null 2>&1; then \
 	    loader=torch; echo 'demo: FFCV is not installed; loading through torch.utils.data.DataLoader instead'; \
 	fi; \
 	set -x; \
-	$(PY) examples/cifar.py --data '$(DATA)' --loader $$loader --method plain equal-recall --out '$(OUT)' $(ARGS)
+	$(PY) examples/cifar.py --data '$(DATA)' --loader $$loader --method plain equal-recall --seeds $(SEEDS) --out '$(OUT)' $(ARGS)
 
 # All three are run even when the first fails, so that one run tells everything.
 test: $(STAMP) ## all checks: ruff, mypy, pytest

@@ -138,7 +138,7 @@ def make_loader(kind: str, images, labels, balancer: Balancer, batch_size: int, 
 
 
 def small_net(classes: int, width: int) -> nn.Module:
-    """Four 3×3 convolutions, batch-normalised, then the mean over the image and one linear layer."""
+    """Four 3×3 convolutions with batch norm, the mean over the image, and one linear layer."""
 
     def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
         conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
@@ -214,7 +214,8 @@ def train(method: str, seed: int, data: dict, settings: dict, plain_recalls: lis
         settings["loader"], images[kept], labels[kept], balancer, settings["batch_size"], cache
     )
     model = small_net(classes, settings["width"]).to(device)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
+    decay = min(0.99, 1 - 3 / len(loader))  # of averages over at most a third of an epoch
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=settings["lr"], momentum=0.9, weight_decay=5e-4, nesterov=True
     )
@@ -283,9 +284,7 @@ def run_all(methods: list[str], settings: dict, console: Console) -> list[dict]:
     results: list[dict] = []
     columns = ("[bold]{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
-        ProcessPoolExecutor(
-            settings["jobs"], context, _start_worker, (settings, counter)
-        ) as pool,
+        ProcessPoolExecutor(settings["jobs"], context, _start_worker, (settings, counter)) as pool,
         Progress(*columns, console=console) as progress,
     ):
         bar = progress.add_task("epochs", total=len(todo) * settings["epochs"])
@@ -409,10 +408,14 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--holdout", type=float, default=0.1, help="share of the training images")
+    parser.add_argument(
+        "--holdout", type=float, help="share of the training images (.1; digits: .35)"
+    )
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--lr", type=float, default=0.1)
-    parser.add_argument("--width", type=int, default=24, help="channels of the first convolution")
+    parser.add_argument(
+        "--width", type=int, help="channels of the first convolution (24; digits: 4)"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     parser.add_argument("--threads", type=int, default=1, help="of each training")
@@ -429,14 +432,17 @@ def main() -> None:
     small = len(labels) < 5000
     settings = vars(args) | {
         "data_key": key,
+        # Small data wants a small net to have something to balance, and a hold-out that can tell.
         "batch_size": args.batch_size or (32 if small else 128),
+        "width": args.width or (4 if small else 24),
+        "holdout": args.holdout or (0.35 if small else 0.1),
         "bf16": True,
         "flip": args.data != "digits",
         "jobs": min(args.jobs, args.seeds * len(methods)),
     }
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    kept, held = holdout_split(labels, args.holdout, seed=0)
+    kept, held = holdout_split(labels, settings["holdout"], seed=0)
     console.print(
         f"{key}: {len(kept):,} training, {len(held):,} hold-out and {len(data['test'][1]):,} test "
         f"images of {len(data['classes'])} classes, through {args.loader} on {args.device}"

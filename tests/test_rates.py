@@ -30,7 +30,9 @@ def test_equals_scikit_learn():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_takes_every_floating_dtype_and_keeps_no_graph(dtype):
     rates = ClassRates(2)
-    rates.update(torch.eye(2, dtype=dtype, requires_grad=True), torch.tensor([0, 0], dtype=torch.int32))
+    rates.update(
+        torch.eye(2, dtype=dtype, requires_grad=True), torch.tensor([0, 0], dtype=torch.int32)
+    )
     assert rates.recalls()[0] == 0.5
 
 
@@ -74,7 +76,9 @@ def test_reset_and_state():
 
 def test_smoothing_hardly_moves_well_supported_recalls():
     hits, support = torch.tensor([9000, 7000, 5000]), torch.full((3,), 10_000)
-    assert torch.allclose(smoothed_recalls(hits, support), hits.double() / support, atol=1e-3, rtol=0)
+    assert torch.allclose(
+        smoothed_recalls(hits, support), hits.double() / support, atol=1e-3, rtol=0
+    )
 
 
 def test_smoothing_is_better_than_raw_recalls():

@@ -85,4 +85,3 @@ class MPerClassSampler(OrderSampler):
 
     def _identity(self) -> dict[str, Any]:
         return {**super()._identity(), "m": self.m, "batch_size": self.batch_size}
-

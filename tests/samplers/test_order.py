@@ -124,9 +124,7 @@ def test_each_class_is_gone_through_before_any_example_comes_again(
     for epoch in range(epochs):
         order.set_epoch(epoch)
         indices = order(np.arange(num_samples))
-        assert np.array_equal(
-            np.bincount(labels[indices], minlength=len(counts)), order.quotas
-        )
+        assert np.array_equal(np.bincount(labels[indices], minlength=len(counts)), order.quotas)
         drawn += np.bincount(indices, minlength=len(labels))
         for c in range(len(counts)):
             assert np.ptp(drawn[labels == c]) <= 1
