@@ -1,0 +1,462 @@
+"""Several labels an example: how often each label is predicted, and how well. Methods side by side.
+
+    python examples/multilabel.py --data bibtex.npz --method plain pos-weight balancer --seeds 3
+
+Trains a small network once for each method and seed, then prints on the test examples: area under
+the precision-recall curve (AUPRC), F1 at a probability of .5 and at cuts tuned on the hold-out,
+how many positives are predicted for each true one, and how well probabilities are calibrated.
+
+Data: collages of one to four of scikit-learn's digits (nothing to download), an `.npz` (X_data,
+X_indices, X_indptr, X_shape, Y_… likewise, split: 0 train, 1 test), an `.arff` of Mulan or MEKA, or
+a folder of images with a `labels.csv`: file name, then 0 or 1 for each label (named in the header),
+or one column of label names separated by spaces.
+
+One file, to copy from: the lines that use equipoise are in `make_balancer` and `train`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import multiprocessing as mp
+import sys
+import time
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
+from rich.table import Table
+from sklearn.metrics import average_precision_score, f1_score
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchmetrics.functional.classification import binary_calibration_error
+
+from equipoise import Balancer
+from equipoise.decision import label_thresholds
+from equipoise.losses import AsymmetricLoss, SigmoidFocalLoss, WeightedBCE, pos_weight_from_counts
+from equipoise.multilabel_split import multilabel_holdout_split
+from equipoise.weighting import EqualRecall
+
+METHODS = {
+    "plain": "binary cross-entropy",
+    "pos-weight": "positives weighted by negatives / positives",
+    "focal": "focal loss, α .25, γ 2",
+    "asymmetric": "asymmetric loss, γ− 4, γ+ 1, margin .05",
+    "balancer": "closed loop on the recalls of the hold-out, by sampling",
+}
+
+
+def make_balancer(method: str, labels: sp.csr_matrix, seed: int) -> Balancer:
+    """What differs between the methods."""
+    if method == "balancer":
+        return Balancer(labels, EqualRecall(), seed=seed)
+    losses = {
+        "plain": WeightedBCE,
+        "pos-weight": lambda: WeightedBCE(
+            pos_weight_from_counts(np.asarray(labels.sum(0)).ravel().tolist(), labels.shape[0])
+        ),
+        "focal": SigmoidFocalLoss,
+        "asymmetric": AsymmetricLoss,
+    }
+    return Balancer(labels, "plain", sampler=None, loss=losses[method](), seed=seed)
+
+
+# ---------------------------------------------------------------------------------------- data
+
+
+def load_data(name: str, size: int) -> dict:
+    """Features (CSR) or images `(N, H, W, 3)` uint8, and labels (CSR), for training and test."""
+    path = Path(name)
+    if name == "digits":
+        (x, y), (x_test, y_test) = collages(6000, 0), collages(3000, 1)
+        names = [str(digit) for digit in range(10)]
+        return {"train": (x, y), "test": (x_test, y_test), "labels": names}
+    if path.is_dir():
+        x, y, names = read_folder(path, size)
+    elif path.suffix == ".arff":
+        from equipoise.arff import read_arff
+
+        data = read_arff(path)
+        x, y, names = data.features, data.targets.matrix, data.label_names
+    else:
+        z = np.load(path, allow_pickle=False)
+        x, y = (
+            sp.csr_matrix(
+                (z[f"{k}_data"], z[f"{k}_indices"], z[f"{k}_indptr"]), tuple(z[f"{k}_shape"])
+            )
+            for k in "XY"
+        )
+        names = z["label_names"].tolist()
+        if path.stem == "genbase":
+            x = x[:, 1:]  # the row's id
+        if "split" in z:
+            test = z["split"] == 1
+            return {"train": (x[~test], y[~test]), "test": (x[test], y[test]), "labels": names}
+    train, test = multilabel_holdout_split(y, 0.25, seed=0)
+    return {"train": (x[train], y[train]), "test": (x[test], y[test]), "labels": names}
+
+
+def collages(count: int, part: int) -> tuple[np.ndarray, sp.csr_matrix]:
+    """One to four different digits on a 2 × 2 grid, 0 the most frequent and 9 the rarest."""
+    from sklearn.datasets import load_digits
+
+    digits, rng = load_digits(), np.random.default_rng(part)
+    pool = np.flatnonzero(np.arange(len(digits.target)) % 3 == 2 if part else
+                          np.arange(len(digits.target)) % 3 < 2)  # fmt: skip
+    members = [pool[digits.target[pool] == c] for c in range(10)]
+    # the k highest of Gumbel noise + log-weights are k draws without replacement
+    ranks = (rng.gumbel(size=(count, 10)) - 0.45 * np.arange(10)).argsort(1)[:, ::-1]
+    several = rng.integers(1, 5, count)
+    images, labels = np.zeros((count, 24, 24), np.uint8), np.zeros((count, 10), np.uint8)
+    for i in range(count):
+        cells = rng.permutation(4)
+        for cell, digit in zip(cells, ranks[i, : several[i]], strict=False):
+            top, left = 12 * (cell // 2) + rng.integers(0, 5), 12 * (cell % 2) + rng.integers(0, 5)
+            picture = digits.images[rng.choice(members[digit])] * (255 / 16)
+            images[i, top : top + 8, left : left + 8] = picture.astype(np.uint8)
+            labels[i, digit] = 1
+    return np.repeat(images[..., None], 3, axis=-1), sp.csr_matrix(labels)
+
+
+def read_folder(folder: Path, size: int) -> tuple[np.ndarray, sp.csr_matrix, list[str]]:
+    """Images, resized to size × size, and labels of a folder with a `labels.csv`."""
+    from PIL import Image
+
+    with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    if len(header) > 2:
+        names, labels = header[1:], sp.csr_matrix(np.array([r[1:] for r in rows]).astype(np.uint8))
+    else:
+        sets = [r[1].split() for r in rows]
+        names = sorted(set().union(*sets))
+        labels = sp.csr_matrix(np.array([[n in s for n in names] for s in sets], np.uint8))
+    images = [Image.open(folder / row[0]).convert("RGB").resize((size, size)) for row in rows]
+    return np.stack([np.asarray(image) for image in images]), labels, names
+
+
+def prepared(train, test):
+    """Dense features standardised; sparse ones by inverse document frequency, rows of length 1."""
+    from sklearn.feature_extraction.text import TfidfTransformer
+    from sklearn.preprocessing import StandardScaler
+
+    if not sp.issparse(train):
+        return train, test
+    if train.nnz > 0.3 * np.prod(train.shape) or train.min() < 0:
+        scaler = StandardScaler().fit(train.toarray())
+        return tuple(scaler.transform(part.toarray()).clip(-5, 5) for part in (train, test))
+    scaler = TfidfTransformer().fit(train)
+    return tuple(scaler.transform(part).tocsr() for part in (train, test))
+
+
+# --------------------------------------------------------------------------------------- model
+
+
+def make_net(settings: dict, x, labels: int) -> nn.Module:
+    if x.ndim == 2:
+        inputs, width = x.shape[1], settings["width"] or 256
+        return nn.Sequential(
+            nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.5),
+            nn.Linear(width, labels),
+        )  # fmt: skip
+    if settings["net"] == "densenet121":
+        from torchvision.models import densenet121
+
+        return densenet121(num_classes=labels)
+    width = settings["width"] or 16
+
+    def block(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+        conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+    return nn.Sequential(
+        *block(3, width, 1),
+        *block(width, 2 * width, 2),
+        *block(2 * width, 4 * width, 2),
+        *block(4 * width, 4 * width, 1),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4 * width, labels),
+    )
+
+
+def to_input(x, device: str) -> torch.Tensor:
+    """A batch of features, dense or sparse, or of images."""
+    if sp.issparse(x):
+        return torch.from_numpy(x.toarray()).float().to(device)
+    batch = torch.from_numpy(x).to(device)
+    return batch.float() if x.ndim == 2 else batch.permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, x, device: str) -> torch.Tensor:
+    model.eval()
+    starts = range(0, x.shape[0], 1000)
+    return torch.cat([model(to_input(x[i : i + 1000], device)).float().cpu() for i in starts])
+
+
+# ------------------------------------------------------------------------------------ training
+
+
+def train(method: str, seed: int, data: dict, settings: dict, tick) -> dict:
+    """Train once; every figure of the table on the test examples."""
+    began = time.perf_counter()
+    torch.manual_seed(seed)
+    device, size = settings["device"], settings["batch_size"]
+    x, x_test = prepared(data["train"][0], data["test"][0])
+    y, y_test = data["train"][1], torch.from_numpy(data["test"][1].toarray())
+    kept, held = multilabel_holdout_split(y, settings["holdout"], seed=0)
+    x_held, y_held = x[held], torch.from_numpy(y[held].toarray())
+    x, y = x[kept], y[kept]
+
+    balancer = make_balancer(method, y, seed)
+    model = make_net(settings, x, y.shape[1]).to(device)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.98), use_buffers=True)
+    optimizer = torch.optim.AdamW(model.parameters(), settings["lr"], weight_decay=1e-2)
+    steps = -(-len(kept) // size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings["lr"], total_steps=settings["epochs"] * steps, pct_start=0.2
+    )
+    for _ in range(settings["epochs"]):
+        model.train()
+        order = np.fromiter(balancer.sampler, np.int64)
+        for i in range(0, len(order), size):
+            batch = order[i : i + size]
+            targets = torch.from_numpy(y[batch].toarray()).to(device)
+            loss = balancer.loss(model(to_input(x[batch], device)), targets)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            averaged.update_parameters(model)
+        balancer.observe(predict(averaged, x_held, device), y_held)
+        balancer.step()
+        tick()
+
+    held_logits, logits = (predict(averaged, part, device) for part in (x_held, x_test))
+    decided = {}
+    for objective in ("prevalence", "f1"):
+        balancer.fit_decision(held_logits, y_held, objective)
+        decided[objective] = balancer.decide(logits)
+    decided["searched"] = logits > label_thresholds(held_logits, y_held, "f1", prior=0)
+    decided["half"] = logits > 0
+    return {
+        "method": method,
+        "seed": seed,
+        "seconds": time.perf_counter() - began,
+        **figures(logits, balancer.correct(logits), decided, y_test),
+        "holdout_macro_auprc": auprc(held_logits, y_held)["macro"],
+        "history": [
+            {k: v for k, v in row.items() if not isinstance(v, list)} for row in balancer.history
+        ],
+    }
+
+
+def auprc(logits: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
+    """Macro (mean over labels that occur) and micro average precision."""
+    occurs = truth.sum(0) > 0
+    return {
+        kind: float(average_precision_score(truth[:, occurs], logits[:, occurs], average=kind))
+        for kind in ("macro", "micro")
+    }
+
+
+def figures(logits, corrected, decided: dict, truth: torch.Tensor) -> dict:
+    """All figures of one run; labels without positives among the test examples are left out."""
+    occurs = truth.sum(0) > 0
+    true = truth[:, occurs]
+    found: dict = {f"auprc_{kind}": value for kind, value in auprc(corrected, truth).items()}
+    for name, predicted in decided.items():
+        for kind in ("macro", "micro"):
+            found[f"f1_{kind}_{name}"] = float(
+                f1_score(true, predicted[:, occurs], average=kind, zero_division=0)
+            )
+        ratio = (predicted[:, occurs].sum(0) / true.sum(0)).double()
+        found[f"ratio_{name}"] = float(ratio.median())
+        found[f"worst_{name}"] = float(ratio[ratio.clamp_min(0.02).log().abs().argmax()])
+        found[f"ratios_{name}"] = ratio.tolist()
+        found[f"total_{name}"] = float(predicted.sum() / truth.sum())
+    for name, z in (("raw", logits), ("corrected", corrected)):
+        p = torch.sigmoid(z)
+        found[f"mean_{name}"] = float(p.mean() / truth.float().mean())
+        found[f"ece_{name}"] = float(binary_calibration_error(p.flatten(), truth.flatten()))
+    return found
+
+
+_DATA: dict = {}  # each worker process loads the data once
+
+
+def _start_worker(settings: dict, counter) -> None:
+    torch.set_num_threads(settings["threads"])
+    _DATA.update(data=load_data(settings["data"], settings["size"]), counter=counter)
+
+
+def _tick() -> None:
+    with _DATA["counter"].get_lock():
+        _DATA["counter"].value += 1
+
+
+def _job(method: str, seed: int, settings: dict) -> dict:
+    return train(method, seed, _DATA["data"], settings, _tick)
+
+
+def run_all(methods: list[str], settings: dict, console: Console) -> list[dict]:
+    """Every method with every seed."""
+    context = mp.get_context("spawn")
+    counter = context.Value("i", 0)
+    todo = [(m, s) for s in range(settings["seeds"]) for m in methods]
+    columns = ("[bold]{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    started = (settings, counter)
+    jobs = min(settings["jobs"], len(todo))
+    with (
+        ProcessPoolExecutor(jobs, context, _start_worker, started) as pool,
+        Progress(*columns, console=console) as progress,
+    ):
+        bar = progress.add_task("epochs", total=len(todo) * settings["epochs"])
+        futures = running = {pool.submit(_job, m, s, settings) for m, s in todo}
+        while running:
+            _, running = wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
+            progress.update(bar, completed=counter.value)
+        results = [future.result() for future in futures]
+    return sorted(results, key=lambda r: (methods.index(r["method"]), r["seed"]))
+
+
+# ------------------------------------------------------------------------------------- results
+
+COLUMNS = {
+    "AUPRC\nmacro": "auprc_macro",
+    "\nmicro": "auprc_micro",
+    "macro F1\nat .5": "f1_macro_half",
+    "macro F1\nsearched": "f1_macro_searched",
+    "macro F1\nfitted": "f1_macro_f1",
+    "micro F1\nat .5": "f1_micro_half",
+    "micro F1\nfitted": "f1_micro_f1",
+}
+RATIOS = {
+    "pred / true\nat .5": ("ratio_half", "worst_half"),
+    "pred / true\nfitted": ("ratio_prevalence", "worst_prevalence"),
+}
+CALIBRATION = {
+    "mean p / prev.\nraw": "mean_raw",
+    "\ncorrected": "mean_corrected",
+    "ECE\nraw": "ece_raw",
+    "ECE\ncorrected": "ece_corrected",
+}
+
+
+def cell(values: list[float]) -> str:
+    spread = f" ±{np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
+
+
+def print_tables(results: list[dict], console: Console) -> None:
+    by_method: dict[str, list[dict]] = {}
+    for result in results:
+        by_method.setdefault(result["method"], []).append(result)
+    table = Table(title="On the test examples (± sd over the seeds)")
+    for name in ("method", *COLUMNS):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for method, runs in by_method.items():
+        table.add_row(method, *(cell([r[key] for r in runs]) for key in COLUMNS.values()))
+    console.print(table)
+    table = Table(title="How much is predicted: median label (worst label), and calibration")
+    for name in ("method", *RATIOS, *CALIBRATION, "seconds\na run"):
+        table.add_column(name, justify="left" if name == "method" else "right")
+    for method, runs in by_method.items():
+        mean = {key: np.mean([r[key] for r in runs]) for key in runs[0] if key in _NUMBERS}
+        ratios = [f"{mean[a]:.2f} ({mean[b]:.1f})" for a, b in RATIOS.values()]
+        calibration = [f"{mean[key]:.3f}" for key in CALIBRATION.values()]
+        table.add_row(method, *ratios, *calibration, f"{mean['seconds']:.0f}")
+    console.print(table)
+    console.print(
+        "searched: cuts by trying every one on the hold-out; fitted: fit_decision on the hold-out, "
+        "for F1, or for predicted = true."
+    )
+
+
+_NUMBERS = (
+    {key for pair in RATIOS.values() for key in pair} | set(CALIBRATION.values()) | {"seconds"}
+)
+
+
+def draw(results: list[dict], path: Path) -> None:
+    """Predicted over true positives of every label, at .5 and as fitted, a strip a method."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    methods = list(dict.fromkeys(r["method"] for r in results))
+    figure, panels = plt.subplots(
+        1, 2, figsize=(10, 0.7 * len(methods) + 1.6), sharey=True, sharex=True, layout="constrained"
+    )
+    rng = np.random.default_rng(0)
+    names = {"half": "at a probability of .5", "prevalence": 'after fit_decision("prevalence")'}
+    for axes, (name, title) in zip(panels, names.items(), strict=True):
+        for row, method in enumerate(methods):
+            ratios = np.mean([r[f"ratios_{name}"] for r in results if r["method"] == method], 0)
+            ratios = ratios.clip(0.02, 50)
+            jitter = row + rng.uniform(-0.25, 0.25, len(ratios))
+            axes.scatter(ratios, jitter, s=8, alpha=0.5, color="#2f6f9f", linewidths=0)
+            axes.plot([np.median(ratios)] * 2, [row - 0.35, row + 0.35], color="#c2703d", lw=2)
+        axes.set_xscale("log")
+        axes.axvline(1, color="black", lw=0.8)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("predicted / true positives: a dot a label, a bar the median")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(methods)), methods)
+    panels[0].invert_yaxis()
+    figure.savefig(path, dpi=130)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", default="digits", help="digits, an .npz, an .arff or a folder")
+    parser.add_argument(
+        "--method", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="METHOD",
+        help="; ".join(f"{name}: {what}" for name, what in METHODS.items()),
+    )  # fmt: skip
+    parser.add_argument(
+        "--net", choices=["small", "densenet121"], default="small", help="of images"
+    )
+    parser.add_argument("--width", type=int, help="of the network's first layer")
+    parser.add_argument(
+        "--size", type=int, default=64, help="to which images of a folder are scaled"
+    )
+    parser.add_argument("--seeds", type=int, default=1, help="how many")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--holdout", type=float, default=0.2, help="share of the training examples")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of each training")
+    parser.add_argument("--out", default="runs/multilabel", help="folder of picture and JSON")
+    args = parser.parse_args()
+
+    console = Console() if sys.stdout.isatty() else Console(width=130)
+    data = load_data(args.data, args.size)
+    examples = data["train"][1].shape[0]
+    name = Path(args.data).stem
+    settings = vars(args) | {"batch_size": args.batch_size or (64 if examples < 8000 else 256)}
+    console.print(
+        f"{name}: {examples:,} training (of these {args.holdout:.0%} held out) and "
+        f"{data['test'][1].shape[0]:,} test examples, {len(data['labels']):,} labels, "
+        f"{data['train'][1].sum() / examples:.1f} an example; on {args.device}"
+    )
+    results = run_all(list(dict.fromkeys(args.method)), settings, console)
+    print_tables(results, console)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    record = {"settings": settings, "labels": data["labels"], "results": results}
+    (out / f"{name}.json").write_text(json.dumps(record, indent=1))
+    draw(results, out / f"{name}.png")
+    console.print(f"Picture: {out / f'{name}.png'}   Figures: {out / f'{name}.json'}")
+
+
+if __name__ == "__main__":
+    main()
