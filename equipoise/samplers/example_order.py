@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from equipoise.samplers.base import OrderSampler
-from equipoise.samplers.order import key_of, permute
+from equipoise.samplers.order import CHUNK, key_of, permute
 
 __all__ = ["ExampleOrder", "ExampleWeightedSampler"]
 
@@ -23,7 +23,7 @@ class ExampleOrder:
     bijection of {0 … M−1} sends it to.
 
     The arrangement and its cumulative sums are kept, O(N); going to an epoch is O(1), and a
-    position costs a binary search.
+    position costs a few look-ups.
 
     Args:
         weight: `(N,)` non-negative, not all 0: r_i = M · weight_i / sum.
@@ -34,22 +34,30 @@ class ExampleOrder:
     def __init__(self, weight: np.ndarray, num_samples: int, seed: int) -> None:
         self.num_samples, self.seed = num_samples, seed
         n = len(weight)
-        self._arrangement = permute(np.arange(n), n, key_of(seed, 11)).astype(np.int64)
+        self._arrangement = np.empty(n, np.int64)
+        for first in range(0, n, CHUNK):
+            some = np.arange(first, min(first + CHUNK, n))
+            self._arrangement[first : first + CHUNK] = permute(some, n, key_of(seed, 11))
         self.set_weight(weight)
         self.set_epoch(0)
 
     def set_weight(self, weight: np.ndarray) -> None:
         """Draw in proportion to these weights from now on."""
-        ends = np.cumsum(weight[self._arrangement], dtype=np.float64)
-        ends *= self.num_samples / ends[-1]
-        # Whole sums stay whole, so that whole expected repeats are met in every epoch.
-        whole = np.rint(ends)
-        near = np.abs(ends - whole) < 1e-13 * self.num_samples + 1e-12
-        ends[near] = whole[near]
+        repeats = weight * (self.num_samples / weight.sum(dtype=np.float64))
+        # Whole repeats, and so their sums, are made whole: then they are met in every epoch.
+        whole = np.rint(repeats)
+        self.repeats = np.where(np.abs(repeats - whole) <= 1e-9 * whole, whole, repeats)
+        ends = np.cumsum(self.repeats[self._arrangement])
+        if ends[-1] != self.num_samples:
+            ends *= self.num_samples / ends[-1]
         last = np.flatnonzero(weight[self._arrangement])[-1]
         ends[last:] = self.num_samples
         self._ends = ends
-        self.repeats = weight * (self.num_samples / weight.sum(dtype=np.float64))
+        # Where the search begins for each cell of points: a power of two wide, so exact
+        self._per_cell = 2.0 ** np.ceil(np.log2(len(weight) / self.num_samples))
+        cells = int(self.num_samples * self._per_cell) + 1
+        edges = np.arange(cells) / self._per_cell
+        self._first = np.searchsorted(ends, edges, side="right").astype(np.int32)
 
     def set_epoch(self, epoch: int) -> None:
         self._offset = (key_of(self.seed, 12) / 2**64 + epoch * (5**0.5 - 1) / 2) % 1.0
@@ -58,7 +66,14 @@ class ExampleOrder:
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """Example ids (int64) at `positions` of the current epoch, each in [0, num_samples)."""
         points = permute(positions, self.num_samples, self._slot_key) + self._offset
-        return self._arrangement.take(np.searchsorted(self._ends, points, side="right"))
+        found = self._first.take((points * self._per_cell).astype(np.int64)).astype(np.int64)
+        behind = np.flatnonzero(self._ends.take(found) <= points)
+        for _ in range(4):  # nearly all are a few examples further on, the rest are searched for
+            found[behind] += 1
+            behind = behind[self._ends.take(found[behind]) <= points[behind]]
+        if len(behind):
+            found[behind] = np.searchsorted(self._ends, points[behind], side="right")
+        return self._arrangement.take(found)
 
 
 class ExampleWeightedSampler(OrderSampler):
