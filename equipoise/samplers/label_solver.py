@@ -121,6 +121,7 @@ class _Problem:
         self, links: LogLinearWeights, movable: np.ndarray, log_target: np.ndarray, p: np.ndarray
     ) -> None:
         self.links, self.movable, self.log_target = links, movable, log_target
+        self.present = p > 0  # a label of every example counts in MeanIR, though it has no λ
         # Steps of like effect for frequent and rare labels
         self.scale = np.where(movable, np.maximum(p, 1e-12) ** -0.25, 0.0)
         self.scale /= np.median(self.scale[movable])
@@ -142,10 +143,10 @@ class _Problem:
         return self.scale * found.x, int(found.nit)
 
     def value_and_gradient(self, x: np.ndarray, floor: float) -> tuple[float, np.ndarray]:
-        links, movable = self.links, self.movable
+        links, present = self.links, self.present
         v = links(links.scores(self.scale * x))
-        f = np.where(movable, np.maximum(links.frequency(v), 1e-12), 1.0)
-        log_ratio = (np.log(f) - self.log_target)[movable]
+        f = np.where(present, np.maximum(links.frequency(v), 1e-12), 1.0)
+        log_ratio = (np.log(f) - self.log_target)[present]
         log_most, most = _soft_max(_SHARPNESS * log_ratio)
         log_least, least = _soft_max(-log_ratio)
         repeats = v / links.base
@@ -155,7 +156,7 @@ class _Problem:
         value = log_most / _SHARPNESS + log_least + _RIDGE * (v @ log_v)
         value += 0.5 * _STIFFNESS * below**2
         slope = np.zeros_like(f)
-        slope[movable] = (most - least) / f[movable]
+        slope[present] = (most - least) / f[present]
         gradient = links.scores(slope) + _RIDGE * log_v
         gradient += (2 * _STIFFNESS * below / square) * repeats
         return float(value), self.scale * links.frequency(links.pull_back(gradient))
