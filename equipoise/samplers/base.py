@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,8 @@ class OrderSampler(torch.utils.data.Sampler[int]):
         self.rank, self.num_replicas = int(rank), int(num_replicas)
         self.epoch = 0
         self._start = 0  # where the next iteration begins
-        self._position = 0  # where the running one is
+        # of the running one: where its chunk begins, the chunk's length, and what is left of it
+        self._running: tuple[int, int, Iterator[int]] = 0, 0, iter(())
 
     def draw(self, positions: np.ndarray) -> np.ndarray:
         """Example ids (int64) at global positions of the current epoch."""
@@ -65,7 +67,8 @@ class OrderSampler(torch.utils.data.Sampler[int]):
             )
         self._go_to_epoch(int(epoch))
         self.epoch = int(epoch)
-        self._start = self._position = int(position)
+        self._start = int(position)
+        self._running = self._start, 0, iter(())
 
     def __len__(self) -> int:
         """How many examples this rank draws in an epoch."""
@@ -73,13 +76,19 @@ class OrderSampler(torch.utils.data.Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         start, self._start = self._start, 0
-        self._position = start
         stride = self.num_replicas
-        for first in range(start + self.rank, self.num_samples, stride * CHUNK):
+        for first in range(start, self.num_samples, stride * CHUNK):
             last = min(first + stride * CHUNK, self.num_samples)
-            for index in self.draw(np.arange(first, last, stride)).tolist():
-                self._position = min(self._position + stride, self.num_samples)
-                yield index
+            drawn = self.draw(np.arange(first + self.rank, last, stride)).tolist()
+            self._running = first, len(drawn), iter(drawn)
+            yield from self._running[2]
+        self._running = self.num_samples, 0, iter(())
+
+    @property
+    def position(self) -> int:
+        """The global position of the next draw: what was yielded, of all ranks alike."""
+        first, length, left = self._running
+        return min(first + self.num_replicas * (length - length_hint(left)), self.num_samples)
 
     def indices(self) -> np.ndarray:
         """This rank's whole epoch as one contiguous int64 array."""
@@ -91,7 +100,7 @@ class OrderSampler(torch.utils.data.Sampler[int]):
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch and global position (what was yielded), for `load_state_dict` on any rank."""
-        return {"epoch": self.epoch, "position": self._position, **self._identity()}
+        return {"epoch": self.epoch, "position": self.position, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken, also with another number of ranks."""
