@@ -5,12 +5,13 @@
 
 Part `time`: what an epoch over the same draws takes with each miner, as a fraction of what plain
 training takes in the same round, by the wall-clock and by processor time (of all threads, which
-other programs on the machine disturb less): forward, backward, optimiser, ranking, the choice of the
-epoch, collecting batches. Images are made up and in memory, labels random. Within a round the
-miners take turns in a random order, because the machine's speed drifts; given are the median of the
-rounds' ratios and their quartiles. `plain again` says what there is where nothing differs, and
-`random` is the floor: a random subset of the same size. Nets: ResNet-18 with a 3×3 stem on 32×32,
-and the net of examples/cifar.py. Goals at keep .5: loss pruning .65, selective backprop .8.
+other programs on the machine disturb less). It is all in: forward, backward, optimiser, ranking,
+the choice of the epoch, collecting batches. Images are made up and in memory, labels random. Within
+a round the miners take turns in a random order, because the machine's speed drifts; given are the
+median of the rounds' ratios and their quartiles. `plain again` says what there is where nothing
+differs, and `random` is the floor: a random subset of the same size. Nets: ResNet-18 with a 3×3
+stem on 32×32, and the net of examples/cifar.py. Goals at keep .5: loss pruning .65, selective
+backprop .8.
 
 `hardest` ranks the losses of a batch that went through the network already: it saves nothing.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,7 @@ def hardest_examples(
     power: float | None = None,
     offset: float = 0.0,
     generator: torch.Generator | None = None,
+    carry: Tensor | None = None,
 ) -> Tensor:
     """The mask of the examples to learn from.
 
@@ -48,6 +51,7 @@ def hardest_examples(
         power: β ≥ 0; `None` for the top.
         offset: in [0, 1), rounds the shares; spread it evenly over the batches.
         generator: of the random choice, on the losses' device.
+        carry: `(C,)`, see `ranking.hardest`; it is overwritten.
 
     Returns:
         `(B,)` bool.
@@ -73,7 +77,7 @@ def hardest_examples(
             scores = power * percentiles(losses, groups).log() + gumbel
         # last in rank rather than left out, so that quotas stay what they are
         scores = scores.masked_fill(trimmed, torch.finfo(scores.dtype).min)
-        chosen = hardest(scores, keep, groups, offset=offset, at_least=1)
+        chosen = hardest(scores, keep, groups, offset=offset, at_least=1, carry=carry)
     if threshold is not None:
         chosen = chosen | ((losses >= threshold) & torch.isfinite(losses) & ~trimmed)
     return chosen
@@ -96,7 +100,8 @@ class HardestExamples(Miner):
             but with quotas a small one may give none. `None` with `threshold` alone.
         threshold: loss from which on an example is always chosen.
         per_class: whether each class keeps the same share, so that the sampler's class shares
-            stay: on average exactly, and over T batches give or take √T / 2 examples of a class.
+            stay: with `num_classes` given to within one example of each class over any number of
+            batches; without, on average, and over T batches give or take √T / 2 examples.
             Needs class ids for targets. With hardly any examples of a class in a batch the
             choice within it is close to random: what is hard cannot be told from one example.
         trim: share of the largest losses (of each class) to leave out.
@@ -151,12 +156,17 @@ class HardestExamples(Miner):
         self.power = check_power(power, self.keep) if selection == "percentile" else None
         self.threshold, self.per_class = threshold, per_class
         self.selection, self.reduction = selection, reduction
+        # What each class is owed; staggered, so that they are not all paid in the same batch
+        stagger = torch.arange(num_classes or 0, dtype=torch.float64) * (5**0.5 - 1) / 2
+        self._carry = (stagger + self._next_offset()).frac()
 
     def select(self, losses: Tensor, targets: Tensor | None = None) -> Tensor:
         """The `(B,)` mask of the examples to learn from in this epoch."""
         if not self.active:
             return torch.isfinite(losses)
         offset = self._next_offset()
+        if self._carry.device != losses.device:
+            self._carry = self._carry.to(losses.device)
         return hardest_examples(
             losses,
             self.keep,
@@ -166,6 +176,7 @@ class HardestExamples(Miner):
             power=self.power,
             offset=offset,
             generator=None if self.power is None else self._generator(losses.device),
+            carry=self._carry if self.per_class and len(self._carry) else None,
         )
 
     def __call__(
@@ -183,6 +194,13 @@ class HardestExamples(Miner):
         chosen = self.select(losses, targets)
         self.tally.add(losses, chosen, targets)
         return reduce_chosen(losses, chosen, self.reduction)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "carry": self._carry.cpu().clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._carry = state["carry"].clone()
 
 
 def reduce_chosen(losses: Tensor, chosen: Tensor, reduction: str) -> Tensor:
@@ -213,7 +231,7 @@ def check_groups(losses: Tensor, targets: Tensor | None) -> Tensor:
             f"Expected targets to be {len(losses)} class ids for a quota in each class, but got "
             f"{got}. Without class ids use per_class=False."
         )
-    return targets.to(losses.device)
+    return targets.to(losses.device).long()
 
 
 def check_power(power: float | None, keep: float | None) -> float:

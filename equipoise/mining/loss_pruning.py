@@ -74,7 +74,8 @@ class LossPruning(Miner):
     loss weigh stays true and the decision has nothing to undo. The choice is fixed at the start
     of an epoch, so the losses of the running one act from the next on.
 
-    The loader has to give each example's index with it.
+    The loader has to give each example's index with it. Only the sampler's `set_epoch` need be
+    called. With several ranks see `LossMemory`.
 
     Source: Qin et al. 2024 (InfoBatch), here by class and with an epoch of fixed length.
 
@@ -192,11 +193,12 @@ class LossPruning(Miner):
                 "give each example's index with it (see equipoise.mining)."
             )
         indices = self.memory.check_indices(indices, losses.shape)
+        # before anything new is remembered, lest the epoch's choice is still to be made
+        weight = self.weight(indices).to(losses.device, non_blocking=True)
         self.memory.update(indices, losses.detach())
         finite = torch.isfinite(losses.detach())
         ids = targets if targets is not None and targets.ndim == 1 else None
         self.tally.add(losses.detach(), finite, ids)
-        weight = self.weight(indices).to(losses.device, non_blocking=True)
         values = torch.where(finite, losses, 0).to(torch.promote_types(losses.dtype, torch.float32))
         return (values * weight).mean()
 

@@ -18,6 +18,7 @@ def hardest(
     *,
     offset: float = 0.0,
     at_least: int = 0,
+    carry: Tensor | None = None,
 ) -> Tensor:
     """The mask of a share of the examples: those of the largest losses.
 
@@ -33,6 +34,9 @@ def hardest(
         groups: `(B,)` integers, usually class ids.
         offset: in [0, 1).
         at_least: how many to choose of a batch without `groups`, however small the share.
+        carry: `(C,)` float64 in [0, 1), what group c is owed from the batches before, overwritten
+            with what it is owed after this one. Group c then gives ⌊share · n_c + carry_c⌋, and
+            over any number of batches its share to within one example. Groups are in 0..C−1.
 
     Returns:
         `(B,)` bool.
@@ -52,7 +56,12 @@ def hardest(
         return chosen & finite
     order, start, end = _within(order, finite, groups)
     rank = torch.arange(len(losses), device=losses.device) - start
-    quota = _floor(end, share, offset) - _floor(start, share, offset)
+    if carry is None:
+        quota = _floor(end, share, offset) - _floor(start, share, offset)
+    else:
+        due = carry + share * torch.zeros_like(carry).scatter_add_(0, groups, finite.double())
+        quota = due.floor().long()[groups][order]
+        carry.copy_(due.frac())
     return torch.zeros_like(finite).scatter_(0, order, rank < quota) & finite
 
 

@@ -64,7 +64,8 @@ class SelectiveBackprop(Miner):
 
     An example whose loss is NaN or infinite is never chosen, and counted in
     `tally.num_nonfinite`. To fill batches, it must be known how many were chosen: this waits for
-    the device once a candidate batch.
+    the device once a candidate batch. With several ranks, "top" gives each of them as many batches
+    as long as their loaders are of one length and no loss is NaN; "percentile" does not.
 
     Source: Jiang et al. 2019, "Accelerating Deep Learning by Focusing on the Biggest Losers".
 

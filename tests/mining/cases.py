@@ -22,6 +22,7 @@ def pruning(**settings: Any) -> LossPruning:
 
 CASES: dict[str, Callable[..., Miner]] = {
     "hardest": lambda **kw: HardestExamples(**{"keep": 0.5} | kw),
+    "hardest, exact quotas": lambda **kw: HardestExamples(**{"keep": 0.3, "num_classes": 3} | kw),
     "hardest, whole batch": lambda **kw: HardestExamples(
         **{"keep": 0.3, "per_class": False, "trim": 0.1} | kw
     ),

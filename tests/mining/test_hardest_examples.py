@@ -28,7 +28,7 @@ def naive(losses, share, groups, offset):
     return [i in chosen for i in range(len(losses))]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(finite_or_not, st.integers(0, 3)), min_size=1, max_size=30),
     st.floats(0.01, 1),
@@ -70,18 +70,22 @@ def test_class_shares_stay_within_one_percent(settings):
     # the rare classes are much harder, so that plain top-k would take them nearly alone
     miner = HardestExamples(keep=0.3, num_classes=5, **settings)
     unequal = HardestExamples(keep=0.3, num_classes=5, per_class=False)
-    for _ in range(2000):
+    on_average, rough = HardestExamples(keep=0.3, **settings), []
+    for _ in range(1000):
         targets = torch.multinomial(share, 64, replacement=True, generator=generator)
         losses = torch.rand(64, generator=generator) + targets
         miner(losses, targets)
         unequal(losses, targets)
+        rough.append((targets, targets[on_average.select(losses, targets)]))
     row = miner.tally.summary()
     seen, kept = (torch.tensor(row[k]).double() for k in ("seen_by_class", "kept_by_class"))
-    assert (kept / kept.sum() - seen / seen.sum()).abs().max() < 0.001
+    assert (kept - 0.3 * seen).abs().max() <= 1
     moved = (kept / kept.sum()) / (seen / seen.sum()) - 1
-    assert moved.abs()[:3].max() < 0.01
-    # rounding of a class's quota in a batch has an sd of at most 1/2: here are 4 of them
-    assert (kept - 0.3 * seen).abs().max() < 4 * 0.5 * 2000**0.5
+    assert moved.abs().max() < 0.01
+    # without num_classes only on average: rounding in a batch has an sd of at most 1/2
+    seen, kept = (torch.bincount(torch.cat(c), minlength=5) for c in zip(*rough, strict=True))
+    assert (kept / kept.sum() - seen / seen.sum()).abs().max() < 0.01
+    assert (kept - 0.3 * seen).abs().max() < 4 * 0.5 * 1000**0.5
     kept = torch.tensor(unequal.tally.summary()["kept_by_class"]).double()
     assert (kept / kept.sum() - seen / seen.sum()).abs().max() > 0.3
 
@@ -99,10 +103,10 @@ def test_percentile_choice_favours_large_losses():
     counts = {}
     for power in (0.0, 1.0, 8.0):
         miner = HardestExamples(0.25, selection="percentile", power=power, per_class=False)
-        drawn = torch.stack([miner.select(losses) for _ in range(500)]).double()
+        drawn = torch.stack([miner.select(losses) for _ in range(300)]).double()
         assert (drawn.sum(1) == 100).all()
         counts[power] = drawn.mean(0).reshape(4, 100).mean(1)
-    # 500 draws of 100 examples at p = 1/4: an sd of .002, so 5 sd
+    # 300 draws of 100 examples at p = 1/4: an sd of .0025, so 4 sd
     assert (counts[0.0] - 0.25).abs().max() < 0.01
     assert (counts[1.0].diff() > 0.03).all()
     assert counts[8.0][3] > 0.6

@@ -30,7 +30,7 @@ def make(seen=1.0, *, keep=0.5, inner=None, **settings):
     return miner, sampler
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(*[st.integers(0, 50)] * 3), min_size=1, max_size=6),
     st.floats(0.02, 1),
@@ -74,12 +74,12 @@ def test_positions_are_kept_as_often_as_they_should():
 
 
 def test_mean_gradient_is_the_full_one():
-    """Over 3,000 draws of an epoch, each component of the mean gradient is within 4.5 standard
+    """Over 1,000 draws of an epoch, each component of the mean gradient is within 4.5 standard
     errors of the full one: with 5 components this fails by chance once in 30,000 times."""
     features = torch.randn(1000, 5, generator=torch.Generator().manual_seed(0))
     slope = (features * torch.from_numpy(LOSSES)[:, None].float()).numpy()  # correlated with loss
     draws, unscaled = [], []
-    for seed in range(300):
+    for seed in range(100):
         miner, sampler = make(seen=0.9, keep=0.4, seed=seed, inner={"num_samples": 500})
         full = np.bincount(sampler.inner.indices(), minlength=1000)
         for trial in range(10):
@@ -231,14 +231,19 @@ def test_with_a_data_loader():
     data = [(torch.tensor([float(LOSSES[i])]), int(LABELS[i]), i) for i in range(1000)]
     miner, sampler = make(seen=0, keep=0.25)
     loader = DataLoader(data, batch_size=50, sampler=sampler)
+    seen = []
     for epoch in range(6):
         sampler.set_epoch(epoch)
         assert len(loader) == 5
         for losses, labels, indices in loader:
             miner(losses[:, 0], labels, indices)
-    # never-seen ones first: what six quarters drew is nearly all of it, hard or easy
-    drawn = sum(np.bincount(sampler.inner.indices(), minlength=1000) for _ in range(1)) > 0
-    assert miner.memory.num_seen > 0.8 * drawn.sum()
+        seen.append(miner.memory.num_seen)
+    # never-seen ones come first: at least four of five draws of the first three epochs were new
+    assert seen[2] > 0.8 * 750
+    assert seen == sorted(seen)
+    row = miner.tally.summary()
+    assert row["num_seen"] == 1500
+    assert row["mean_loss_kept"] > LOSSES.mean()
 
 
 def test_multi_hot_targets_are_one_class():
