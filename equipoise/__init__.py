@@ -1,10 +1,13 @@
-"""equipoise: samplers, mining, losses and decisions for classes that are not learnt equally well."""
+"""equipoise: samplers, mining, losses, decisions for classes that are not learnt equally well."""
 
 from __future__ import annotations
 
+# `equipoise.audit` is the function. Its module of the same name stays importable from:
+# `from equipoise.audit import Audit`.
+from equipoise.audit import Audit, audit
 from equipoise.balancer import Balancer
 from equipoise.rates import ClassRates
 from equipoise.targets import Targets, holdout_split
 
 __version__ = "0.1.0.dev0"
-__all__ = ["Balancer", "ClassRates", "Targets", "holdout_split"]
+__all__ = ["Audit", "Balancer", "ClassRates", "Targets", "audit", "holdout_split"]

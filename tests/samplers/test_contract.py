@@ -33,7 +33,8 @@ def test_length_equals_iteration(name):
         drawn = list(sampler)
         assert len(drawn) == len(sampler) == sampler.num_samples
         assert all(type(i) is int for i in drawn[:3])
-        assert 0 <= min(drawn) and max(drawn) < len(LABELS)
+        assert min(drawn) >= 0
+        assert max(drawn) < len(LABELS)
 
 
 def test_same_seed_and_epoch_same_stream(name):

@@ -131,7 +131,7 @@ def test_each_class_is_gone_through_before_any_example_comes_again(
 
 
 def test_cursors_go_on_when_the_shares_change():
-    order, labels = class_order([20, 20], 10)
+    order, _ = class_order([20, 20], 10)
     seen = []
     for epoch in range(4):
         order.set_epoch(epoch)
