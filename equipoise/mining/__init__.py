@@ -36,6 +36,7 @@ from equipoise.mining.hard_negatives import HardNegatives, hard_negatives
 from equipoise.mining.hardest_examples import HardestExamples, hardest_examples
 from equipoise.mining.loss_memory import LossMemory, class_means, hardness
 from equipoise.mining.loss_pruning import LossPruning, keep_probabilities
+from equipoise.mining.pruned_sampler import PrunedSampler
 from equipoise.mining.selective_backprop import SelectiveBackprop, scoring
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "LossMemory",
     "LossPruning",
     "Miner",
+    "PrunedSampler",
     "SelectiveBackprop",
     "class_means",
     "hard_negatives",

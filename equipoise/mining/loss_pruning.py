@@ -138,7 +138,13 @@ class LossPruning(Miner):
                 `set_epoch`, `state_dict` and `load_state_dict`.
             targets: by default `sampler.targets`. With multi-hot ones all examples are one class.
         """
-        targets = Targets.of(getattr(sampler, "targets", None) if targets is None else targets)
+        targets = getattr(sampler, "targets", None) if targets is None else targets
+        if targets is None:
+            raise TypeError(
+                "Expected targets to be given for a sampler without `targets`, but got None and a "
+                f"{type(sampler).__name__}."
+            )
+        targets = Targets.of(targets)
         self.memory = LossMemory(targets.num_examples, **self._settings)
         self._labels = None if targets.multilabel else targets.labels
         self._num_classes = 1 if targets.multilabel else targets.num_classes

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from equipoise.mining import LossPruning, keep_probabilities
 from equipoise.mining.pruned_sampler import keep_positions
-from equipoise.samplers import ClassBalancedSampler
+from equipoise.samplers import ClassBalancedSampler, ExampleWeightedSampler
 from tests.mining.test_contract import saved
 
 RNG = np.random.default_rng(7)
@@ -273,6 +273,8 @@ def test_errors():
         miner.state_dict()
     with pytest.raises(TypeError, match="Expected sampler to be an OrderSampler"):
         miner.over(torch.utils.data.SequentialSampler(LABELS), LABELS)
+    with pytest.raises(TypeError, match="Expected targets to be given for a sampler without"):
+        miner.over(ExampleWeightedSampler([1.0, 2.0]))
     miner, sampler = make()
     with pytest.raises(ValueError, match="Expected indices, the example ids of the batch"):
         miner(torch.rand(3), torch.zeros(3).long())
