@@ -66,7 +66,8 @@ def _feistel(x, a, b, key) -> np.ndarray:  # type: ignore[no-untyped-def]
     """A keyed bijection of {0 … a·b−1}: a mixed-radix Feistel network, in the dtype of x.
 
     A round is half ← (half + hash(other half) · radix / 2^h) mod radix, h half the dtype's bits,
-    with hash(x) = (m · (x xor key))² and an odd m for each round. Every operation writes into memory that is in cache already.
+    with hash(x) = (m · (x xor key))² and an odd m for each round. Every operation writes into
+    memory that is in cache already.
     """
     word = x.dtype.type
     half = word(4 * x.itemsize)
