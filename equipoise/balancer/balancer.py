@@ -35,15 +35,18 @@ class Balancer:
     Args:
         targets: labels of the training set: `(N,)` class ids or `(N, C)` multi-hot, as a list,
             NumPy array, torch tensor, scipy sparse matrix or data set; see `Targets`.
-        policy: a `Policy` or its name: "equal-recall" (closed loop, the default), "worst-class",
-            "recall-power", "class-difficulty", "inverse-frequency", "effective-number",
-            "repeat-factor" or "plain".
+        policy: a `Policy` or its name: "equal-recall" (closed loop, the default for class ids),
+            "worst-class", "recall-power", "class-difficulty", "inverse-frequency",
+            "effective-number", "repeat-factor" or "plain" (λ = 0, the default for labels: their
+            recalls do not change when logits shift, so λ moves them little; see
+            docs/over-predicted-labels.md).
         sampler: "class-balanced", or for multilabel targets "label-balanced" (which of them by
             default, "auto"); or a sampler with `set_log_weight`. `None` for plain shuffling, and
             then the loss carries all of λ.
         mining: a miner, or `None`.
-        loss: an `equipoise.losses.Loss`; weighted cross-entropy by default, or for multilabel
-            targets weighted binary cross-entropy.
+        loss: an `equipoise.losses.Loss`; weighted cross-entropy by default. For multilabel
+            targets binary cross-entropy, positives weighted by √(negatives / positives), which
+            `correct` takes out again.
         seed: of the order.
         sampler_share: share of λ that the sampler carries, in [0, 1].
         num_samples, rank, num_replicas: see `OrderSampler`.
@@ -66,7 +69,7 @@ class Balancer:
     def __init__(
         self,
         targets: Any,
-        policy: str | Policy = "equal-recall",
+        policy: str | Policy | None = None,
         sampler: str | OrderSampler | None = "auto",
         mining: Any = None,
         loss: Loss | None = None,
@@ -90,14 +93,15 @@ class Balancer:
             )
         if mining is not None:
             raise ValueError(f"Expected mining to be None, but got {mining!r}.")
-        self.policy = make_policy(policy)
+        default = "plain" if self.multilabel else "equal-recall"
+        self.policy = make_policy(default if policy is None else policy)
         self.sampler_share = check_share(sampler_share, sampler)
         self.sampler = make_sampler(
             sampler,
             self.targets,
             dict(num_samples=num_samples, seed=seed, rank=rank, num_replicas=num_replicas),
         )
-        self._loss = make_loss(loss, self.multilabel)
+        self._loss = make_loss(loss, self.targets)
         self.rates: ClassRates | LabelRates = (LabelRates if self.multilabel else ClassRates)(
             self.targets.num_classes
         )

@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.losses import Loss, WeightedBCE, WeightedCrossEntropy
+from equipoise.losses import (
+    Loss,
+    WeightedBCE,
+    WeightedCrossEntropy,
+    pos_weight_from_counts,
+)
 from equipoise.samplers import (
     ClassBalancedSampler,
     ExampleWeightedSampler,
@@ -48,13 +53,17 @@ def make_sampler(sampler: Any, targets: Targets, settings: dict[str, Any]) -> An
     return LabelBalancedSampler(targets, log_weight=np.zeros(targets.num_classes), **settings)
 
 
-def make_loss(loss: Any, multilabel: bool) -> Loss:
+def make_loss(loss: Any, targets: Targets) -> Loss:
     """The loss itself, if it is for these targets; or the default."""
+    if loss is None and targets.multilabel:
+        return WeightedBCE(
+            pos_weight_from_counts(targets.counts.tolist(), targets.num_examples).sqrt()
+        )
     if loss is None:
-        return WeightedBCE() if multilabel else WeightedCrossEntropy()
+        return WeightedCrossEntropy()
     if not isinstance(loss, Loss):
         raise TypeError(f"Expected loss to be an equipoise.losses.Loss, but got {loss!r}.")
-    if loss.multilabel != multilabel:
-        kind = "multilabel targets" if multilabel else "class ids"
+    if loss.multilabel != targets.multilabel:
+        kind = "multilabel targets" if targets.multilabel else "class ids"
         raise ValueError(f"Expected loss to be one for {kind}, but got {loss!r}.")
     return loss

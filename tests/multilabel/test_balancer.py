@@ -52,6 +52,16 @@ def test_every_policy_by_name_runs_by_sampling_and_by_loss(policy, sampler):
     assert isinstance(balancer._loss, WeightedBCE)
 
 
+def test_defaults():
+    """λ = 0, and positives weighted by √(negatives / positives), which `correct` takes out."""
+    balancer = Balancer(LABELS)
+    counts = LABELS.sum(0)
+    assert not balancer.log_weight.any()
+    assert sorted(balancer.sampler) == list(range(len(LABELS)))
+    shift = -balancer.correct(torch.zeros(1, 4))[0].numpy()
+    assert np.allclose(shift, 0.5 * np.log((400 - counts) / counts), atol=1e-5)
+
+
 def test_without_a_sampler_every_example_comes_once_and_the_loss_carries_all():
     balancer = Balancer(LABELS, "inverse-frequency", sampler=None)
     assert sorted(balancer.sampler) == list(range(len(LABELS)))
@@ -172,7 +182,7 @@ def test_state_goes_on_bit_for_bit():
 
 def test_a_solved_sampler_can_be_kept_as_it_is():
     sampler = LabelBalancedSampler(LABELS, exponent=0)
-    balancer = Balancer(LABELS, "plain", sampler, sampler_share=0)
+    balancer = Balancer(LABELS, "plain", sampler, loss=WeightedBCE(), sampler_share=0)
     assert np.allclose(balancer.correct(torch.zeros(1, 4))[0], -sampler.logit_shift(), atol=1e-6)
     assert sampler.logit_shift()[3] > 0
 
