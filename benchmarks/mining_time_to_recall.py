@@ -13,7 +13,8 @@ Every run has a schedule of its own that is fully decayed at its end: the learni
 fifth of its steps and falls to zero. The clock runs while training, loading and augmenting, and
 stands while test images are predicted, after every `--every` part of a run. Given are the mean
 recall at the end, the seconds, and the seconds until `--target` was first reached (0.98 of what
-plain training ended with by default), as mean and standard deviation over the seeds.
+plain training ended with by default), as mean and standard deviation over the seeds; beside the
+wall-clock the processor time, which other programs on the machine disturb less.
 
 (a) is planned from the miner's process time and that of a plain step, both measured in the run, as
 other programs disturb those less than the wall-clock. Finished runs are read back from `--out`.
@@ -39,13 +40,16 @@ from equipoise.samplers import ClassBalancedSampler
 from examples.cifar import augment, load_data, small_net, to_input
 
 MINERS = {
-    "hardest .5": lambda: HardestExamples(0.5),
-    "selective .5": lambda: SelectiveBackprop(0.5),
-    "selective .5, trim .1": lambda: SelectiveBackprop(0.5, trim=0.1),
-    "selective .5, half resolution": lambda: SelectiveBackprop(0.5, resolution=0.5),
-    "selective .25, half resolution": lambda: SelectiveBackprop(0.25, resolution=0.5),
-    "loss pruning .5": lambda: LossPruning(0.5),
-    "loss pruning .25": lambda: LossPruning(0.25),
+    "hardest .5": lambda epochs: HardestExamples(0.5),
+    "selective .5": lambda epochs: SelectiveBackprop(0.5),
+    "selective .5, trim .1": lambda epochs: SelectiveBackprop(0.5, trim=0.1),
+    "selective .5, half resolution": lambda epochs: SelectiveBackprop(0.5, resolution=0.5),
+    "selective .25, half resolution": lambda epochs: SelectiveBackprop(0.25, resolution=0.5),
+    "loss pruning .5": lambda epochs: LossPruning(0.5),
+    "loss pruning .5, last fifth all": lambda epochs: LossPruning(
+        0.5, final=-(-epochs // 5), num_epochs=epochs
+    ),
+    "loss pruning .25": lambda epochs: LossPruning(0.25),
 }
 
 
@@ -88,6 +92,8 @@ def train(miner, steps: int, data: Arrays, test, args: argparse.Namespace, seed:
     step = epoch = 0
     while step < steps:
         sampler.set_epoch(epoch)
+        if miner is not None:
+            miner.set_epoch(epoch)
         batches = batches_of(loader, generator)
         if isinstance(miner, SelectiveBackprop):
             batches = miner(batches, net, unreduced)
@@ -104,7 +110,7 @@ def train(miner, steps: int, data: Arrays, test, args: argparse.Namespace, seed:
             if step % check == 0 or step == steps:
                 process_seconds += time.process_time() - clock
                 seconds += time.perf_counter() - wall
-                curve.append((seconds, mean_recall(net, *test)))
+                curve.append((seconds, process_seconds, mean_recall(net, *test)))
                 clock, wall = time.process_time(), time.perf_counter()
             if step == steps:
                 break
@@ -113,7 +119,7 @@ def train(miner, steps: int, data: Arrays, test, args: argparse.Namespace, seed:
         "steps": steps,
         "seconds": seconds,
         "process_seconds": process_seconds,
-        "recall": curve[-1][1],
+        "recall": curve[-1][2],
         "curve": curve,
     }
 
@@ -141,7 +147,7 @@ def run_all(data: Arrays, test, args: argparse.Namespace, done: dict) -> dict:
 
         plain = run("plain", None, whole)
         for name in args.miner:
-            miner = MINERS[name]()
+            miner = MINERS[name](args.epochs)
             shrinks = not isinstance(miner, HardestExamples)
             steps = round(whole * miner.keep) if shrinks else whole
             mined = run(name, miner, steps)
@@ -152,6 +158,11 @@ def run_all(data: Arrays, test, args: argparse.Namespace, done: dict) -> dict:
     return done
 
 
+def plus_minus(values, digits: int) -> str:
+    spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
+    return f"{np.mean(values):.{digits}f} ± {spread:.{digits}f}"
+
+
 def print_table(done: dict, args: argparse.Namespace) -> None:
     rows = defaultdict(list)
     for key, row in done.items():
@@ -159,17 +170,19 @@ def print_table(done: dict, args: argparse.Namespace) -> None:
     target = args.target
     if target is None:
         target = 0.98 * float(np.mean([row["recall"] for row in rows["plain"]]))
-    print(f"\n{'run':44} mean recall     seconds        seconds to {target:.3f}")
+    head = ["mean recall", "seconds", "of the processor", f"to {target:.3f}", "of the processor"]
+    print(f"\n{'run':52}" + "".join(f"{cell:>18}" for cell in head))
     for name, runs in rows.items():
-        recall, seconds = ([row[k] for row in runs] for k in ("recall", "seconds"))
-        reached = [next((s for s, r in row["curve"] if r >= target), np.nan) for row in runs]
-        missed = int(np.isnan(reached).sum())
         cells = [
-            f"{np.mean(v):{w}} ± {np.std(v, ddof=1) if len(v) > 1 else 0:{w}}"
-            for v, w in ((recall, ".3f"), (seconds, ".0f"))
+            plus_minus([row[key] for row in runs], digits)
+            for key, digits in (("recall", 3), ("seconds", 0), ("process_seconds", 0))
         ]
-        last = f"not reached in {missed} of {len(runs)}" if missed else f"{np.mean(reached):.0f}"
-        print(f"{name:44} {cells[0]:15} {cells[1]:14} {last}")
+        reached = [next((c[:2] for c in row["curve"] if c[2] >= target), None) for row in runs]
+        if None in reached:
+            cells += [f"missed by {reached.count(None)} of {len(runs)}", ""]
+        else:
+            cells += [plus_minus(column, 0) for column in zip(*reached, strict=True)]
+        print(f"{name:52}" + "".join(f"{cell:>18}" for cell in cells))
 
 
 def main() -> None:
