@@ -35,6 +35,7 @@ CASES: dict[str, Callable[..., Miner]] = {
     "hard negatives, label": lambda **kw: HardNegatives(
         **{"keep": 0.3, "per": "label", "trim": 0.1} | kw
     ),
+    "hard negatives, most": lambda **kw: HardNegatives(**{"most": 3} | kw),
     "pruning": pruning,
 }
 

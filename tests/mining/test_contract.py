@@ -170,6 +170,7 @@ def test_keep_out_of_range(miner, keep):
         (lambda: HardNegatives(ratio=1, keep=0.5), "Expected ratio or keep, but got both"),
         (lambda: HardNegatives(ratio=0), "Expected ratio to be a finite number above 0"),
         (lambda: HardNegatives(per="batch"), 'Expected per to be "example" or "label"'),
+        (lambda: HardNegatives(most=0), "Expected most to be an int of at least 1"),
         (lambda: HardNegatives(at_least=-1), "Expected at_least to be an int from 0 up"),
         (lambda: HardNegatives()(torch.zeros(3), torch.zeros(3)), r"of shape \(B, C\), but got"),
         (

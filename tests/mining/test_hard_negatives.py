@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from equipoise.mining import HardNegatives, hard_negatives
 
 
-def naive_row(losses, positives, ratio, keep, trim, at_least):
+def naive_row(losses, positives, ratio, keep, trim, at_least, most):
     usable = [i for i, v in enumerate(losses) if math.isfinite(v)]
     chosen = {i for i in usable if positives[i]}
     negatives = sorted((i for i in usable if not positives[i]), key=lambda i: (-losses[i], i))
     wanted = keep * len(negatives) if ratio is None else ratio * len(chosen)
-    wanted = max(math.ceil(wanted - 1e-6), at_least)
+    wanted = min(max(math.ceil(wanted - 1e-6), at_least), most or 99)
     skip = min(int(trim * len(negatives)), max(len(negatives) - wanted, 0))
     return chosen | set(negatives[skip : skip + wanted])
 
@@ -35,15 +35,25 @@ def test_equals_the_naive_choice(data):
     keep = data.draw(st.sampled_from([0.25, 0.5, 1.0])) if ratio is None else None
     trim, at_least = data.draw(st.sampled_from([0.0, 0.25, 0.5])), data.draw(st.integers(0, 2))
     per = data.draw(st.sampled_from(["example", "label"]))
+    most = data.draw(st.sampled_from([None, 2, 5]))
+    if most is not None:  # which of equal losses come first is not said then
+        losses += torch.rand(rows, labels, generator=torch.Generator().manual_seed(0))
     got = hard_negatives(
-        losses, positives, ratio=ratio, keep=keep, per=per, trim=trim, at_least=at_least
+        losses,
+        positives,
+        ratio=ratio,
+        keep=keep,
+        per=per,
+        trim=trim,
+        at_least=at_least,
+        most=most,
     )
     if per == "label":
         losses, positives, got = losses.T, positives.T, got.T
     for row, positive, chosen in zip(
         losses.tolist(), positives.tolist(), got.tolist(), strict=True
     ):
-        expected = naive_row(row, positive, ratio, keep, trim, at_least)
+        expected = naive_row(row, positive, ratio, keep, trim, at_least, most)
         assert {i for i, on in enumerate(chosen) if on} == expected
 
 
