@@ -112,7 +112,8 @@ def table(results: list[dict]) -> list[str]:
         *("macro AUPRC", "micro AUPRC"),
         *("macro F1 at .5", "tuned: searched", "tuned: fitted", "micro F1 at .5", "tuned: fitted"),
         *("pred / true at .5: median (worst)", "fitted: median (worst)"),
-        *("mean p / prevalence: raw", "corrected", "ECE: raw", "corrected", "s a run"),
+        *("mean p / prevalence: raw", "corrected", "calibrated"),
+        *("ECE: raw", "corrected", "calibrated", "s a run"),
     )
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for method in dict.fromkeys(r["method"] for r in results):
@@ -127,8 +128,10 @@ def table(results: list[dict]) -> list[str]:
         cells += [mean_and_sd([r["f1_macro_f1"] for r in runs])]
         cells += [mean("f1_micro_half", 3), mean("f1_micro_f1", 3)]
         cells += [f"{mean(f'ratio_{k}')} ({mean(f'worst_{k}', 1)})" for k in ("half", "prevalence")]
-        cells += [mean("mean_raw"), mean("mean_corrected"), mean("ece_raw", 3)]
-        cells += [mean("ece_corrected", 3), mean("seconds", 0)]
+        stages = ("raw", "corrected", "calibrated")
+        cells += [mean(f"mean_{stage}") for stage in stages]
+        cells += [mean(f"ece_{stage}", 3) for stage in stages]
+        cells += [mean("seconds", 0)]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -174,6 +177,8 @@ def write(path: Path) -> None:
         "**Fitted**: `fit_decision`, on corrected logits. **pred / true**: predicted over true "
         'positives of each label on the test rows, after `fit_decision("prevalence")` where '
         "fitted; labels without test positives are left out of this and of macro means. "
+        "**Corrected**: loss and sampling taken out by `correct`; **calibrated**: a slope and "
+        "intercepts fitted on the hold-out besides (`calibrate_labels`). "
         "**picked**: for each seed the run of plain, balancer, focused with the best macro AUPRC "
         "on the hold-out. ± is the sd over the seeds.",
     ]

@@ -37,7 +37,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torchmetrics.functional.classification import binary_calibration_error
 
 from equipoise import Balancer
-from equipoise.decision import label_thresholds
+from equipoise.decision import calibrate_labels, label_thresholds
 from equipoise.losses import AsymmetricLoss, SigmoidFocalLoss, WeightedBCE, pos_weight_from_counts
 from equipoise.multilabel_split import multilabel_holdout_split
 from equipoise.weighting import EqualRecall
@@ -251,11 +251,15 @@ def train(method: str, seed: int, data: dict, settings: dict, tick) -> dict:
         decided[objective] = balancer.decide(logits)
     decided["searched"] = logits > label_thresholds(held_logits, y_held, "f1", prior=0)
     decided["half"] = logits > 0
+    corrected = balancer.correct(logits)
+    calibrate = calibrate_labels(balancer.correct(held_logits), y_held)
+    calibrated = calibrate.slope * corrected + calibrate.intercept
     return {
         "method": method,
         "seed": seed,
         "seconds": time.perf_counter() - began,
-        **figures(logits, balancer.correct(logits), decided, y_test),
+        **figures(logits, corrected, decided, y_test),
+        **calibration({"raw": logits, "corrected": corrected, "calibrated": calibrated}, y_test),
         "holdout_macro_auprc": auprc(held_logits, y_held)["macro"],
         "history": [
             {k: v for k, v in row.items() if not isinstance(v, list)} for row in balancer.history
@@ -287,7 +291,12 @@ def figures(logits, corrected, decided: dict, truth: torch.Tensor) -> dict:
         found[f"worst_{name}"] = float(ratio[ratio.clamp_min(0.02).log().abs().argmax()])
         found[f"ratios_{name}"] = ratio.tolist()
         found[f"total_{name}"] = float(predicted.sum() / truth.sum())
-    for name, z in (("raw", logits), ("corrected", corrected)):
+    return found
+
+
+def calibration(logits: dict[str, torch.Tensor], truth: torch.Tensor) -> dict:
+    found = {}
+    for name, z in logits.items():
         p = torch.sigmoid(z)
         found[f"mean_{name}"] = float(p.mean() / truth.float().mean())
         found[f"ece_{name}"] = float(binary_calibration_error(p.flatten(), truth.flatten()))
@@ -350,8 +359,10 @@ RATIOS = {
 CALIBRATION = {
     "mean p / prev.\nraw": "mean_raw",
     "\ncorrected": "mean_corrected",
+    "\ncalibrated": "mean_calibrated",
     "ECE\nraw": "ece_raw",
-    "ECE\ncorrected": "ece_corrected",
+    "\ncorrected ": "ece_corrected",
+    "\ncalibrated ": "ece_calibrated",
 }
 
 
@@ -394,7 +405,8 @@ def print_tables(results: list[dict], console: Console) -> None:
     console.print(
         "searched: cuts by trying every one on the hold-out; fitted: fit_decision on the hold-out, "
         "for F1, or for predicted = true. picked: for each seed the run with the best AUPRC on the "
-        f"hold-out among {', '.join(PICKED_AMONG)}."
+        f"hold-out among {', '.join(PICKED_AMONG)}. corrected: loss and sampling taken out; "
+        "calibrated: a slope and intercepts fitted on the hold-out besides."
     )
 
 
