@@ -111,8 +111,8 @@ def test_views(tmp_path):
 @pytest.mark.parametrize(
     ("targets", "words"),
     [
-        ([[1, 0], [1, 0]], "Of no example.*label 1 \\(1\\)"),
-        ([[1, 0], [1, 1]], "Of every example.*label 1 \\(0\\)"),
+        ([[1, 0], [1, 0]], "No example.*1 label \\(1\\)"),
+        ([[1, 0], [1, 1]], "In every example.*1 label \\(0\\)"),
         ([[1, 0], [0, 0], [0, 1]], "carry no label"),
         ([0, 1] * 30, "about equal"),
         ([0] * 60 + [1], "The largest class, 0, has 60 examples: 60.0 times 1's 1"),

@@ -1,4 +1,4 @@
-"""Audit: how imbalanced labels are, in numbers, pictures and plain words."""
+"""audit: counts, IRLbl, MeanIR, CVIR, SCUMBLE and label sets of a data set's labels."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from equipoise.audit import views
+from equipoise.audit.advising import advice
 from equipoise.label_sets import label_set_ids, labels_of
 from equipoise.targets import Targets
 
@@ -81,7 +83,7 @@ class Audit:
 
     @cached_property
     def advice(self) -> list[str]:
-        return _advice(self)
+        return advice(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python numbers, lists and strings; without what is kept per example."""
@@ -115,48 +117,20 @@ class Audit:
             f"mean_ir={self.mean_ir:.4g}, scumble={self.scumble:.4g})"
         )
 
+    def show(self, most: int = 20) -> None:
+        """Print measures, table (of `most` rows) and advice in the terminal, through rich."""
+        views.show(self, most)
+
     def table(self, most: int = 20) -> Table:
-        """A rich table (`rich.print(audit.table())`): a row a class, the rarest `most` of them."""
-        from rich.table import Table
+        """A rich table, a row a class, the most frequent first.
 
-        table = Table(title=f"{self.targets!r}", caption=self._summary())
-        for heading in ("class", "examples", "prevalence", "IRLbl", "SCUMBLE"):
-            table.add_column(heading, justify="left" if heading == "class" else "right")
-        for c in np.argsort(self.counts, kind="stable")[:most]:
-            table.add_row(
-                self.class_names[c],
-                f"{self.counts[c]:,}",
-                f"{self.prevalence[c]:.3%}",
-                f"{self.irlbl[c]:,.2f}",
-                f"{self.scumble_per_label[c]:.3f}",
-            )
-        if most < len(self.counts):
-            table.add_row(f"… {len(self.counts) - most} more frequent", "", "", "", "")
-        return table
-
-    def _summary(self) -> str:
-        return " · ".join(f"{name} {getattr(self, name):,.6g}" for name in _NUMBERS)
+        Of more than `most` classes, half of the rows are the most frequent, half the rarest.
+        """
+        return views.table(self, most)
 
     def plot(self, path: str | Path) -> None:
-        """A picture (PNG, SVG, PDF by the path's ending): counts by rank, labels an example."""
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(10, 3.6), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        counts = np.sort(self.counts)[::-1]
-        left.plot(np.arange(1, len(counts) + 1), np.maximum(counts, 0.5), drawstyle="steps-mid")
-        left.set(yscale="log", xlabel="class, most frequent first", ylabel="examples")
-        left.set_title(f"imbalance ratio {self.imbalance_ratio:,.1f}, MeanIR {self.mean_ir:,.2f}")
-        if self.targets.multilabel:
-            right.bar(np.arange(len(self.cardinality_counts)), self.cardinality_counts)
-            right.set(xlabel="labels an example carries", ylabel="examples")
-            right.set_title(f"cardinality {self.cardinality:.2f}, SCUMBLE {self.scumble:.3f}")
-        else:
-            right.barh(np.arange(min(20, len(counts))), np.sort(self.counts)[:20])
-            order = np.argsort(self.counts, kind="stable")[:20]
-            right.set_yticks(np.arange(len(order)), [self.class_names[c] for c in order])
-            right.set(xlabel="examples", title="rarest classes")
-        figure.savefig(path, dpi=150)
+        """A picture (PNG, SVG, PDF by the path's ending): counts, and labels an example."""
+        views.plot(self, path)
 
 
 _NUMBERS = (
@@ -247,53 +221,3 @@ def _scumble(targets: Targets, irlbl: np.ndarray) -> tuple[np.ndarray, np.ndarra
     arithmetic = np.where(lengths > 0, matrix @ irlbl / some, 1.0)
     scumble = np.where(lengths > 0, 1 - np.exp(matrix @ log_irlbl / some) / arithmetic, 0.0)
     return lengths, scumble, matrix.T @ scumble / np.maximum(targets.counts, 1)
-
-
-def _advice(found: Audit) -> list[str]:
-    n, counts, multilabel = found.targets.num_examples, found.counts, found.targets.multilabel
-    what = "label" if multilabel else "class"
-    said = []
-
-    def names(classes: np.ndarray) -> str:
-        some = ", ".join(found.class_names[c] for c in classes[:5])
-        return f"{len(classes)} ({some}{', …' if len(classes) > 5 else ''})"
-
-    def of(condition: np.ndarray, text: str) -> None:
-        if condition.any():
-            said.append(text.format(names(np.flatnonzero(condition)), what=what))
-
-    of(counts == 0, "Of no example, so not to be learnt: {what} {}. Drop, or collect examples.")
-    of(counts == n, "Of every example, so nothing to learn: {what} {}. Drop.")
-    of(
-        (counts > 0) & (counts < 20),
-        "Fewer than 20 examples: {what} {}. Recalls on a hold-out of these are mostly noise; "
-        "do not let them steer, and cap how often an example is repeated.",
-    )
-    empty = int(found.cardinality_counts[0]) if multilabel else 0
-    if empty:
-        said.append(f"{empty:,} of {n:,} examples carry no label: they serve as negatives only.")
-    if found.imbalance_ratio < 1.5:
-        said.append(
-            "Counts are about equal: where recalls differ all the same, some classes are harder, "
-            'not rarer; weights from counts will not help, policy="equal-recall" will.'
-        )
-    else:
-        common, rare = int(counts.argmax()), int(np.where(counts > 0, counts, n + 1).argmin())
-        said.append(
-            f"The largest {what}, {found.class_names[common]}, has {counts[common]:,} examples: "
-            f"{found.imbalance_ratio:,.1f} times {found.class_names[rare]}'s {counts[rare]:,}."
-        )
-    if multilabel and found.scumble > 0.1:
-        said.append(
-            f"Rare labels come together with frequent ones (SCUMBLE {found.scumble:.2f}, over .1): "
-            "cloning examples raises both. Use LabelBalancedSampler, which solves for all labels "
-            "at once."
-        )
-    median = float(np.median(found.prevalence))
-    if multilabel and 0 < median < 0.2:
-        said.append(
-            f"Half of the labels are on fewer than {median:.2%} of the examples: pos_weight = "
-            f"neg/pos multiplies their odds by {1 / median - 1:,.0f} or more, and a cut at .5 "
-            'predicts far too many. Use fit_decision("prevalence") instead.'
-        )
-    return said

@@ -1,0 +1,20 @@
+"""`equipoise`, and `python -m equipoise`: the command line, or what to install for it."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line; ends the process with its exit code."""
+    try:
+        from equipoise.cli import app
+    except ImportError as error:
+        sys.exit(str(error))
+    app(prog_name="equipoise")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""Audit: how imbalanced labels are, in numbers, pictures and plain words."""
+
+from __future__ import annotations
+
+from equipoise.audit.measures import Audit, audit
+
+__all__ = ["Audit", "audit"]
