@@ -176,7 +176,8 @@ def write(path: Path) -> None:
         "its cuts tuned on the same hold-out. **Searched**: every cut tried for each label. "
         "**Fitted**: `fit_decision`, on corrected logits. **pred / true**: predicted over true "
         'positives of each label on the test rows, after `fit_decision("prevalence")` where '
-        "fitted; labels without test positives are left out of this and of macro means. "
+        "fitted, for labels with at least 10 test positives; macro means leave out labels without "
+        "any. "
         "**Corrected**: loss and sampling taken out by `correct`; **calibrated**: a slope and "
         "intercepts fitted on the hold-out besides (`calibrate_labels`). "
         "**picked**: for each seed the run of plain, balancer, focused with the best macro AUPRC "

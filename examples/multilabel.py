@@ -51,6 +51,8 @@ METHODS = {
     "focused": "the same, and focused on hard negatives (γ− 2)",
     "equal-recall": "closed loop on the labels' recalls, by sampling",
 }
+# Predicted / true is shown for labels with this many test positives: chance moves fewer by a third.
+COUNTABLE = 10
 # The run with the best AUPRC on the hold-out among these is a row of its own, "picked".
 PICKED_AMONG = ("plain", "balancer", "focused")
 
@@ -287,8 +289,9 @@ def figures(logits, corrected, decided: dict, truth: torch.Tensor) -> dict:
                 f1_score(true, predicted[:, occurs], average=kind, zero_division=0)
             )
         ratio = (predicted[:, occurs].sum(0) / true.sum(0)).double()
-        found[f"ratio_{name}"] = float(ratio.median())
-        found[f"worst_{name}"] = float(ratio[ratio.clamp_min(0.02).log().abs().argmax()])
+        frequent = ratio[true.sum(0) >= min(COUNTABLE, int(true.sum(0).max()))]
+        found[f"ratio_{name}"] = float(frequent.quantile(0.5))
+        found[f"worst_{name}"] = float(frequent[frequent.clamp_min(0.02).log().abs().argmax()])
         found[f"ratios_{name}"] = ratio.tolist()
         found[f"total_{name}"] = float(predicted.sum() / truth.sum())
     return found
@@ -393,7 +396,10 @@ def print_tables(results: list[dict], console: Console) -> None:
     for method, runs in by_method.items():
         table.add_row(method, *(cell([r[key] for r in runs]) for key in COLUMNS.values()))
     console.print(table)
-    table = Table(title="How much is predicted: median label (worst label), and calibration")
+    table = Table(
+        title="How much is predicted: median (worst) label, of those with at least "
+        f"{COUNTABLE} test positives, and calibration"
+    )
     for name in ("method", *RATIOS, *CALIBRATION, "seconds\na run"):
         table.add_column(name, justify="left" if name == "method" else "right")
     for method, runs in by_method.items():
