@@ -16,6 +16,7 @@ __all__ = ["app"]
 app = typer.Typer(
     name="equipoise",
     no_args_is_help=True,
+    rich_markup_mode="markdown",  # lines of a paragraph flow together
     add_completion=False,
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -39,7 +40,7 @@ def equipoise(
         ),
     ] = False,
 ) -> None:
-    """For classes that are not learnt equally well.
+    """Tools for classes that are not learnt equally well.
 
     Exit codes: 0 fine, 1 a file or its values are not as expected (one line on stderr says why),
     2 wrong usage.
@@ -50,7 +51,11 @@ def equipoise(
 def audit_command(
     file: Annotated[
         Path,
-        typer.Argument(help="Labels: .npz, .npy, .csv, .tsv, .arff or .beton.", show_default=False),
+        typer.Argument(
+            metavar="FILE",
+            help="Labels: .npz, .npy, .csv, .tsv, .arff or .beton.",
+            show_default=False,
+        ),
     ],
     field: Annotated[
         str | None,
@@ -72,7 +77,10 @@ def audit_command(
         ),
     ] = None,
     most: Annotated[
-        int, typer.Option(help="Rows of the table: the most frequent and the rarest.", min=1)
+        int,
+        typer.Option(
+            metavar="N", help="Rows of the table: the most frequent and the rarest.", min=1
+        ),
     ] = 20,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, of all classes, and nothing else.")
@@ -86,7 +94,7 @@ def audit_command(
         ),
     ] = None,
 ) -> None:
-    """How imbalanced the labels in FILE are: counts, IRLbl, SCUMBLE, label sets; and what to do.
+    """Tell how imbalanced the labels in FILE are, and what to do about it.
 
     FILE holds class ids or names, one an example, or a multi-hot matrix of 0 and 1, one row an
     example, dense or (.npz) as the CSR parts Y_data, Y_indices, Y_indptr, Y_shape. Names of classes

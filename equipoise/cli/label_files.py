@@ -102,7 +102,7 @@ def _load(path: Path, kind: str, load: Callable[[], Any]) -> Any:
     try:
         array = load()
     except Exception as error:  # a damaged file raises all kinds of things
-        if "pickle" in str(error) and path.read_bytes()[:6] in (b"\x93NUMPY", b"PK\x03\x04"):
+        if "Object arrays" in str(error):
             raise ValueError(
                 f"Expected {path} to hold plain arrays, but got pickled Python objects, which are "
                 "not read because they can run any code. Save numbers or text (dtype=str)."
@@ -161,6 +161,8 @@ def _chosen(path: Path, field: str | None, there: list[str]) -> str:
 
 
 def _list(names: Sequence[str], most: int = 12) -> str:
+    if not names:
+        return "no arrays"
     return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
 
 

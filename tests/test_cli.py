@@ -1,0 +1,332 @@
+"""`equipoise audit`: every kind of file, what is printed, exit codes, and files that are wrong."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import pickle
+import re
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix, save_npz
+from typer.testing import CliRunner
+
+import equipoise
+from equipoise.cli import app, read_labels
+
+IDS = np.array([0] * 6 + [1] * 3 + [2])
+HOT = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 1, 0]], np.uint8)
+ARFF = "@relation 'r: -C 2'\n@attribute a {0,1}\n@attribute b {0,1}\n@attribute x numeric\n@data\n"
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def audited(*arguments):
+    """The JSON printed."""
+    result = run("audit", *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def counts_of(found):
+    return {row["name"]: row["count"] for row in found["classes"]}
+
+
+def write(path, content):
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, str):
+        path.write_text(content, encoding="utf-8")
+    elif isinstance(content, dict):
+        np.savez(path, **content)
+    else:
+        np.save(path, content)
+    return path
+
+
+def csr(prefix, matrix):
+    matrix = csr_matrix(matrix)
+    parts = {"data": matrix.data, "indices": matrix.indices, "indptr": matrix.indptr}
+    parts["shape"] = np.array(matrix.shape)
+    return {f"{prefix}_{name}": part for name, part in parts.items()}
+
+
+NAMES = np.array(["cat", "dog", "owl"])
+BY_ID = {"0": 6, "1": 3, "2": 1}
+BY_LABEL = {"0": 4, "1": 2, "2": 1}
+GOOD = {
+    "ids.npy": (IDS, [], BY_ID),
+    "column.npy": (IDS[:, None], [], BY_ID),
+    "floats.npy": (IDS.astype(np.float32), [], BY_ID),
+    "words.npy": (NAMES[IDS], [], {"cat": 6, "dog": 3, "owl": 1}),
+    "bytes.npy": (NAMES[IDS].astype("S"), [], {"cat": 6, "dog": 3, "owl": 1}),
+    "far.npy": (IDS * 10**9 + 7, [], {"7": 6, "1000000007": 3, "2000000007": 1}),
+    "hot.npy": (HOT, [], BY_LABEL),
+    "bool.npy": (HOT.astype(bool), [], BY_LABEL),
+    "y.npz": ({"x": np.zeros((10, 2)), "y": IDS}, [], BY_ID),
+    "train.npz": ({"y_test": IDS[:1], "y_train": IDS, "x_train": HOT}, [], BY_ID),
+    "medmnist.npz": ({"test_labels": IDS[:1, None], "train_labels": IDS[:, None]}, [], BY_ID),
+    "only.npz": ({"arr_0": IDS}, [], BY_ID),
+    "field.npz": ({"y": HOT, "other": IDS}, ["--field", "other"], BY_ID),
+    "named.npz": ({"Y": HOT, "label_names": NAMES}, [], {"cat": 4, "dog": 2, "owl": 1}),
+    "more_names.npz": (
+        {"y": IDS[:9], "class_names": NAMES},
+        [],
+        {"cat": 6, "dog": 3, "owl": 0},
+    ),
+    "other_names.npz": ({"y": IDS, "class_names": NAMES[:2]}, [], BY_ID),
+    "csr.npz": (
+        {**csr("Y", HOT), **csr("X", HOT), "label_names": NAMES},
+        [],
+        {"cat": 4, "dog": 2, "owl": 1},
+    ),
+    "csr_field.npz": ({**csr("Y", HOT[:1]), **csr("tags", HOT)}, ["--field", "tags"], BY_LABEL),
+    "ids.csv": ("\n".join(map(str, IDS)), [], BY_ID),
+    "words.csv": ("\ufeffspecies\ncat\ncat\n\ndog\n", [], {"cat": 2, "dog": 1}),
+    "no_header.csv": ("cat\ncat\ndog\n", [], {"cat": 2, "dog": 1}),
+    "label.csv": ("file,label\na.jpg,1\nb.jpg,0\nc.jpg,1.0\n", [], {"0": 1, "1": 2}),
+    "quoted.csv": (
+        'file,kind\na,"big, red"\nb,small\n',
+        ["--field", "kind"],
+        {"big, red": 1, "small": 1},
+    ),
+    "hot.csv": ("file,wet,dry\na,1,0\nb,1,1\n", [], {"wet": 2, "dry": 1}),
+    "tabs.tsv": ("file\tlabel\na\tx\nb\ty\nc\tx\n", [], {"x": 2, "y": 1}),
+    "c.arff": (ARFF + "1,0,.5\n1,1,.5\n", [], {"a": 2, "b": 1}),
+    "first.arff": (ARFF + "1,0,.5\n1,1,.5\n", ["--labels", "1"], {"a": 2}),
+    "last.arff": (ARFF + "1,0,0\n1,1,1\n", ["--labels", "-2"], {"b": 1, "x": 1}),
+    "chosen.arff": (ARFF + "1,0,.5\n1,1,.5\n", ["--labels", "b, a"], {"b": 1, "a": 2}),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_every_kind_of_file(name, tmp_path):
+    content, options, counts = GOOD[name]
+    assert counts_of(audited(write(tmp_path / name, content), *options)) == counts
+
+
+def test_matrix_as_scipy_saves_it(tmp_path):
+    save_npz(tmp_path / "scipy.npz", csr_matrix(HOT))
+    assert counts_of(audited(tmp_path / "scipy.npz")) == BY_LABEL
+
+
+def test_mulans_labels(tmp_path):
+    write(tmp_path / "m.arff", ARFF.replace(": -C 2", "") + "1,0,.5\n0,1,.5\n0,1,2\n")
+    write(tmp_path / "other.xml", '<labels><label name="b"></label></labels>')
+    assert counts_of(audited(tmp_path / "m.arff", "--labels", tmp_path / "other.xml")) == {"b": 2}
+
+
+def damaged_npz(path):
+    np.savez(path, y=np.arange(5000) % 7)
+    content = path.read_bytes()
+    return content[:100] + bytes(64) + content[164:]
+
+
+def png():
+    def chunk(kind, data):
+        check = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + check
+
+    header = struct.pack(">IIBBBBB", 1, 1, 8, 0, 0, 0, 0)
+    image = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + image
+
+
+def whole_npz(tmp_path):
+    return write(tmp_path / "whole.npz", {"y": IDS}).read_bytes()
+
+
+OBJECTS = np.array([[1], [1, 2]], object)
+BAD = {
+    "empty.npz": (b"", "is empty"),
+    "truncated.npz": (lambda folder: whole_npz(folder)[:-40], "damaged or none"),
+    "damaged.npz": (lambda folder: damaged_npz(folder / "whole.npz"), "damaged or none"),
+    "png.npz": (png(), "damaged or none"),
+    "png.npy": (png(), "damaged or none"),
+    "pickled.npz": ({"y": OBJECTS}, "pickled Python objects"),
+    "pickled.npy": (pickle.dumps([0, 1]), "damaged or none"),
+    "no_labels.npz": ({"x": IDS, "z": IDS}, "holds x, z. Say which with --field"),
+    "no_arrays.npz": (b"PK\x05\x06" + bytes(18), "but it holds no arrays"),
+    "nan.npz": ({"y": np.array([0, np.nan])}, "whole class ids, but got nan at position 1"),
+    "negative.npy": (np.array([0, -1]), "class ids from 0 up, but got -1"),
+    "two.npy": (HOT + 1, "to be 0 or 1, but got 2"),
+    "none.npy": (np.zeros((3, 2)), "at least one positive label"),
+    "nobody.npy": (np.zeros((0, 2)), "at least one example"),
+    "cube.npy": (np.zeros((2, 2, 2)), "but got shape (2, 2, 2)"),
+    "zero.npy": (np.array(3), "but got shape ()"),
+    "dates.npy": (np.array(["2020-01-01"], "M8[D]"), "to be numbers"),
+    "csr.npz": ({**csr("Y", HOT), "Y_indices": np.full(7, 9, np.int32)}, "to hold a CSR matrix"),
+    "shape.npz": ({**csr("Y", HOT), "Y_shape": np.array([5])}, "to hold a CSR matrix"),
+    "blank.csv": ("\n \n", "has no rows"),
+    "header.csv": ("species\n", "a line of names alone"),
+    "ragged.csv": ("a,b\n1,2\n3\n", "row 3 has 1"),
+    "gap.csv": ("file,label\na,x\nb,\n", "row 2 has none"),
+    "nan.csv": ("file,label\na,1\nb,nan\n", "but got nan"),
+    "which.csv": ("file,kind\na,x\nb,y\n", "holds file, kind. Say which"),
+    "png.csv": (png(), "text file in UTF-8"),
+    "corrupt.arff": (ARFF + "1,0,.5\n1,nothing\n", "to be an ARFF file"),
+    "which.arff": (ARFF.replace(": -C 2", "") + "1,0,.5\n", "Expected labels to be given"),
+    "seven.arff": (ARFF.replace("-C 2", "-C 7") + "1,0,.5\n", "from 1 to 3"),
+    "png.arff": (png(), "ARFF file"),
+    "labels.parquet": (b"PAR1", "ends in .npz"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_one_line(name, tmp_path):
+    content, words = BAD[name]
+    path = write(tmp_path / name, content(tmp_path) if callable(content) else content)
+    is_one_line(run("audit", path), words)
+
+
+def is_one_line(result, words):
+    assert result.exit_code == 1, result.output
+    assert result.stdout == ""
+    assert re.fullmatch(r"equipoise audit: [^\n]+\n", result.stderr), result.stderr
+    assert words in result.stderr
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_missing_files_and_fields(tmp_path):
+    path = write(tmp_path / "y.npz", {"y": IDS})
+    is_one_line(run("audit", tmp_path / "none.npz"), "there is none at")
+    is_one_line(run("audit", tmp_path), "Expected a file that ends in")
+    (tmp_path / "folder.npz").mkdir()
+    is_one_line(run("audit", tmp_path / "folder.npz"), "there is none at")
+    is_one_line(run("audit", path, "--field", "z"), "to hold 'z', but it holds y")
+    is_one_line(run("audit", path, "--plot", tmp_path / "no" / "p.png"), "No such file")
+    is_one_line(run("audit", path, "--plot", tmp_path / "p.docx"), "docx")
+
+
+def test_wrong_usage(tmp_path):
+    path = write(tmp_path / "y.npy", IDS)
+    wrong = [["audit"], ["audit", path, "--what"], ["train"], ["audit", path, "--most", "0"]]
+    wrong += [["audit", path, "--field", "y"], ["audit", path, "--labels", "3"]]
+    for arguments in wrong:
+        result = run(*arguments)
+        assert result.exit_code == 2, arguments
+        assert result.stdout == ""
+        assert "Usage" in result.stderr
+
+
+def test_what_a_person_sees(tmp_path):
+    path = write(tmp_path / "y.npz", {"y": IDS, "class_names": np.array(["[red]cat[/]", "d", "o"])})
+    result = run("audit", path, "--plot", tmp_path / "p.png")
+    assert result.exit_code == 0
+    for words in (
+        "10 examples, 3 classes",
+        "[red]cat[/]",
+        "60.00%",
+        "imbalance ratio",
+        "6.0 times",
+    ):
+        assert words in result.stdout
+    assert "SCUMBLE" not in result.stdout  # says nothing about class ids
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert "p.png" in result.stderr
+
+    hot = run("audit", write(tmp_path / "hot.npy", HOT))
+    for words in ("SCUMBLE", "labels an example, 0 to 2 of 3", "label sets"):
+        assert words in hot.stdout
+
+
+def test_most(tmp_path):
+    path = write(tmp_path / "y.npy", np.repeat(np.arange(9), np.arange(9, 0, -1)))
+    for most, classes, gap in ((4, "0178", "5 between"), (1, "0", "8 rarer"), (9, "012345678", "")):
+        shown = run("audit", path, "--most", most).stdout
+        assert "".join(re.findall(r"^│ (\d) ", shown, re.MULTILINE)) == classes
+        assert gap in shown
+
+
+def test_json_is_all_of_it(tmp_path):
+    path = write(tmp_path / "y.npz", {"Y": HOT, "label_names": np.array(["é", "b", "c"])})
+    assert audited(path, "--most", "1") == equipoise.audit(HOT, ["é", "b", "c"]).to_dict()
+
+
+def test_names_from_a_file_cannot_steer_the_terminal(tmp_path):
+    path = write(tmp_path / "y.npz", {"y": IDS, "class_names": np.array(["a\x1b[2J", "b\n", "c"])})
+    assert read_labels(path)[1] == ["a�[2J", "b�", "c"]
+
+
+def test_help_and_version():
+    shown = run("--help")
+    assert (shown.exit_code, "audit" in shown.stdout) == (0, True)
+    shown = run("audit", "--help")
+    assert shown.exit_code == 0
+    for words in ("FILE", "--field", "--labels", "--most", "--json", "--plot", "CSR"):
+        assert words in shown.stdout
+    assert run("--version").stdout == f"equipoise {equipoise.__version__}\n"
+
+
+def test_a_real_process(tmp_path):
+    path = write(tmp_path / "y.npz", {"y": IDS})
+    command = [sys.executable, "-m", "equipoise", "audit"]
+    done = subprocess.run([*command, path, "--json"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["imbalance_ratio"] == 6
+    done = subprocess.run([*command, tmp_path / "none.npz"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"equipoise audit: .+ there is none at .+\n", done.stderr)
+
+
+def test_the_command_is_installed():
+    scripts = importlib.metadata.entry_points(group="console_scripts", name="equipoise")
+    assert [script.value for script in scripts] == ["equipoise.__main__:main"], "run `make setup`"
+
+
+def test_without_what_it_needs(tmp_path, monkeypatch):
+    from equipoise import __main__
+
+    path = write(tmp_path / "y.npy", IDS)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    is_one_line(run("audit", path, "--plot", tmp_path / "p.png"), "equipoise[report]")
+    monkeypatch.setitem(sys.modules, "arff", None)
+    arff = write(tmp_path / "c.arff", ARFF + "1,0,.5\n")
+    is_one_line(run("audit", arff), "equipoise[multilabel]")
+    for module in [name for name in sys.modules if name.startswith("equipoise.ffcv")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delattr(equipoise, "ffcv", raising=False)
+    monkeypatch.setitem(sys.modules, "ffcv", None)
+    is_one_line(run("audit", write(tmp_path / "t.beton", b"1234")), "equipoise[ffcv]")
+    for module in [name for name in sys.modules if name.startswith("equipoise.cli")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "typer", None)
+    with pytest.raises(SystemExit, match=r"needs typer and rich: pip install 'equipoise\[cli\]'"):
+        __main__.main()
+
+
+@pytest.mark.ffcv
+def test_beton(tmp_path):
+    from equipoise.ffcv import write as write_beton
+
+    path = tmp_path / "train.beton"
+    write_beton((IDS, np.arange(10)), path, {"label": None, "id": None}, num_workers=1)
+    assert counts_of(audited(path)) == BY_ID
+    assert len(counts_of(audited(path, "--field", "id"))) == 10
+    is_one_line(run("audit", path, "--field", "z"), "['label', 'id']")
+    content = path.read_bytes()
+    is_one_line(run("audit", write(tmp_path / "cut.beton", content[:-30])), "FFCV file")
+    is_one_line(run("audit", write(tmp_path / "png.beton", png())), "FFCV file")
+
+
+PROGRAM = """
+import {first}
+import equipoise.audit
+from equipoise.audit import Audit
+from equipoise import audit
+assert audit([0, 1, 1]).counts.tolist() == equipoise.audit([0, 1, 1]).counts.tolist() == [1, 2]
+assert isinstance(audit([0, 1]), Audit) and Audit is equipoise.Audit
+"""
+
+
+@pytest.mark.parametrize("first", ["equipoise", "equipoise.audit.views"])
+def test_audit_is_the_function_whatever_comes_first(first):
+    done = subprocess.run([sys.executable, "-c", PROGRAM.format(first=first)], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
