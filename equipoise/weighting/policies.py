@@ -232,7 +232,7 @@ class WorstClass(Policy):
     """Closed loop towards the worst class: λ_c = log(C · p_c), p a mixture of uniform and softmax.
 
     `score_c += rate · (1 − r_c)`, `p = mix / C + (1 − mix) · softmax(score)`: the distribution
-    update of class-focused online learning (CFOL, Shen et al. 2022) with the error in place of
+    update of class-focused online learning (CFOL, Pethick et al. 2023) with the error in place of
     the loss; group DRO (Sagawa et al. 2020) is `mix=0`. It bounds every class's share from below.
 
     Args:
