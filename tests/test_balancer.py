@@ -9,7 +9,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from equipoise import Balancer, holdout_split
+from equipoise.balancer.parts import LOSSES
 from equipoise.losses import LogitAdjustedCrossEntropy
+from equipoise.mining import HardNegatives
 from equipoise.samplers import MPerClassSampler
 from equipoise.weighting import POLICIES, EqualRecall, RecallPower, inverse_frequency
 
@@ -95,6 +97,64 @@ def test_weights_move_only_in_step_and_reach_the_next_epoch():
     assert balancer.sampler.epoch == 1
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_correct_undoes_the_weights_the_network_learnt_under(share):
+    """After `step`, the next epoch's λ is undone only once it is trained on."""
+    balancer = Balancer(LABELS, sampler_share=share)
+    zeros = torch.zeros(1, 3)
+    assert torch.equal(balancer.correct(zeros), zeros)
+    observed(balancer, [0.9, 0.6, 0.3])
+    balancer.step()
+    assert torch.equal(balancer.correct(zeros), zeros)
+    balancer.loss(zeros, torch.tensor([0]))
+    expected = -torch.from_numpy(balancer.log_weight).float()
+    assert torch.allclose(balancer.correct(zeros)[0], expected)
+    # whoever trains with a loss of their own has trained by the next step
+    observed(balancer, [0.9, 0.6, 0.3])
+    balancer.step()
+    assert torch.allclose(balancer.correct(zeros)[0], expected)
+
+
+def test_every_loss_by_name():
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    for name in LOSSES:
+        multilabel = name in ("weighted-bce", "asymmetric", "distribution-balanced", "two-way")
+        labels = np.eye(3, dtype=np.uint8)[LABELS] if multilabel else LABELS
+        balancer = Balancer(labels, loss=name)
+        value = balancer.loss(logits, torch.as_tensor(labels[:6]))
+        assert torch.isfinite(value), name
+
+
+@pytest.mark.parametrize("name", ["hardest-examples", "loss-pruning", "selective-backprop"])
+def test_mining_by_name_trains_and_resumes(name):
+    """Two epochs, a state saved in between, and the same third epoch from both."""
+    points = torch.eye(3)[LABELS] + 0.3 * torch.randn(
+        100, 3, generator=torch.Generator().manual_seed(0)
+    )
+    data = TensorDataset(points, torch.as_tensor(LABELS), torch.arange(100))
+    torch.manual_seed(0)
+    model = nn.Linear(3, 3)
+
+    def epoch(balancer):
+        losses = []
+        loader = DataLoader(data, batch_size=10, sampler=balancer.sampler)
+        for x, y, *indices in balancer.mine(loader, model):
+            losses.append(balancer.loss(model(x), y, *indices))
+            losses[-1].backward()
+        balancer.observe(model(points), data.tensors[1])
+        balancer.step()
+        return torch.stack(losses).detach()
+
+    balancer, other = Balancer(LABELS, mining=name), Balancer(LABELS, mining=name)
+    for _ in range(2):
+        epoch(balancer)
+    other.load_state_dict(saved(balancer.state_dict()))
+    assert torch.equal(epoch(balancer), epoch(other))
+    row = balancer.history[-1]["mining"]
+    assert 0 < row["num_kept"] < 100
+    assert other.history == balancer.history
+
+
 def test_history_holds_the_recalls_as_they_were():
     balancer = Balancer(LABELS)
     observed(balancer, [0.9, 0.6, 0.3])
@@ -165,7 +225,10 @@ def test_step_without_observe_is_an_error_where_recalls_are_needed():
         ({"sampler": MPerClassSampler(LABELS, 2, 6)}, "sampler"),
         ({"sampler_share": 1.5}, "sampler_share"),
         ({"sampler": None, "sampler_share": 0.5}, "sampler_share"),
-        ({"mining": "ohem"}, "mining"),
+        ({"mining": "ohem"}, "mining to be one of 'hardest-examples'"),
+        ({"mining": HardNegatives()}, "mining to be one for class ids"),
+        ({"loss": "focus"}, "loss to be one of 'weighted-cross-entropy'"),
+        ({"loss": "asymmetric"}, "loss to be one for class ids"),
         ({"seed": -1}, "seed"),
         ({"targets": [0, 0, 2]}, "every class"),
         ({"targets": []}, "labels"),

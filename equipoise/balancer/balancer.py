@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.balancer.parts import check_share, make_loss, make_sampler
+from equipoise.balancer import parts
 from equipoise.decision import equal_recall_offset, label_thresholds
 from equipoise.losses import Loss
+from equipoise.mining import Miner
 from equipoise.rates import ClassRates, LabelRates
 from equipoise.samplers import OrderSampler
 from equipoise.targets import Targets
@@ -43,10 +44,11 @@ class Balancer:
         sampler: "class-balanced", or for multilabel targets "label-balanced" (which of them by
             default, "auto"); or a sampler with `set_log_weight`. `None` for plain shuffling, and
             then the loss carries all of λ.
-        mining: a miner, or `None`.
-        loss: an `equipoise.losses.Loss`; weighted cross-entropy by default. For multilabel
-            targets binary cross-entropy, positives weighted by √(negatives / positives), which
-            `correct` takes out again.
+        mining: a `Miner` or its name: "hardest-examples", "hard-negatives", "selective-backprop"
+            (iterate `mine(loader, model)`) or "loss-pruning" (give `loss` the examples' ids).
+        loss: a `Loss` or its name: "weighted-cross-entropy" (the default), "logit-adjusted", …;
+            for multilabel targets "weighted-bce" (positives weighted by √(negatives / positives),
+            which `correct` takes out again), "asymmetric", …
         seed: of the order.
         sampler_share: share of λ that the sampler carries, in [0, 1].
         num_samples, rank, num_replicas: see `OrderSampler`.
@@ -71,8 +73,8 @@ class Balancer:
         targets: Any,
         policy: str | Policy | None = None,
         sampler: str | OrderSampler | None = "auto",
-        mining: Any = None,
-        loss: Loss | None = None,
+        mining: str | Miner | None = None,
+        loss: str | Loss | None = None,
         seed: int = 0,
         *,
         sampler_share: float | None = None,
@@ -82,33 +84,27 @@ class Balancer:
     ) -> None:
         self.targets = Targets.of(targets)
         self.multilabel = self.targets.multilabel
-        counts = self.targets.counts
-        if not self.multilabel:
-            self.targets.require_every_class("Balancer")
-        self._fixed = (counts == 0) | (counts == self.targets.num_examples)
-        if self.multilabel and self._fixed.all():
-            raise ValueError(
-                "Expected targets of Balancer to have a label that some examples carry and some "
-                f"do not, but got {self.targets!r} without."
-            )
-        if mining is not None:
-            raise ValueError(f"Expected mining to be None, but got {mining!r}.")
+        self._fixed = parts.fixed_classes(self.targets)
         default = "plain" if self.multilabel else "equal-recall"
         self.policy = make_policy(default if policy is None else policy)
-        self.sampler_share = check_share(sampler_share, sampler)
-        self.sampler = make_sampler(
+        self.sampler_share = parts.check_share(sampler_share, sampler)
+        self.sampler = parts.make_sampler(
             sampler,
             self.targets,
             dict(num_samples=num_samples, seed=seed, rank=rank, num_replicas=num_replicas),
         )
-        self._loss = make_loss(loss, self.targets)
+        self.mining: Any = parts.make_mining(mining, self.targets)
+        if self.mining is not None and self.mining.acts_on == "sampler":
+            self.sampler = self.mining.over(self.sampler, self.targets)
+        self._loss = parts.make_loss(loss, self.targets)
         self.rates: ClassRates | LabelRates = (LabelRates if self.multilabel else ClassRates)(
             self.targets.num_classes
         )
         self.decision: Tensor | None = None
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
-        self._set_log_weight(self.policy.start(np.maximum(counts, 1)))
+        self._set_log_weight(self.policy.start(np.maximum(self.targets.counts, 1)))
+        self._learn()
 
     def _set_log_weight(self, log_weight: np.ndarray) -> None:
         self.log_weight = np.array(log_weight, np.float64)
@@ -117,9 +113,22 @@ class Balancer:
             self.log_weight[self._fixed] = 0.0
         if self.sampler_share > 0:
             self.sampler.set_log_weight(self.sampler_share * self.log_weight)
-        self._loss.set_log_weight(
-            torch.from_numpy((1 - self.sampler_share) * self.log_weight).float()
-        )
+        self._learnt = False
+
+    def _learn(self) -> None:
+        """Put λ into the loss and the correction: from now on the network learns under it.
+
+        `step` draws the next epoch with the new λ, but until that is trained on, `correct` has to
+        undo the one before.
+        """
+        rest = (1 - self.sampler_share) * self.log_weight
+        self._loss.set_log_weight(torch.from_numpy(rest).float())
+        shift = self.sampler_share * self.log_weight
+        if self.multilabel:
+            known = hasattr(self.sampler, "logit_shift")
+            shift = self.sampler.logit_shift() if known else np.zeros_like(shift)
+        self._shift = torch.from_numpy(np.array(shift, np.float64))
+        self._learnt = True
 
     @property
     def order(self) -> Any:
@@ -134,10 +143,31 @@ class Balancer:
 
         return attach(loader, self.sampler, follow_epoch=False)
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The batch's weighted loss: a scalar to call `backward` on."""
+    def loss(self, logits: Tensor, targets: Tensor, indices: Tensor | None = None) -> Tensor:
+        """The batch's weighted, mined loss: a scalar to call `backward` on.
+
+        Args:
+            logits: `(B, C)`.
+            targets: `(B,)` class ids, or `(B, C)` of 0 and 1.
+            indices: `(B,)` ids of the examples, which mining by remembered losses asks for.
+        """
+        if not self._learnt:
+            self._learn()
         self._loss.to(logits.device)
-        return self._loss(logits, targets)
+        if self.mining is None or self.mining.acts_on == "loader":
+            return self._loss(logits, targets)
+        return self.mining(self._loss.unreduced(logits, targets), targets, indices)
+
+    def mine(self, loader: Any, model: torch.nn.Module) -> Any:
+        """Iterates full batches of the loader's examples that are worth a backward pass.
+
+        Without a miner that acts before the backward pass (`SelectiveBackprop`) it is the loader.
+        """
+        if self.mining is None or self.mining.acts_on != "loader":
+            return loader
+        if not self._learnt:
+            self._learn()
+        return self.mining(loader, model, self._loss)
 
     def observe(self, logits: Tensor, targets: Tensor) -> None:
         """Count a hold-out batch, like a metric's `update`; nothing waits for the device."""
@@ -145,43 +175,36 @@ class Balancer:
 
     def step(self) -> None:
         """End the epoch: from the recalls observed since the last step to λ for the next."""
-        support = self.rates.support
-        seen = bool(support.sum())
-        ignored = {"num_nan": self.rates.num_nan, "num_invalid": self.rates.num_invalid}
+        seen = bool(self.rates.support.sum())
+        recalls = self.rates.recalls().numpy() if seen else None
+        row = {"epoch": self.epoch, "log_weight": self.log_weight.tolist()}
+        row |= parts.history_row(self.rates, recalls)
         if self.policy.needs_recalls and not seen:
             raise RuntimeError(
                 f"Expected observe(logits, targets) on a hold-out before step(), because "
-                f"{type(self.policy).__name__} follows recalls, but nothing usable came"
-                f" ({ignored['num_nan']} examples with NaN logits)."
+                f"{type(self.policy).__name__} follows recalls, but nothing usable came "
+                f"({row['num_nan']} examples with NaN logits)."
             )
-        if any(ignored.values()):
+        if row["num_nan"] or row["num_invalid"]:
             warnings.warn(
-                f"Left out of the recalls of epoch {self.epoch}: {ignored['num_nan']} examples "
-                f"with NaN logits, {ignored['num_invalid']} with targets that are no class id.",
+                f"Left out of the recalls of epoch {self.epoch}: {row['num_nan']} examples with "
+                f"NaN logits, {row['num_invalid']} with targets that are no class id.",
                 stacklevel=2,
             )
-        recalls = self.rates.recalls().numpy() if seen else None
-        self.history.append(self._row(recalls, ignored))
+        if self.mining is not None:
+            row["mining"] = self.mining.tally.summary()
+            self.mining.tally.reset()
+        self.history.append(row)
         smoothed = self.rates.recalls(prior=None).numpy() if seen else None
+        if not self._learnt:  # trained with another loss than ours
+            self._learn()
         log_weight = self.policy.step(self.log_weight, smoothed)
         self.rates.reset()
         self.epoch += 1
         self.sampler.set_epoch(self.epoch)
+        if self.mining is not None:
+            self.mining.set_epoch(self.epoch)
         self._set_log_weight(log_weight)
-
-    def _row(self, recalls: np.ndarray | None, ignored: dict[str, int]) -> dict[str, Any]:
-        row: dict[str, Any] = {"epoch": self.epoch, "log_weight": self.log_weight.tolist()}
-        if isinstance(self.rates, LabelRates):
-            row["mean_average_precision"] = float(self.rates.average_precisions().nanmean())
-            recalls = None if recalls is None else recalls[self.rates.support.numpy() > 0]
-        if recalls is not None:
-            row |= {
-                "recalls": recalls.tolist(),
-                "mean_recall": float(recalls.mean()),
-                "sd_recall": float(recalls.std()),
-                "lowest_recall": float(recalls.min()),
-            }
-        return row | ignored
 
     def correct(self, logits: Tensor) -> Tensor:
         """Logits with the sampler's and the loss's shifts taken out: those of plain training.
@@ -190,11 +213,7 @@ class Balancer:
         undone, and the change sampling makes to each label's log-odds.
         """
         self._loss.to(logits.device)
-        shift = self.sampler_share * self.log_weight
-        if self.multilabel:
-            known = hasattr(self.sampler, "logit_shift")
-            shift = self.sampler.logit_shift() if known else np.zeros_like(shift)
-        return self._loss.correct(logits) - torch.from_numpy(shift).to(logits)
+        return self._loss.correct(logits) - self._shift.to(logits)
 
     def fit_decision(
         self,
@@ -254,6 +273,9 @@ class Balancer:
             "policy": self.policy.state_dict(),
             "sampler": self.sampler.state_dict(),
             "loss": self._loss.state_dict(),
+            "learnt": self._learnt,
+            "shift": self._shift.clone(),
+            "mining": None if self.mining is None else self.mining.state_dict(),
             "rates": self.rates.state_dict(),
             "decision": self.decision,
             "history": [dict(row) for row in self.history],
@@ -270,6 +292,9 @@ class Balancer:
         self._loss.load_state_dict(state["loss"])
         self.policy.load_state_dict(state["policy"])
         self.rates.load_state_dict(state["rates"])
+        if self.mining is not None:
+            self.mining.load_state_dict(state["mining"])
+        self._learnt, self._shift = state["learnt"], state["shift"].clone()
         self.epoch, self.decision = state["epoch"], state["decision"]
         self.log_weight = state["log_weight"].double().numpy().copy()
         self.history = [dict(row) for row in state["history"]]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from equipoise.losses import (
-    Loss,
-    WeightedBCE,
-    WeightedCrossEntropy,
-    pos_weight_from_counts,
-)
+from equipoise import losses, mining
+from equipoise.losses import Loss
+from equipoise.mining import Miner
 from equipoise.samplers import (
     ClassBalancedSampler,
     ExampleWeightedSampler,
@@ -20,7 +18,55 @@ from equipoise.samplers import (
 )
 from equipoise.targets import Targets
 
-__all__ = ["check_share", "make_loss", "make_sampler"]
+__all__ = [
+    "check_share",
+    "fixed_classes",
+    "history_row",
+    "make_loss",
+    "make_mining",
+    "make_sampler",
+]
+
+LOSSES: dict[str, Callable[[Targets], Loss]] = {
+    "weighted-cross-entropy": lambda t: losses.WeightedCrossEntropy(),
+    "logit-adjusted": lambda t: losses.LogitAdjustedCrossEntropy(),
+    "balanced-softmax": lambda t: losses.BalancedSoftmax(t.counts.tolist()),
+    "ldam": lambda t: losses.LDAM(t.counts.tolist()),
+    "vector-scaling": lambda t: losses.VectorScaling(t.counts.tolist()),
+    "seesaw": lambda t: losses.Seesaw(t.counts.tolist()),
+    "focal": lambda t: losses.FocalLoss(multilabel=t.multilabel),
+    "weighted-bce": lambda t: losses.WeightedBCE(
+        losses.pos_weight_from_counts(t.counts.tolist(), t.num_examples).sqrt()
+    ),
+    "asymmetric": lambda t: losses.AsymmetricLoss(),
+    "distribution-balanced": lambda t: losses.DistributionBalancedLoss(
+        t.counts.tolist(), t.num_examples
+    ),
+    "two-way": lambda t: losses.TwoWayLoss(),
+}
+
+MINERS: dict[str, Callable[[Targets], Miner]] = {
+    "hardest-examples": lambda t: mining.HardestExamples(
+        per_class=not t.multilabel, num_classes=None if t.multilabel else t.num_classes
+    ),
+    "hard-negatives": lambda t: mining.HardNegatives(),
+    "selective-backprop": lambda t: mining.SelectiveBackprop(keep=0.5, per_class=not t.multilabel),
+    "loss-pruning": lambda t: mining.LossPruning(keep=0.5),
+}
+
+
+def fixed_classes(targets: Targets) -> np.ndarray:
+    """`(C,)` whether a label is carried by no example or by all: nothing can be balanced there."""
+    if not targets.multilabel:
+        targets.require_every_class("Balancer")
+        return np.zeros(targets.num_classes, bool)
+    fixed = (targets.counts == 0) | (targets.counts == targets.num_examples)
+    if fixed.all():
+        raise ValueError(
+            "Expected targets of Balancer to have a label that some examples carry and some "
+            f"do not, but got {targets!r} without."
+        )
+    return fixed
 
 
 def check_share(share: float | None, sampler: Any) -> float:
@@ -54,16 +100,52 @@ def make_sampler(sampler: Any, targets: Targets, settings: dict[str, Any]) -> An
 
 
 def make_loss(loss: Any, targets: Targets) -> Loss:
-    """The loss itself, if it is for these targets; or the default."""
-    if loss is None and targets.multilabel:
-        return WeightedBCE(
-            pos_weight_from_counts(targets.counts.tolist(), targets.num_examples).sqrt()
-        )
+    """The loss itself, if it is for these targets; or the one of that name; or the default."""
     if loss is None:
-        return WeightedCrossEntropy()
+        loss = "weighted-bce" if targets.multilabel else "weighted-cross-entropy"
+    if isinstance(loss, str):
+        loss = _named("loss", loss, LOSSES, "a Loss")(targets)
     if not isinstance(loss, Loss):
         raise TypeError(f"Expected loss to be an equipoise.losses.Loss, but got {loss!r}.")
     if loss.multilabel != targets.multilabel:
         kind = "multilabel targets" if targets.multilabel else "class ids"
         raise ValueError(f"Expected loss to be one for {kind}, but got {loss!r}.")
     return loss
+
+
+def make_mining(miner: Any, targets: Targets) -> Any:
+    """The miner itself, if it is for these targets; or the one of that name; or none."""
+    if isinstance(miner, str):
+        miner = _named("mining", miner, MINERS, "a Miner")(targets)
+    if miner is None:
+        return None
+    if not isinstance(miner, Miner):
+        raise TypeError(f"Expected mining to be an equipoise.mining.Miner, but got {miner!r}.")
+    if miner.multilabel and not targets.multilabel:
+        raise ValueError(f"Expected mining to be one for class ids, but got {miner!r}.")
+    return miner
+
+
+def history_row(rates: Any, recalls: np.ndarray | None) -> dict[str, Any]:
+    """What the hold-out showed, as plain numbers. Labels it has no positive of have recall NaN."""
+    row: dict[str, Any] = {"num_nan": rates.num_nan, "num_invalid": rates.num_invalid}
+    if hasattr(rates, "average_precisions"):
+        row["mean_average_precision"] = float(rates.average_precisions().nanmean())
+    if recalls is not None:
+        seen = rates.support.numpy() > 0
+        row |= {
+            "recalls": np.where(seen, recalls, np.nan).tolist(),
+            "mean_recall": float(recalls[seen].mean()),
+            "sd_recall": float(recalls[seen].std()),
+            "lowest_recall": float(recalls[seen].min()),
+        }
+    return row
+
+
+def _named(argument: str, name: str, known: dict[str, Any], other: str) -> Any:
+    if name not in known:
+        raise ValueError(
+            f"Expected {argument} to be one of {', '.join(map(repr, known))} or {other}, "
+            f"but got {name!r}."
+        )
+    return known[name]

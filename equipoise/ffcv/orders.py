@@ -13,6 +13,7 @@ from ffcv.traversal_order.base import TraversalOrder
 
 from equipoise.ffcv.checking import check_again
 from equipoise.ffcv.late import LateOrder, snapshot
+from equipoise.mining import PrunedSampler
 from equipoise.samplers.base import OrderSampler
 
 __all__ = ["SamplerOrder", "attach", "order"]
@@ -155,11 +156,11 @@ def attach(loader: Loader, sampler: Any, *, follow_epoch: bool = True) -> Loader
     return loader
 
 
-def _resolve(sampler: Any, follow_epoch: bool) -> tuple[OrderSampler, bool]:
-    if isinstance(sampler, OrderSampler):
+def _resolve(sampler: Any, follow_epoch: bool) -> tuple[Any, bool]:
+    if isinstance(sampler, OrderSampler | PrunedSampler):
         return sampler, follow_epoch
     inner = getattr(sampler, "sampler", None)  # a Balancer
-    if isinstance(inner, OrderSampler):
+    if isinstance(inner, OrderSampler | PrunedSampler):
         return inner, False
     raise TypeError(
         "Expected sampler to be an OrderSampler of equipoise.samplers, or a Balancer, "
