@@ -9,6 +9,7 @@ from torch import Tensor
 
 __all__ = ["LabelCalibration", "calibrate_labels"]
 
+_AT_A_TIME = 1 << 22  # elements of the temporaries
 _ENOUGH = 1 << 22  # elements that the slope is fitted on: more change its third digit at most
 
 
@@ -54,17 +55,20 @@ def calibrate_labels(logits: Tensor, targets: Tensor) -> LabelCalibration:
     """
     stride = max(1, logits.numel() // _ENOUGH)
     slope, common = _slope(logits[::stride], targets[::stride])
-    positives = targets.sum(0, dtype=torch.float32)
+    width = max(1, _AT_A_TIME // len(logits))
+    parts = [slice(first, first + width) for first in range(0, logits.shape[1], width)]
     own = torch.zeros(logits.shape[1])
-    variance = None
-    for _ in range(6):
-        surplus, information = _surplus(slope * logits + (common + own), positives)
-        if variance is None:
-            variance = float((surplus**2 - information).sum() / (information**2).sum())
-            if not variance > 0:
-                break
-        step = (surplus - own / variance) / (information + 1 / variance)
-        own = own + step.clamp(-1.5, 1.5)
+    seen = [_surplus(slope * logits[:, part] + common, targets[:, part]) for part in parts]
+    surplus, information = (torch.cat(columns) for columns in zip(*seen, strict=True))
+    variance = float((surplus**2 - information).sum() / (information**2).sum())
+    if variance > 0:
+        for part, (surplus, information) in zip(parts, seen, strict=True):
+            scores = slope * logits[:, part] + common
+            for again in range(5):  # Newton's method
+                step = (surplus - own[part] / variance) / (information + 1 / variance)
+                own[part] += step.clamp(-1.5, 1.5)
+                if again < 4:
+                    surplus, information = _surplus(scores + own[part], targets[:, part])
     return LabelCalibration(slope, common + own)
 
 
@@ -89,8 +93,9 @@ def _slope(logits: Tensor, targets: Tensor) -> tuple[float, float]:
     return float(at[0]), float(at[1])
 
 
-def _surplus(scores: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
+def _surplus(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Positives less their expected number, and that number's variance, of each label."""
     p = torch.sigmoid(scores)
     expected = p.sum(0)
-    return positives - expected, (expected - (p * p).sum(0)).clamp_min(1e-9)
+    variance = (expected - (p * p).sum(0)).clamp_min(1e-9)
+    return targets.sum(0, dtype=torch.float32) - expected, variance
