@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing as mp
 import sys
 import time
@@ -42,17 +43,17 @@ METHODS = {
 }
 
 
-def make_balancer(method: str, labels: np.ndarray, seed: int, plain_recalls: list | None):
+def make_balancer(method: str, labels: np.ndarray, plain_recalls: list | None, **options):
     """The one line that differs between the methods."""
     if method == "plain":
-        return Balancer(labels, policy="plain", seed=seed)
+        return Balancer(labels, policy="plain", **options)
     if method == "recall-power-loss":
-        return Balancer(labels, RecallPower(4, recalls=plain_recalls), sampler=None, seed=seed)
+        return Balancer(labels, RecallPower(4, recalls=plain_recalls), sampler=None, **options)
     if method == "recall-power-sampling":
-        return Balancer(labels, RecallPower(4, recalls=plain_recalls), seed=seed)
+        return Balancer(labels, RecallPower(4, recalls=plain_recalls), **options)
     if method == "class-difficulty":
-        return Balancer(labels, ClassDifficulty(), sampler=None, seed=seed)
-    return Balancer(labels, EqualRecall(), seed=seed)
+        return Balancer(labels, ClassDifficulty(), sampler=None, **options)
+    return Balancer(labels, EqualRecall(), **options)
 
 
 # ---------------------------------------------------------------------------------------- data
@@ -100,11 +101,11 @@ class Images(Dataset):
         return len(self.labels)
 
     def __getitem__(self, index: int):
-        return self.images[index], self.labels[index]
+        return self.images[index], self.labels[index], index
 
     def __getitems__(self, indices: list[int]):
         index = torch.tensor(indices)
-        return self.images[index], self.labels[index]
+        return self.images[index], self.labels[index], index
 
 
 def make_loader(kind: str, images, labels, balancer: Balancer, batch_size: int, cache: Path):
@@ -131,7 +132,24 @@ def make_loader(kind: str, images, labels, balancer: Balancer, batch_size: int, 
             "label": [IntDecoder(), ToTensor(), Squeeze(1)],
         },
     )
-    return BalancedLoader(loader)
+    return BalancedLoader(loader, with_indices=True)
+
+
+class Prepared:
+    """A loader's batches as the model takes them: augmented, on the device, with their indices."""
+
+    def __init__(self, loader, seed: int, settings: dict) -> None:
+        self.loader, self.settings = loader, settings
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self):
+        device, flip = self.settings["device"], self.settings["flip"]
+        for images, labels, indices in self.loader:
+            inputs = augment(to_input(images, "cpu"), self.generator, flip)
+            yield inputs.to(device), labels.to(device), indices.to(device)
 
 
 # --------------------------------------------------------------------------------------- model
@@ -208,7 +226,9 @@ def train(method: str, seed: int, data: dict, settings: dict, plain_recalls: lis
     held_images, held_labels = images[held], torch.from_numpy(labels[held])
     classes, device = len(data["classes"]), settings["device"]
 
-    balancer = make_balancer(method, labels[kept], seed, plain_recalls)
+    balancer = make_balancer(
+        method, labels[kept], plain_recalls, mining=settings["mining"], seed=seed
+    )
     cache = Path(settings["out"]) / f"train-{settings['data_key']}.beton"
     loader = make_loader(
         settings["loader"], images[kept], labels[kept], balancer, settings["batch_size"], cache
@@ -219,17 +239,19 @@ def train(method: str, seed: int, data: dict, settings: dict, plain_recalls: lis
     optimizer = torch.optim.SGD(
         model.parameters(), lr=settings["lr"], momentum=0.9, weight_decay=5e-4, nesterov=True
     )
+    steps = len(loader)
+    if settings["mining"] == "selective-backprop":
+        steps = math.ceil(steps * balancer.mining.keep) + 1
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings["lr"], total_steps=settings["epochs"] * len(loader), pct_start=0.2
+        optimizer, settings["lr"], total_steps=settings["epochs"] * steps, pct_start=0.2
     )
-    generator = torch.Generator().manual_seed(seed)
+    batches = Prepared(loader, seed, settings)
     for _ in range(settings["epochs"]):
         model.train()
-        for batch, targets in loader:
-            inputs = augment(to_input(batch, "cpu"), generator, settings["flip"]).to(device)
+        for inputs, targets, indices in balancer.mine(batches, model):
             with autocast(settings):
                 logits = model(inputs)
-            loss = balancer.loss(logits.float(), targets.to(device))
+            loss = balancer.loss(logits.float(), targets, indices)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -408,6 +430,11 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument(
+        "--mining",
+        choices=["hardest-examples", "selective-backprop", "loss-pruning"],
+        help="learn from the hard half of each batch, or of what is drawn",
+    )
     parser.add_argument(
         "--holdout", type=float, help="share of the training images (.1; digits: .35)"
     )
