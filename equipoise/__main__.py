@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 __all__ = ["main"]
@@ -13,6 +14,9 @@ def main() -> None:
         from equipoise.cli import app
     except ImportError as error:
         sys.exit(str(error))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is not in UTF-8
     app(prog_name="equipoise")
 
 

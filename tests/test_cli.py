@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import pickle
 import re
 import struct
@@ -117,6 +118,13 @@ def test_matrix_as_scipy_saves_it(tmp_path):
     assert counts_of(audited(tmp_path / "scipy.npz")) == BY_LABEL
 
 
+def test_damaged_matrix_of_scipy(tmp_path):
+    matrix = csr_matrix(HOT)
+    matrix.indices[:] = 9
+    save_npz(tmp_path / "scipy.npz", matrix)
+    is_one_line(run("audit", tmp_path / "scipy.npz"), "to hold a CSR matrix")
+
+
 def test_mulans_labels(tmp_path):
     write(tmp_path / "m.arff", ARFF.replace(": -C 2", "") + "1,0,.5\n0,1,.5\n0,1,2\n")
     write(tmp_path / "other.xml", '<labels><label name="b"></label></labels>')
@@ -148,6 +156,11 @@ BAD = {
     "empty.npz": (b"", "is empty"),
     "truncated.npz": (lambda folder: whole_npz(folder)[:-40], "damaged or none"),
     "damaged.npz": (lambda folder: damaged_npz(folder / "whole.npz"), "damaged or none"),
+    "directory.npz": (
+        lambda folder: whole_npz(folder).replace(b"PK\x01\x02", b"PK\x01\xff"),
+        "central directory",
+    ),
+    "is_npy.npz": (lambda folder: write(folder / "y.npy", IDS).read_bytes(), "damaged or none"),
     "png.npz": (png(), "damaged or none"),
     "png.npy": (png(), "damaged or none"),
     "pickled.npz": ({"y": OBJECTS}, "pickled Python objects"),
@@ -274,6 +287,20 @@ def test_a_real_process(tmp_path):
     done = subprocess.run([*command, tmp_path / "none.npz"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert re.fullmatch(r"equipoise audit: .+ there is none at .+\n", done.stderr)
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*command, path], capture_output=True, text=True, env=ascii_only)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "imbalance ratio" in done.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk(tmp_path):
+    path = write(tmp_path / "y.npz", {"y": IDS})
+    command = [sys.executable, "-m", "equipoise", "audit", path]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"equipoise audit: .*No space left on device\n", done.stderr), done.stderr
 
 
 def test_the_command_is_installed():

@@ -111,12 +111,14 @@ def audit_command(
         found = audit(*read_labels(file, field, labels))
         if plot is not None:
             _plot(found, plot)
+        if as_json:
+            typer.echo(json.dumps(found.to_dict(), indent=2))  # ASCII: any terminal can print it
+        else:
+            found.show(most)
+    except BrokenPipeError:
+        raise  # `| head`: typer ends quietly
     except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
         _fail(error)
-    if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=2))  # ASCII: any terminal can print it
-    else:
-        found.show(most)
     if plot is not None:
         typer.echo(f"Picture: {plot}", err=True)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from equipoise.arff import read_arff
 from equipoise.targets import Targets
@@ -64,9 +64,7 @@ def read_labels(
     path = Path(path)
     readers: dict[str, Callable[[], Labels]] = {
         ".npz": lambda: _from_npz(path, field),
-        ".npy": lambda: _from_array(
-            _load(path, "npy", lambda: np.load(path, allow_pickle=False)), None
-        ),
+        ".npy": lambda: _from_npy(path),
         ".csv": lambda: _from_table(path, field, ","),
         ".tsv": lambda: _from_table(path, field, "\t"),
         ".arff": lambda: _from_arff(path, labels),
@@ -97,38 +95,46 @@ def _naming(path: Path) -> Iterator[None]:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _load(path: Path, kind: str, load: Callable[[], Any]) -> Any:
-    """An array of a NumPy file, or the ValueError that says why there is none."""
+def _load(path: Path, kind: type, load: Callable[[], Any]) -> Any:
+    """What `load` reads from a NumPy file, or the ValueError that says why it is nothing."""
     try:
-        array = load()
+        found = load()
     except Exception as error:  # a damaged file raises all kinds of things
         if "Object arrays" in str(error):
             raise ValueError(
                 f"Expected {path} to hold plain arrays, but got pickled Python objects, which are "
                 "not read because they can run any code. Save numbers or text (dtype=str)."
             ) from error
+        # NumPy takes for a pickle what it does not know
         reason = "" if "pickle" in str(error) else f" ({error or type(error).__name__})"
-        raise ValueError(
-            f"Expected {path} to be a whole .{kind} file, but it is damaged or none{reason}."
-        ) from error
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"Expected {path} to be a .{kind} file of arrays, but it is none.")
-    return array
+        raise ValueError(f"{_expected(path)} but it is damaged or none{reason}.") from error
+    if not isinstance(found, kind):
+        raise ValueError(f"{_expected(path)} but it is damaged or none.")
+    return found
+
+
+def _expected(path: Path) -> str:
+    return f"Expected {path} to be a whole {path.suffix} file of arrays,"
+
+
+def _from_npy(path: Path) -> Labels:
+    with path.open("rb") as file:
+        return _from_array(_load(path, np.ndarray, lambda: np.load(file, allow_pickle=False)), None)
 
 
 def _from_npz(path: Path, field: str | None) -> Labels:
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"Expected {path} to be a whole .npz file, but it is damaged or none.")
-    with np.load(path, allow_pickle=False) as stored:
+    from scipy.sparse import csr_matrix, load_npz
+
+    with path.open("rb") as file:
+        stored = _load(path, NpzFile, lambda: np.load(file, allow_pickle=False))
 
         def load(name: str) -> np.ndarray:
-            return _load(path, "npz", lambda: stored[name])
+            return _load(path, np.ndarray, lambda: stored[name])
 
         files = list(stored.files)
         if field is None and {*CSR_PARTS, "format"} <= {*files}:
-            from scipy.sparse import load_npz
-
-            return Targets(load_npz(path)), None
+            file.seek(0)
+            return _from_csr(path, lambda: csr_matrix(load_npz(file))), None
         sparse = [
             name.removesuffix("_indptr")
             for name in files
@@ -141,7 +147,9 @@ def _from_npz(path: Path, field: str | None) -> Labels:
         if names is not None and names.ndim == 1 and names.dtype.kind == "U":
             known = names.tolist()
         if field in sparse:
-            return _from_csr(path, *(load(f"{field}_{part}") for part in CSR_PARTS)), known
+            data, indices, indptr, shape = (load(f"{field}_{part}") for part in CSR_PARTS)
+            size = tuple(shape.ravel().tolist())
+            return _from_csr(path, lambda: csr_matrix((data, indices, indptr), size)), known
         return _from_array(load(field), known)
 
 
@@ -166,14 +174,11 @@ def _list(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
 
 
-def _from_csr(path: Path, data: Any, indices: Any, indptr: Any, shape: Any) -> Targets:
-    from scipy.sparse import csr_matrix
-
+def _from_csr(path: Path, make: Callable[[], Any]) -> Targets:
     try:
-        rows, classes = (int(n) for n in shape)
-        matrix = csr_matrix((data, indices, indptr), shape=(rows, classes))
-        matrix.check_format(full_check=True)
-    except (ValueError, TypeError, IndexError) as error:
+        matrix = make()
+        matrix.check_format(full_check=True)  # else an index out of range is followed
+    except Exception as error:  # SciPy, too, trusts its files
         raise ValueError(f"Expected {path} to hold a CSR matrix, but: {error}.") from error
     return Targets(matrix)
 
