@@ -33,9 +33,10 @@ def show(found: Audit, most: int) -> None:
     sentences = Table.grid(padding=(0, 1))
     for sentence in found.advice:
         sentences.add_row("•", Text(sentence))
-    console.print(
-        f"[bold]{found.targets!r}[/]", "", measures, "", table(found, most), "", sentences
-    )
+    console.print(f"[bold]{found.targets!r}[/]")
+    for part in (measures, table(found, most), sentences):
+        console.print()
+        console.print(part)
 
 
 def _measures(found: Audit) -> list[tuple[str, str, str]]:
