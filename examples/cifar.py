@@ -367,7 +367,7 @@ def print_table(results: list[dict], console: Console) -> None:
     for result in results:
         seconds[result["method"]].append(result["seconds"])
     table = Table(title="Recalls on the test images (± sd over the seeds)")
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     for part in ("", "decided\n"):
         for name in ("mean", "sd", "lowest"):
             table.add_column(f"{part}{name}", justify="right", vertical="bottom")
@@ -449,7 +449,7 @@ def main() -> None:
     parser.add_argument("--out", default="runs/cifar", help="folder for table, picture and JSON")
     args = parser.parse_args()
 
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console = Console() if sys.stdout.isatty() else Console(width=130)
     methods = list(dict.fromkeys(args.method))
     if any("recall-power" in m for m in methods) and "plain" not in methods:
         methods.insert(0, "plain")
