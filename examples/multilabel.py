@@ -39,7 +39,6 @@ from torchmetrics.functional.classification import binary_calibration_error
 from equipoise import Balancer
 from equipoise.decision import calibrate_labels, label_thresholds
 from equipoise.losses import AsymmetricLoss, SigmoidFocalLoss, WeightedBCE, pos_weight_from_counts
-from equipoise.multilabel_split import multilabel_holdout_split
 from equipoise.weighting import EqualRecall
 
 METHODS = {
@@ -106,7 +105,7 @@ def load_data(name: str, size: int) -> dict:
         if "split" in z:
             test = z["split"] == 1
             return {"train": (x[~test], y[~test]), "test": (x[test], y[test]), "labels": names}
-    train, test = multilabel_holdout_split(y, 0.25, seed=0)
+    test, train = np.split(np.random.default_rng(0).permutation(y.shape[0]), [y.shape[0] // 4])
     return {"train": (x[train], y[train]), "test": (x[test], y[test]), "labels": names}
 
 
@@ -193,6 +192,14 @@ def make_net(settings: dict, x, labels: int) -> nn.Module:
     )
 
 
+def start_at_prevalence(model: nn.Module, counts: np.ndarray, examples: int) -> None:
+    """The last layer's bias: every label begins at its own frequency, not at a half."""
+    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    odds = (counts + 1) / (examples - counts + 1)
+    with torch.no_grad():
+        last.bias.copy_(torch.from_numpy(np.log(odds)))
+
+
 def to_input(x, device: str) -> torch.Tensor:
     """A batch of features, dense or sparse, or of images."""
     if sp.issparse(x):
@@ -218,12 +225,15 @@ def train(method: str, seed: int, data: dict, settings: dict, tick) -> dict:
     device, size = settings["device"], settings["batch_size"]
     x, x_test = prepared(data["train"][0], data["test"][0])
     y, y_test = data["train"][1], torch.from_numpy(data["test"][1].toarray())
-    kept, held = multilabel_holdout_split(y, settings["holdout"], seed=0)
+    # Drawn at random: cuts and calibration need a hold-out like the data in every respect.
+    order = np.random.default_rng(0).permutation(y.shape[0])
+    kept, held = np.split(order, [round((1 - settings["holdout"]) * len(order))])
     x_held, y_held = x[held], torch.from_numpy(y[held].toarray())
     x, y = x[kept], y[kept]
 
     balancer = make_balancer(method, y, seed)
     model = make_net(settings, x, y.shape[1]).to(device)
+    start_at_prevalence(model, balancer.targets.counts, len(kept))
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.98), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), settings["lr"], weight_decay=1e-2)
     steps = -(-len(kept) // size)
