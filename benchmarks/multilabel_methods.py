@@ -7,8 +7,8 @@ examples/multilabel.py in a process of its own; figures go to runs/multilabel_me
 benchmarks/results/multilabel_methods.md. `--sets` chooses, `--table` only writes the tables anew.
 
 * bibtex, corel5k, delicious, tmc2007_500, yeast: Mulan's splits; a fifth of the training rows,
-  drawn at random, is the hold-out for cuts and calibration. Settings were chosen on rows carved from the training
-  part; the test rows were used for the tables alone.
+  drawn at random, is the hold-out for cuts and calibration. Settings were chosen on rows carved
+  from the training part; the test rows were used for the tables alone.
 * four-labels: 224,000 examples with 19,000, 65,000, 38,000 and 105,000 positives, 24 features.
 * many-labels: 84,000 examples (4,000 are the test), 7,900 labels of 900 to 12,000 positives, 130 an
   example, 32 features; one seed, for time.
