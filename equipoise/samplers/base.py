@@ -13,6 +13,8 @@ from equipoise.samplers.order import CHUNK
 
 __all__ = ["OrderSampler"]
 
+FIRST_CHUNK = 1024  # positions drawn before the first is yielded; then CHUNK at a time
+
 
 class OrderSampler(torch.utils.data.Sampler[int]):
     """A sampler whose order is a function of the position: subclasses say which, in `draw`.
@@ -77,11 +79,13 @@ class OrderSampler(torch.utils.data.Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         start, self._start = self._start, 0
         stride = self.num_replicas
-        for first in range(start, self.num_samples, stride * CHUNK):
-            last = min(first + stride * CHUNK, self.num_samples)
+        first, size = start, FIRST_CHUNK
+        while first < self.num_samples:
+            last = min(first + stride * size, self.num_samples)
             drawn = self.draw(np.arange(first + self.rank, last, stride)).tolist()
             self._running = first, len(drawn), iter(drawn)
             yield from self._running[2]
+            first, size = last, CHUNK
         self._running = self.num_samples, 0, iter(())
 
     @property
