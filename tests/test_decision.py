@@ -57,11 +57,37 @@ def test_nothing_is_done_about_noise():
         (torch.zeros(4), torch.tensor([0, 1, 1, 0]), "logits"),
         (torch.zeros(2, 2), torch.tensor([0.0, 1.0]), "logits"),
         (torch.tensor([[0.0, float("nan")], [0, 1]]), torch.tensor([0, 1]), "logits to be finite"),
-        (torch.zeros(2, 2), torch.tensor([0, 0]), "targets to hold each"),
-        (torch.zeros(2, 2), torch.tensor([0, 2]), "targets to hold each"),
-        (torch.zeros(2, 2), torch.tensor([0, -1]), "targets to hold each"),
+        (torch.zeros(2, 2), torch.tensor([0, 2]), "targets to be class ids"),
+        (torch.zeros(2, 2), torch.tensor([0, -1]), "targets to be class ids"),
+        (torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), "targets to be class ids"),
     ],
 )
 def test_bad_input_is_named(logits, targets, words):
     with pytest.raises(ValueError, match=f"Expected {words}"):
         equal_recall_offset(logits, targets)
+
+
+def test_a_class_without_an_example_gets_no_offset_and_a_warning():
+    logits, targets = sample(3000, 0, [1.0, 0.0, -1.0])
+    wide = torch.cat([logits, torch.full((3000, 1), -5.0)], 1)
+    with pytest.warns(UserWarning, match=r"get no offset: \[3\] \(1 of 4\)"):
+        offset = equal_recall_offset(wide, targets)
+    expected = equal_recall_offset(logits, targets)
+    assert torch.allclose(offset[:3] - offset[:3].mean(), expected, atol=0.05)
+    assert recalls(logits + offset[:3], targets).std() < 0.03
+
+
+def test_one_small_class_does_not_switch_the_others_off():
+    """Supports of 500 and one of 1: the spread of the large classes is no noise."""
+    shift = [1.0, 0.0, -1.0, 0.5]
+    logits, targets = sample(2000, 0, shift)
+    keep = (targets != 3) | (torch.arange(2000) == 3)
+    offset = equal_recall_offset(logits[keep], targets[keep])
+    fresh, fresh_targets = sample(8000, 1, shift)
+    large = fresh_targets != 3
+    before, after = (recalls(z[large], fresh_targets[large])[:3] for z in (fresh, fresh + offset))
+    assert after.std() < before.std() / 4
+
+
+def test_degenerate_hold_outs_are_survived():
+    assert equal_recall_offset(torch.zeros(1, 1), torch.tensor([0])).tolist() == [0]

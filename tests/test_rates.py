@@ -98,3 +98,11 @@ def test_unseen_classes_get_the_mean():
     smooth = smoothed_recalls(torch.tensor([90, 0, 30]), torch.tensor([100, 0, 100]))
     assert smooth[1] == pytest.approx(0.6)
     assert smoothed_recalls(torch.tensor([0, 0]), torch.tensor([0, 0])).tolist() == [0, 0]
+
+
+def test_a_class_of_one_example_does_not_hide_the_spread_of_the_others():
+    hits = torch.tensor([390, 440, 325, 310, 385, 350, 425, 420, 445, 1])
+    support = torch.tensor([500] * 9 + [1])
+    smooth = smoothed_recalls(hits, support)
+    assert torch.allclose(smooth[:9], hits[:9].double() / 500, atol=0.02, rtol=0)
+    assert abs(float(smooth[9]) - 0.8) < 0.05

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.rates import share_beyond_noise
+from equipoise.rates import reliabilities
 
 __all__ = ["equal_recall_offset"]
 
@@ -21,13 +23,13 @@ def equal_recall_offset(
     for the recall, which L-BFGS can follow. `scale` is the logits' own standard deviation, and
     t = temperature · scale; a second pass at a fifth of t starts where the first ended.
 
-    The answer is drawn towards zero by the share of the recalls' variance that sampling noise
-    explains (`share_beyond_noise`, after James and Stein): a hold-out of a few examples a class
-    moves little, and recalls that are equal but for noise are left alone.
+    Each offset is drawn towards zero by what sampling noise explains of its class's recall
+    (`reliabilities`): a class of a few examples moves little, one without any not at all, and
+    recalls that are equal but for noise are left alone.
 
     Args:
         logits: `(N, C)` of a hold-out the network did not train on.
-        targets: `(N,)` class ids, every class at least once.
+        targets: `(N,)` class ids. A `UserWarning` tells of classes without an example.
         temperature: of the stand-in.
         ridge: how much a larger offset has to gain.
 
@@ -35,7 +37,7 @@ def equal_recall_offset(
         `(C,)` float64 on the CPU, mean zero.
 
     Raises:
-        ValueError: shapes that do not match, NaN or infinite logits, a class without examples.
+        ValueError: shapes that do not match, NaN or infinite logits, targets that are no class.
 
     Example:
         >>> targets = torch.arange(400) % 2
@@ -51,25 +53,32 @@ def equal_recall_offset(
     from scipy.optimize import minimize
 
     z, y = _checked(logits, targets)
-    scale = float((z - z.mean(1, keepdim=True)).std().clamp_min(1e-6))
+    classes = z.shape[1]
+    scale = float((z - z.mean(1, keepdim=True)).std(correction=0).clamp_min(1e-6))
     z = z / scale
-    share = torch.nn.functional.one_hot(y, z.shape[1]).double()
-    share /= share.sum(0)  # of each example in its class's recall
+    support = torch.bincount(y, minlength=classes)
+    hits = torch.bincount(y[z.argmax(1) == y], minlength=classes)
+    seen = support > 0
 
     def spread(offset: np.ndarray, temperature: float) -> tuple[float, np.ndarray]:
-        b = torch.tensor(offset, requires_grad=True)
-        recalls = (share * torch.softmax((z + b) / temperature, 1)).sum(0)
-        loss = (recalls - recalls.mean()).square().sum() + ridge * b.square().mean()
-        (gradient,) = torch.autograd.grad(loss, b)
-        return loss.item(), gradient.numpy()
+        b = torch.from_numpy(offset)
+        soft = torch.softmax((z + b) / temperature, 1)
+        own = soft.gather(1, y[:, None])[:, 0]
+        recalls = torch.zeros(classes, dtype=z.dtype).index_add_(0, y, own)[seen] / support[seen]
+        behind = recalls - recalls.mean()
+        slope = torch.zeros(classes, dtype=z.dtype)
+        slope[seen] = 2 * behind / support[seen]  # of the loss in each example's own probability
+        pull = slope[y] * own
+        gradient = torch.zeros(classes, dtype=z.dtype).index_add_(0, y, pull) - pull @ soft
+        gradient = (gradient / temperature + 2 * ridge * b / classes) * seen
+        return float(behind.square().sum() + ridge * b.square().mean()), gradient.numpy()
 
-    support = torch.bincount(y, minlength=z.shape[1])
-    hits = torch.bincount(y[z.argmax(1) == y], minlength=z.shape[1])
-    offset = np.zeros(z.shape[1])
+    offset = np.zeros(classes)
     for t in (temperature, temperature / 5):
-        offset = minimize(spread, offset, args=(t,), jac=True, method="L-BFGS-B").x
-    shrunk = share_beyond_noise(hits, support) * (offset - offset.mean())
-    return torch.from_numpy(shrunk * scale)
+        options = {"maxiter": 60, "ftol": 1e-7}
+        offset = minimize(spread, offset, args=(t,), jac=True, method="L-BFGS-B", options=options).x
+    shrunk = reliabilities(hits, support) * torch.from_numpy(offset)
+    return (shrunk - shrunk.mean()) * scale
 
 
 def _checked(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,10 +94,16 @@ def _checked(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             f"Expected logits to be finite, but got {int((~finite).sum())} rows that are not."
         )
     y = y.long()
-    classes = torch.unique(y)
-    if not torch.equal(classes, torch.arange(z.shape[1])):
+    if len(y) == 0 or y.min() < 0 or y.max() >= z.shape[1]:
         raise ValueError(
-            f"Expected targets to hold each of the {z.shape[1]} classes, "
-            f"but got these: {classes.tolist()}."
+            f"Expected targets to be class ids below the {z.shape[1]} columns of logits, "
+            f"but got {sorted(set(y.tolist()))[:10]}."
+        )
+    missing = sorted(set(range(z.shape[1])) - set(y.tolist()))
+    if missing:
+        warnings.warn(
+            f"Classes without an example in the hold-out get no offset: {missing[:10]} "
+            f"({len(missing)} of {z.shape[1]}).",
+            stacklevel=3,
         )
     return z, y

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from equipoise.rates.class_rates import ClassRates
 from equipoise.rates.label_rates import LabelRates
-from equipoise.rates.smoothing import share_beyond_noise, smoothed_recalls
+from equipoise.rates.smoothing import reliabilities, smoothed_recalls
 
-__all__ = ["ClassRates", "LabelRates", "share_beyond_noise", "smoothed_recalls"]
+__all__ = ["ClassRates", "LabelRates", "reliabilities", "smoothed_recalls"]

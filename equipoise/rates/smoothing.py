@@ -5,23 +5,49 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["share_beyond_noise", "smoothed_recalls"]
+__all__ = ["reliabilities", "smoothed_recalls"]
 
 
-def smoothed_recalls(hits: Tensor, support: Tensor, prior: float | None = None) -> Tensor:
-    """Recalls drawn towards their mean r̄, as far as sampling noise could have spread them.
+def reliabilities(hits: Tensor, support: Tensor, prior: float | None = None) -> Tensor:
+    """How much of each recall's distance from their mean r̄ is more than sampling noise: [0, 1].
 
-    `(hits_c + k · r̄) / (support_c + k)`: the posterior mean under a Beta prior worth k examples.
-    Without a given `prior`, k is estimated from the recalls (empirical Bayes, by moments): their
-    variance beyond the binomial noise, v = var(r) − mean(r(1−r)/n), gives k = r̄(1−r̄)/v − 1. Where
-    noise explains all of the spread, every class gets r̄, so that a loop fed with these recalls
-    does not chase noise; where classes have thousands of examples, hardly anything changes. A
-    class without examples gets r̄.
+    `n_c / (n_c + k)`, the weight of class c's own examples under a Beta prior worth k examples.
+    Without a given `prior`, k = r̄(1−r̄)/v − 1, where v is the variance of the true recalls: the
+    estimate of DerSimonian and Laird (1986), which weighs each class by its support, so that a
+    class of a single example says little about v. Where noise explains all of the spread, all are
+    0; a class without examples always has 0.
 
     Args:
         hits: `(C,)` correctly predicted examples of each class.
         support: `(C,)` examples of each class.
         prior: k in examples, at least 0; `None` to estimate it.
+
+    Returns:
+        `(C,)` float64.
+
+    Example:
+        >>> reliabilities(torch.tensor([90, 60, 1]), torch.tensor([100, 100, 1])).tolist()
+        [0.96..., 0.96..., 0.22...]
+        >>> reliabilities(torch.tensor([5, 4]), torch.tensor([10, 10])).tolist()
+        [0.0, 0.0]
+    """
+    hits, support = hits.double(), support.double()
+    if prior is None:
+        prior = _estimated_prior(hits, support)
+    return torch.where(support > 0, support / (support + prior).clamp_min(1e-12), 0.0)
+
+
+def smoothed_recalls(hits: Tensor, support: Tensor, prior: float | None = None) -> Tensor:
+    """Recalls drawn towards their mean r̄ by what sampling noise explains.
+
+    `r̄ + reliability_c · (r_c − r̄)`, see `reliabilities`: the posterior mean under a Beta prior. A
+    loop fed with these recalls does not chase noise; where classes have thousands of examples
+    hardly anything changes. A class without examples gets r̄.
+
+    Args:
+        hits: `(C,)` correctly predicted examples of each class.
+        support: `(C,)` examples of each class.
+        prior: its strength in examples, at least 0; `None` to estimate it.
 
     Returns:
         `(C,)` float64 in [0, 1].
@@ -33,37 +59,20 @@ def smoothed_recalls(hits: Tensor, support: Tensor, prior: float | None = None) 
         >>> smoothed_recalls(torch.tensor([5, 4, 6]), torch.tensor([10, 10, 10])).tolist()
         [0.5, 0.5, 0.5]
     """
-    hits, support = hits.double(), support.double()
     seen = support > 0
-    raw = hits / support.clamp_min(1)
+    raw = hits.double() / support.clamp_min(1)
     mean = raw.sum() / seen.sum().clamp_min(1)
-    if prior is None:
-        beyond, _ = _beyond_noise(raw[seen], support[seen])
-        if beyond <= 0:
-            return torch.full_like(raw, float(mean))
-        prior = max(0.0, float(mean * (1 - mean) / beyond - 1))
-    weight = torch.where(seen, support / (support + prior).clamp_min(1e-12), 0.0)
-    return mean + weight * (raw - mean)
+    return mean + reliabilities(hits, support, prior) * (raw - mean)
 
 
-def share_beyond_noise(hits: Tensor, support: Tensor) -> float:
-    """Which share of the variance of recalls is more than binomial noise: in [0, 1].
-
-    Example:
-        >>> share_beyond_noise(torch.tensor([90, 60]), torch.tensor([100, 100]))
-        0.9583...
-        >>> share_beyond_noise(torch.tensor([5, 4]), torch.tensor([10, 10]))
-        0.0
-    """
+def _estimated_prior(hits: Tensor, support: Tensor) -> float:
+    """k of `reliabilities`; infinite where noise explains all."""
     seen = support > 0
-    recalls = hits[seen].double() / support[seen]
-    beyond, spread = _beyond_noise(recalls, support[seen].double())
-    return max(0.0, float(beyond / spread)) if spread > 0 else 0.0
-
-
-def _beyond_noise(recalls: Tensor, support: Tensor) -> tuple[Tensor, Tensor]:
-    """Variance of the recalls less that of binomial draws of equal truth, and that variance."""
-    mean = recalls.mean()
-    noise = (mean * (1 - mean) / support).mean()
-    spread = (recalls - mean).square().sum() / max(len(recalls) - 1, 1)
-    return spread - noise, spread
+    n, recalls = support[seen], hits[seen] / support[seen]
+    pooled = (n * recalls).sum() / n.sum().clamp_min(1)
+    variance = pooled * (1 - pooled)  # of a single draw
+    if len(n) < 2 or variance == 0:
+        return torch.inf
+    excess = (n * (recalls - pooled).square()).sum() - (len(n) - 1) * variance
+    between = excess / (n.sum() - n.square().sum() / n.sum())
+    return max(0.0, float(variance / between - 1)) if between > 0 else torch.inf

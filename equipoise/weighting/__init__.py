@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from equipoise.weighting.base import Policy
+from equipoise.weighting.closed_loop import EqualRecall, WorstClass
 from equipoise.weighting.functions import (
     class_difficulty,
     effective_number,
@@ -14,13 +16,10 @@ from equipoise.weighting.policies import (
     POLICIES,
     ClassDifficulty,
     EffectiveNumber,
-    EqualRecall,
     InverseFrequency,
     Plain,
-    Policy,
     RecallPower,
     RepeatFactor,
-    WorstClass,
     make_policy,
 )
 

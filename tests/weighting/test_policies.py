@@ -72,12 +72,28 @@ def test_two_pass_flow_is_a_setting_of_recall_power():
     policy = RecallPower(4, after=2)
     assert run(policy, SEEN[:1]).tolist() == [0, 0, 0]
     fixed = log_weight_of(recall_power(SEEN[1], 4))
-    assert np.allclose(run(policy, SEEN[1:2]), fixed)
+    assert policy.needs_recalls
+    assert np.allclose(policy.step(np.zeros(3), np.array(SEEN[1])), fixed)
+    assert not policy.needs_recalls
     assert np.array_equal(policy.step(fixed, np.array(SEEN[2])), fixed)
     known = RecallPower(4, recalls=SEEN[1])
     assert np.allclose(known.start(COUNTS), fixed)
     assert not known.needs_recalls
     assert np.allclose(run(known, SEEN), fixed)
+
+
+def test_a_class_never_right_does_not_take_all_draws(name):
+    policy = make_policy(name)
+    policy.start(np.full(10, 500))
+    if policy.needs_recalls:
+        weights = np.exp(policy.step(np.zeros(10), np.array([0.0] + [0.6] * 9)))
+        assert (weights / weights.sum()).max() < 0.6
+
+
+def test_start_forgets_an_earlier_run(name):
+    policy, fresh = make_policy(name), make_policy(name)
+    run(policy, SEEN)
+    assert np.array_equal(run(policy, SEEN[:2]), run(fresh, SEEN[:2]))
 
 
 def test_class_difficulty_follows_each_epoch():
@@ -134,6 +150,7 @@ def test_equal_recall_closes_the_loop_on_a_simulated_learner():
         (lambda: EqualRecall(limit=float("nan")), "limit"),
         (lambda: WorstClass(mix=1), "mix"),
         (lambda: RecallPower(after=0), "after"),
+        (lambda: RecallPower(limit=0), "limit"),
         (lambda: RecallPower(recalls=[0.5]).start(COUNTS), "recalls of 3 classes"),
     ],
 )
