@@ -12,7 +12,7 @@ from equipoise import Balancer, holdout_split
 from equipoise.balancer.parts import LOSSES
 from equipoise.losses import LogitAdjustedCrossEntropy
 from equipoise.mining import HardNegatives
-from equipoise.samplers import MPerClassSampler
+from equipoise.samplers import ClassBalancedSampler, MPerClassSampler
 from equipoise.weighting import POLICIES, EqualRecall, RecallPower, inverse_frequency
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(3), [60, 30, 10]))
@@ -194,9 +194,53 @@ def test_a_state_of_other_classes_is_refused_and_harms_nothing():
     observed(balancer, [0.9, 0.6, 0.3])
     balancer.step()
     before = list(other.sampler)
-    with pytest.raises(ValueError, match="Expected state of 2 classes, but got 3"):
+    with pytest.raises(
+        ValueError, match="Expected state of a Balancer with num_classes 2, but got 3"
+    ):
         other.load_state_dict(balancer.state_dict())
     assert list(other.sampler) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"policy": "worst-class"}, "policy 'WorstClass', but got 'EqualRecall'"),
+        ({"sampler_share": 0.5}, "sampler_share 0.5, but got 1.0"),
+        ({"loss": "focal"}, "loss 'FocalLoss'"),
+        ({"mining": "hardest-examples"}, "mining 'HardestExamples'"),
+        ({"targets": LABELS[::-1].copy()}, "checksum of targets"),
+    ],
+)
+def test_a_state_of_other_parts_is_refused(settings, words):
+    state = Balancer(LABELS).state_dict()
+    other = Balancer(**{"targets": LABELS} | settings)
+    with pytest.raises(ValueError, match=f"Expected state of a Balancer with {words}"):
+        other.load_state_dict(state)
+    assert other.history == []
+
+
+def test_a_sampler_object_takes_its_weights_from_the_balancer():
+    for share in (0.0, 1.0):
+        sampler = ClassBalancedSampler(LABELS)  # balanced by itself
+        balancer = Balancer(LABELS, "plain", sampler, sampler_share=share)
+        assert balancer.sampler.quotas.tolist() == [60, 30, 10]
+
+
+def test_accuracy_decides_on_corrected_logits():
+    logits = 3 * torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    for loss in ("focal", "ldam", "vector-scaling", "weighted-cross-entropy"):
+        balancer = Balancer(LABELS, "inverse-frequency", loss=loss, sampler_share=0.5)
+        balancer.fit_decision(logits, torch.arange(200) % 3, objective="accuracy")
+        assert torch.equal(balancer.decide(logits), balancer.correct(logits).argmax(1))
+
+
+def test_numpy_targets_are_as_good_as_tensors():
+    balancer = Balancer(LABELS)
+    logits = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.isfinite(balancer.loss(logits, LABELS))
+    balancer.observe(logits, LABELS)
+    balancer.fit_decision(logits, LABELS)
+    balancer.step()
 
 
 def test_nan_logits_are_counted_and_reported():
@@ -232,6 +276,8 @@ def test_step_without_observe_is_an_error_where_recalls_are_needed():
         ({"seed": -1}, "seed"),
         ({"targets": [0, 0, 2]}, "every class"),
         ({"targets": []}, "labels"),
+        ({"sampler": ClassBalancedSampler(LABELS[:50])}, "sampler to draw from 100 examples"),
+        ({"sampler": ClassBalancedSampler(LABELS), "seed": 3}, "seed to be given to the sampler"),
         ({"targets": [0, float("nan")]}, "labels"),
     ],
 )
@@ -244,6 +290,9 @@ def test_bad_calls_are_named():
     balancer = Balancer(LABELS)
     with pytest.raises(ValueError, match="Expected logits"):
         balancer.observe(torch.zeros(2, 4), torch.tensor([0, 1]))
+    for call in (balancer.correct, balancer.decide, lambda z: balancer.fit_decision(z, LABELS)):
+        with pytest.raises(ValueError, match=r"Expected logits to have shape \(N, 3\)"):
+            call(torch.zeros(100, 4))
     with pytest.raises(ValueError, match="Expected objective"):
         balancer.fit_decision(torch.zeros(3, 3), torch.arange(3), objective="f2")
     with pytest.raises(TypeError, match="Expected loss"):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_the_twelve_lines():
+def test_the_training_loop():
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(1200) % 3
@@ -20,6 +20,7 @@ def test_the_twelve_lines():
     torch.manual_seed(0)
     model = nn.Linear(2, 3)
     names = {
+        "torch": torch,
         "DataLoader": DataLoader,
         "Subset": Subset,
         "data": TensorDataset(points, labels),

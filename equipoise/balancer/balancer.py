@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from equipoise.balancer import parts
-from equipoise.decision import equal_recall_offset, label_thresholds
+from equipoise.balancer.deciding import Decision
 from equipoise.losses import Loss
 from equipoise.mining import Miner
 from equipoise.rates import ClassRates, LabelRates
@@ -51,7 +51,8 @@ class Balancer:
             which `correct` takes out again), "asymmetric", …
         seed: of the order.
         sampler_share: share of λ that the sampler carries, in [0, 1].
-        num_samples, rank, num_replicas: see `OrderSampler`.
+        num_samples, rank, num_replicas: see `OrderSampler`. With several ranks, let each of them
+            observe the whole hold-out: counts are not exchanged, and λ has to be the same on all.
 
     Attributes:
         sampler: for `DataLoader(sampler=…)`.
@@ -100,7 +101,7 @@ class Balancer:
         self.rates: ClassRates | LabelRates = (LabelRates if self.multilabel else ClassRates)(
             self.targets.num_classes
         )
-        self.decision: Tensor | None = None
+        self.decision = Decision(self.multilabel)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self._set_log_weight(self.policy.start(np.maximum(self.targets.counts, 1)))
@@ -111,7 +112,7 @@ class Balancer:
         if self.multilabel and self._fixed.any():
             self.log_weight -= self.log_weight[~self._fixed].mean()
             self.log_weight[self._fixed] = 0.0
-        if self.sampler_share > 0:
+        if hasattr(self.sampler, "set_log_weight"):
             self.sampler.set_log_weight(self.sampler_share * self.log_weight)
         self._learnt = False
 
@@ -154,6 +155,7 @@ class Balancer:
         if not self._learnt:
             self._learn()
         self._loss.to(logits.device)
+        targets = torch.as_tensor(targets)
         if self.mining is None or self.mining.acts_on == "loader":
             return self._loss(logits, targets)
         return self.mining(self._loss.unreduced(logits, targets), targets, indices)
@@ -171,10 +173,13 @@ class Balancer:
 
     def observe(self, logits: Tensor, targets: Tensor) -> None:
         """Count a hold-out batch, like a metric's `update`; nothing waits for the device."""
-        self.rates.update(logits, targets)
+        self.rates.update(logits, torch.as_tensor(targets))
 
     def step(self) -> None:
-        """End the epoch: from the recalls observed since the last step to λ for the next."""
+        """End the epoch: from the recalls observed since the last step to λ for the next.
+
+        The policy is given them less what sampling noise explains: see `smoothed_recalls`.
+        """
         seen = bool(self.rates.support.sum())
         recalls = self.rates.recalls().numpy() if seen else None
         row = {"epoch": self.epoch, "log_weight": self.log_weight.tolist()}
@@ -212,6 +217,7 @@ class Balancer:
         For labels they are calibrated log-odds, as far as the network is: the loss's distortion is
         undone, and the change sampling makes to each label's log-odds.
         """
+        parts.check_logits(logits, self.targets.num_classes)
         self._loss.to(logits.device)
         return self._loss.correct(logits) - self._shift.to(logits)
 
@@ -236,21 +242,12 @@ class Balancer:
             at_least: the recall or precision every label is to reach, for those two objectives.
 
         Returns:
-            `(C,)`: offsets added to the logits, or for labels thresholds of the corrected logits.
+            `(C,)`: offsets added to the logits (for "accuracy", zeros added to the corrected ones),
+            or for labels thresholds of the corrected logits.
         """
-        if self.multilabel:
-            corrected, objective = self.correct(logits.detach()), objective or "prevalence"
-            self.decision = label_thresholds(corrected, targets, objective, at_least=at_least)
-        elif objective in (None, "equal-recall") and at_least is None:
-            self.decision = equal_recall_offset(logits, targets)
-        elif objective == "accuracy" and at_least is None:
-            self.decision = self.correct(torch.zeros(1, self.targets.num_classes))[0].double()
-        else:
-            raise ValueError(
-                'Expected objective to be "equal-recall" or "accuracy", without at_least, '
-                f"but got {objective!r} and {at_least}."
-            )
-        return self.decision
+        parts.check_logits(logits, self.targets.num_classes)
+        targets = torch.as_tensor(targets)
+        return self.decision.fit(logits.detach(), targets, self.correct, objective, at_least)
 
     def decide(self, logits: Tensor) -> Tensor:
         """Predicted class ids `(N,)`: argmax, with the fitted offsets if there are any.
@@ -258,16 +255,13 @@ class Balancer:
         For labels `(N, C)` uint8, 1 where the corrected logit is above the label's fitted
         threshold, or above 0 (a probability of .5) before `fit_decision`.
         """
-        if self.multilabel:
-            cut = 0.0 if self.decision is None else self.decision.to(logits)
-            return (self.correct(logits) > cut).to(torch.uint8)
-        if self.decision is None:
-            return logits.argmax(1)
-        return (logits + self.decision.to(logits)).argmax(1)
+        parts.check_logits(logits, self.targets.num_classes)
+        return self.decision(logits, self.correct)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit; safe to load with `weights_only=True`."""
         return {
+            "made_of": parts.made_of(self),
             "epoch": self.epoch,
             "log_weight": torch.from_numpy(self.log_weight.copy()),
             "policy": self.policy.state_dict(),
@@ -277,24 +271,30 @@ class Balancer:
             "shift": self._shift.clone(),
             "mining": None if self.mining is None else self.mining.state_dict(),
             "rates": self.rates.state_dict(),
-            "decision": self.decision,
+            "decision": self.decision.state_dict(),
             "history": [dict(row) for row in self.history],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over `state_dict` of a balancer made with the same arguments."""
-        if len(state["log_weight"]) != self.targets.num_classes:
-            raise ValueError(
-                f"Expected state of {self.targets.num_classes} classes, "
-                f"but got {len(state['log_weight'])}."
-            )
+        """Take over `state_dict` of a balancer made with the same arguments and targets.
+
+        Raises:
+            ValueError: a state of other targets or parts; nothing is changed then.
+        """
+        for name, mine in parts.made_of(self).items():
+            theirs = state.get("made_of", {}).get(name)
+            if theirs != mine:
+                raise ValueError(
+                    f"Expected state of a Balancer with {name} {mine!r}, but got {theirs!r}."
+                )
         self.sampler.load_state_dict(state["sampler"])
         self._loss.load_state_dict(state["loss"])
         self.policy.load_state_dict(state["policy"])
         self.rates.load_state_dict(state["rates"])
         if self.mining is not None:
             self.mining.load_state_dict(state["mining"])
-        self._learnt, self._shift = state["learnt"], state["shift"].clone()
-        self.epoch, self.decision = state["epoch"], state["decision"]
-        self.log_weight = state["log_weight"].double().numpy().copy()
+        self.decision.load_state_dict(state["decision"])
+        self._learnt, self._shift = state["learnt"], state["shift"].cpu().clone()
+        self.epoch = state["epoch"]
+        self.log_weight = state["log_weight"].cpu().double().numpy().copy()
         self.history = [dict(row) for row in state["history"]]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from equipoise import losses, mining
 from equipoise.losses import Loss
@@ -19,9 +21,11 @@ from equipoise.samplers import (
 from equipoise.targets import Targets
 
 __all__ = [
+    "check_logits",
     "check_share",
     "fixed_classes",
     "history_row",
+    "made_of",
     "make_loss",
     "make_mining",
     "make_sampler",
@@ -55,6 +59,40 @@ MINERS: dict[str, Callable[[Targets], Miner]] = {
 }
 
 
+UNSET = {"num_samples": None, "seed": 0, "rank": 0, "num_replicas": 1}
+
+
+def made_of(balancer: Any) -> dict[str, Any]:
+    """What a state must agree with to be loaded: kinds of parts, and a checksum of the targets."""
+    targets = balancer.targets
+    arrays = (
+        [targets.labels]
+        if targets.matrix is None
+        else [targets.matrix.indptr, targets.matrix.indices]
+    )
+    checksum = 0
+    for array in arrays:
+        checksum = zlib.crc32(np.ascontiguousarray(array).data, checksum)
+    return {
+        "num_classes": targets.num_classes,
+        "num_examples": targets.num_examples,
+        "checksum of targets": checksum,
+        "policy": type(balancer.policy).__name__,
+        "sampler": type(balancer.sampler).__name__,
+        "sampler_share": balancer.sampler_share,
+        "loss": type(balancer._loss).__name__,
+        "mining": type(balancer.mining).__name__,
+    }
+
+
+def check_logits(logits: Tensor, num_classes: int) -> None:
+    """Raise unless logits are `(N, C)`."""
+    if logits.ndim != 2 or logits.shape[1] != num_classes:
+        raise ValueError(
+            f"Expected logits to have shape (N, {num_classes}), but got {tuple(logits.shape)}."
+        )
+
+
 def fixed_classes(targets: Targets) -> np.ndarray:
     """`(C,)` whether a label is carried by no example or by all: nothing can be balanced there."""
     if not targets.multilabel:
@@ -86,6 +124,18 @@ def make_sampler(sampler: Any, targets: Targets, settings: dict[str, Any]) -> An
     name = "label-balanced" if targets.multilabel else "class-balanced"
     wanted = "set_log_weight"
     if isinstance(sampler, OrderSampler) and hasattr(sampler, wanted):
+        given = {k: v for k, v in settings.items() if v != UNSET.get(k)}
+        if given:
+            raise ValueError(
+                f"Expected {', '.join(given)} to be given to the sampler object, "
+                f"but got {given} beside it."
+            )
+        drawn_from = getattr(sampler, "targets", targets)
+        if len(drawn_from) != len(targets):
+            raise ValueError(
+                f"Expected sampler to draw from {len(targets)} examples, as targets, "
+                f"but got one of {len(drawn_from)}."
+            )
         return sampler
     if sampler not in (None, "auto", name):
         raise ValueError(
