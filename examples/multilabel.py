@@ -192,12 +192,18 @@ def make_net(settings: dict, x, labels: int) -> nn.Module:
     )
 
 
-def start_at_prevalence(model: nn.Module, counts: np.ndarray, examples: int) -> None:
-    """The last layer's bias: every label begins at its own frequency, not at a half."""
+@torch.no_grad()
+def start_at_prevalence(model: nn.Module, balancer: Balancer) -> None:
+    """The last layer's bias: every label begins at its own frequency, as its loss will have it."""
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
-    odds = (counts + 1) / (examples - counts + 1)
-    with torch.no_grad():
-        last.bias.copy_(torch.from_numpy(np.log(odds)))
+    counts = torch.from_numpy(balancer.targets.counts)
+    wanted = ((counts + 1) / (balancer.targets.num_examples - counts + 1)).log()
+    low, high = torch.full_like(wanted, -20), torch.full_like(wanted, 20)
+    for _ in range(40):  # the logit that `correct` turns into the label's log-odds
+        middle = (low + high) / 2
+        above = balancer.correct(middle[None])[0] > wanted
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    last.bias.copy_(middle)
 
 
 def to_input(x, device: str) -> torch.Tensor:
@@ -233,7 +239,7 @@ def train(method: str, seed: int, data: dict, settings: dict, tick) -> dict:
 
     balancer = make_balancer(method, y, seed)
     model = make_net(settings, x, y.shape[1]).to(device)
-    start_at_prevalence(model, balancer.targets.counts, len(kept))
+    start_at_prevalence(model, balancer)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.98), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), settings["lr"], weight_decay=1e-2)
     steps = -(-len(kept) // size)
