@@ -75,8 +75,14 @@ def equal_recall_offset(
 
     offset = np.zeros(classes)
     for t in (temperature, temperature / 5):
-        options = {"maxiter": 60, "ftol": 1e-7}
-        offset = minimize(spread, offset, args=(t,), jac=True, method="L-BFGS-B", options=options).x
+        offset = minimize(
+            spread,
+            offset,
+            args=(t,),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 60, "ftol": 1e-7},
+        ).x
     shrunk = reliabilities(hits, support) * torch.from_numpy(offset)
     return (shrunk - shrunk.mean()) * scale
 
