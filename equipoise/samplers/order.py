@@ -150,17 +150,42 @@ def quotas(expected: np.ndarray, offset: float) -> np.ndarray:
         >>> quotas(np.array([2.0, 0.5, 0.5]), offset=0.3).tolist()
         [2, 1, 0]
     """
-    total = round(float(expected.sum()))
+    whole, parts = _laid_out(expected)
+    return whole + np.diff(_rounded_up(parts, offset), prepend=0)
+
+
+def sum_of_quotas(expected: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The sum of `quotas(expected, offset)` over `offsets`, in blocks that stay in cache.
+
+    Example:
+        >>> sum_of_quotas(np.array([2.0, 0.5, 0.5]), np.array([0.3, 0.8])).tolist()
+        [4, 1, 1]
+    """
+    whole, parts = _laid_out(expected)
+    total = np.zeros(len(whole), np.int64)
+    rows = max(1, CHUNK // len(whole))
+    for first in range(0, len(offsets), rows):
+        total += _rounded_up(parts, offsets[first : first + rows, None]).sum(axis=0)
+    return len(offsets) * whole + np.diff(total, prepend=0)
+
+
+def _laid_out(expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whole parts, and the ends of the fractional ones laid end to end (the last end is whole)."""
     whole = np.floor(expected + 1e-9 * np.maximum(expected, 1)).astype(np.int64)
-    parts = np.cumsum(np.maximum(expected - whole, 0))
-    missing = total - int(whole.sum())
+    missing = round(float(expected.sum())) - int(whole.sum())
     if missing <= 0:
-        return whole
+        return whole, np.zeros(len(whole))
+    parts = np.cumsum(np.maximum(expected - whole, 0))
     parts *= missing / parts[-1]
     parts[-1] = missing
-    steps = np.minimum(np.floor(parts + (1 - offset)), missing).astype(np.int64)
-    steps[-1] = missing
-    return whole + np.diff(steps, prepend=0)
+    return whole, parts
+
+
+def _rounded_up(parts: np.ndarray, offset: float | np.ndarray) -> np.ndarray:
+    """How many of the fractional parts up to each are rounded up, for one offset or a column."""
+    steps = np.minimum(np.floor(parts + (1 - offset)), parts[-1]).astype(np.int64)
+    steps[..., -1] = parts[-1]
+    return steps
 
 
 class ClassOrder:
@@ -183,6 +208,7 @@ class ClassOrder:
         self.num_samples, self.seed = num_samples, seed
         self.base_epoch = 0
         self.cursors = np.zeros(len(counts), np.int64)
+        self._known = 0, self.cursors  # the epoch last gone to, and the cursors when it begins
         self.shares = self.counts / self.counts.sum()
         self._class_keys = keys_of(key_of(seed, 1), np.arange(len(counts)))
         self._word = word_for(len(members) + num_samples + int(counts.max()))
@@ -200,6 +226,7 @@ class ClassOrder:
     def restore(self, base_epoch: int, cursors: np.ndarray, shares: np.ndarray) -> None:
         """Take over the state another order of the same members and seed had."""
         self.base_epoch, self.cursors = base_epoch, cursors.copy()
+        self._known = base_epoch, self.cursors
         self.shares = shares / shares.sum()
         self.set_epoch(base_epoch)
 
@@ -211,7 +238,8 @@ class ClassOrder:
                 f"changed, but got {epoch}."
             )
         self.epoch = epoch
-        self.quotas = self._quotas_at(epoch)
+        offset = float(self._offsets_at(np.array([epoch]))[0])
+        self.quotas = quotas(self.num_samples * self.shares, offset)
         self._ends = np.cumsum(self.quotas)
         turns, begun = np.divmod(self._cursors_at(epoch), np.maximum(self.counts, 1))
         # slot + offset = how far into the class's current turn; negative ones wrap around
@@ -220,16 +248,19 @@ class ClassOrder:
         self._slot_key = key_of(self.seed, 3, epoch)
         self._plan_lookup()
 
-    def _quotas_at(self, epoch: int) -> np.ndarray:
+    def _offsets_at(self, epochs: np.ndarray) -> np.ndarray:
         # A golden-ratio sequence from a random start: the means are exact in the long run
-        offset = (key_of(self.seed, 4) / 2**64 + epoch * (5**0.5 - 1) / 2) % 1.0
-        return quotas(self.num_samples * self.shares, offset)
+        return (key_of(self.seed, 4) / 2**64 + epochs * (5**0.5 - 1) / 2) % 1.0
 
     def _cursors_at(self, epoch: int) -> np.ndarray:
-        drawn = self.cursors.copy()
-        for earlier in range(self.base_epoch, epoch):
-            drawn += self._quotas_at(earlier)
-        return drawn
+        """What each class has drawn before `epoch`: O(C) from one epoch to the next."""
+        at, cursors = self._known if self._known[0] <= epoch else (self.base_epoch, self.cursors)
+        expected = self.num_samples * self.shares
+        for first in range(at, epoch, CHUNK):
+            epochs = np.arange(first, min(first + CHUNK, epoch))
+            cursors = cursors + sum_of_quotas(expected, self._offsets_at(epochs))
+        self._known = epoch, cursors
+        return cursors
 
     def _plan_lookup(self) -> None:
         """A table from the slot's leading bits to its class; mixed cells are searched."""
