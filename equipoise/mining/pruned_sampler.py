@@ -120,8 +120,14 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
         """How much of the inner sampler's epoch is kept."""
         return self.num_samples / self.inner.num_samples
 
-    def set_epoch(self, epoch: int, position: int = 0) -> None:
-        """Go to the start of an epoch, or into its middle; the same epoch keeps its choice."""
+    def set_epoch(self, epoch: int, position: int | None = None) -> None:
+        """Go to an epoch, at a global position; the same epoch keeps its choice.
+
+        `None` is its start, or a position given for this epoch that no iteration has begun at yet:
+        see `OrderSampler.set_epoch`.
+        """
+        if position is None:
+            position = self._start if epoch == self.epoch else 0
         if epoch != self.epoch:
             self.inner.set_epoch(epoch)
             self._forget()

@@ -60,9 +60,21 @@ class OrderSampler(torch.utils.data.Sampler[int]):
     def _go_to_epoch(self, epoch: int) -> None:
         """Hook: what a subclass does when the epoch changes."""
 
-    def set_epoch(self, epoch: int, position: int = 0) -> None:
-        """Go to the start of an epoch, or into its middle at a global position."""
+    @property
+    def num_examples(self) -> int | None:
+        """How many examples the ids number: those of `targets`; `None` where it is not known."""
+        return getattr(getattr(self, "targets", None), "num_examples", None)
+
+    def set_epoch(self, epoch: int, position: int | None = None) -> None:
+        """Go to an epoch, at a global position; `None` is its start.
+
+        A position that was given for this very epoch, here or by `load_state_dict`, and that no
+        iteration has begun at yet, is kept by `None`: a resumed loop may call `set_epoch(epoch)`
+        as every epoch does.
+        """
         _require_int("epoch", epoch, 0)
+        if position is None:
+            position = self._start if epoch == self.epoch else 0
         if not 0 <= position <= self.num_samples:
             raise ValueError(
                 f"Expected position to be in [0, {self.num_samples}], but got {position}."
@@ -90,7 +102,13 @@ class OrderSampler(torch.utils.data.Sampler[int]):
 
     @property
     def position(self) -> int:
-        """The global position of the next draw: what was yielded, of all ranks alike."""
+        """The global position of the next draw: what was yielded, of all ranks alike.
+
+        Yielded to whoever asks: a `DataLoader` with workers has asked for more than it has given
+        out, up to `prefetch_factor * num_workers` batches a rank. To go on there, count the
+        examples trained on, over all ranks, and call `set_epoch(epoch, position=count)`. FFCV
+        takes whole epochs by `indices`, which moves nothing: see `BalancedLoader.resume`.
+        """
         first, length, left = self._running
         return min(first + self.num_replicas * (length - length_hint(left)), self.num_samples)
 
@@ -103,11 +121,19 @@ class OrderSampler(torch.utils.data.Sampler[int]):
         return out
 
     def state_dict(self) -> dict[str, Any]:
-        """Epoch and global position (what was yielded), for `load_state_dict` on any rank."""
+        """Epoch and global position (what was yielded), for `load_state_dict` on any rank.
+
+        With the workers of a `DataLoader`, or with FFCV, what was yielded is not what was trained
+        on: see `position`.
+        """
         return {"epoch": self.epoch, "position": self.position, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken, also with another number of ranks."""
+        """Continue where `state_dict` was taken, also with another number of ranks.
+
+        The next iteration does, and later ones are whole; `set_epoch(epoch)` of the state's epoch
+        before it changes nothing.
+        """
         for name, mine in self._identity().items():
             if name not in state or state[name] != mine:
                 raise ValueError(

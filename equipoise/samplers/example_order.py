@@ -116,6 +116,11 @@ class ExampleWeightedSampler(OrderSampler):
         self._order = ExampleOrder(values, self.num_samples, self.seed)
 
     @property
+    def num_examples(self) -> int:
+        """N, those of `weight`."""
+        return len(self._order.repeats)
+
+    @property
     def repeats(self) -> np.ndarray:
         """`(N,)` float64: how often each example is drawn in an epoch, on average."""
         return self._order.repeats

@@ -104,6 +104,42 @@ def test_resumes_in_mid_epoch_with_any_number_of_ranks(name, replicas):
     assert rest == whole[steps * before :]
 
 
+@pytest.mark.parametrize("by_count", [False, True], ids=["by state", "by examples trained on"])
+def test_a_loop_that_sets_every_epoch_resumes(name, by_count):
+    whole, following = at(name, 2), at(name, 3)
+    sampler = make(name)
+    sampler.set_epoch(2)
+    stream = iter(sampler)
+    for _ in range(7):
+        next(stream)
+    resumed = make(name)
+    resumed.load_state_dict(saved(sampler.state_dict()))
+    if by_count:
+        resumed.set_epoch(2, position=5)  # a DataLoader's workers had asked for 7
+    left = 5 if by_count else 7
+    for epoch, expected in ((2, whole[left:]), (3, following)):
+        resumed.set_epoch(epoch)
+        assert resumed.position == (left if epoch == 2 else 0)
+        assert list(resumed) == expected
+        resumed.set_epoch(epoch)
+        assert list(resumed)[:3] == (whole if epoch == 2 else following)[:3], "used once"
+
+
+def test_another_epoch_forgets_the_position(name):
+    sampler = make(name)
+    sampler.set_epoch(2, position=5)
+    sampler.set_epoch(3)
+    sampler.set_epoch(2)
+    assert list(sampler) == at(name, 2)
+    sampler.set_epoch(2, position=5)
+    sampler.set_epoch(2, position=0)
+    assert list(sampler) == at(name, 2)
+
+
+def test_knows_how_many_examples_it_numbers(name):
+    assert make(name).num_examples == len(LABELS)
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_order_is_random_access(data):
