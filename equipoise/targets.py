@@ -16,7 +16,7 @@ import torch
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["Targets", "holdout_split"]
+__all__ = ["Targets"]
 
 
 class Targets:
@@ -37,7 +37,8 @@ class Targets:
         matrix: `(N, C)` scipy CSR of ones; `None` for class ids.
 
     Raises:
-        TypeError: labels of a type that cannot be read as numbers, or ragged.
+        TypeError: labels of a type that cannot be read as numbers, or ragged; a
+            `torch.utils.data.Dataset` without `.targets`.
         ValueError: labels that are empty, NaN, negative, not whole, or out of range.
 
     Example:
@@ -131,49 +132,6 @@ class Targets:
         return np.concatenate([[0], np.cumsum(self.counts)])
 
 
-def holdout_split(
-    targets: Any, holdout: float | int, *, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """A stratified split: sorted example ids for training, and for the hold-out.
-
-    Every class gives its share of the hold-out (whole numbers by largest remainder), and keeps at
-    least one example for training. The hold-out is where a `Balancer` measures recalls.
-
-    Args:
-        targets: `(N,)` class ids, or anything `Targets` takes that is single-label.
-        holdout: how many examples to hold out, or which share of them (a float below 1).
-        seed: of the private generator.
-
-    Example:
-        >>> train, held = holdout_split([0] * 6 + [1] * 4, holdout=5)
-        >>> len(train), np.bincount(np.array([0] * 6 + [1] * 4)[held]).tolist()
-        (5, [3, 2])
-    """
-    targets = Targets.of(targets)
-    targets.require_single_label("holdout_split")
-    n = targets.num_examples
-    size = holdout if _is_int(holdout) else round(float(holdout) * n)
-    if isinstance(holdout, bool) or not 0 < size < n:
-        raise ValueError(
-            f"Expected holdout to be a share in (0, 1) or a number of examples below {n}, "
-            f"but got {holdout!r}."
-        )
-    exact = targets.counts * (size / n)
-    quota = np.floor(exact).astype(np.int64)
-    quota[np.argsort(quota - exact, kind="stable")[: size - quota.sum()]] += 1
-    quota = np.minimum(quota, np.maximum(targets.counts - 1, 0))
-    rng = np.random.default_rng(seed)
-    held = np.sort(
-        np.concatenate(
-            [
-                rng.permutation(targets.members[start : start + count])[:take]
-                for start, count, take in zip(targets.starts, targets.counts, quota, strict=False)
-            ]
-        )
-    )
-    return np.setdiff1d(np.arange(n), held, assume_unique=True), held
-
-
 def _is_int(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
@@ -190,6 +148,11 @@ def _as_array(labels: Any) -> Any:
     if isinstance(labels, torch.utils.data.Subset):
         values = _as_array(labels.dataset)
         return values[np.asarray(labels.indices)]
+    if isinstance(labels, torch.utils.data.Dataset):  # NumPy would read every example
+        raise TypeError(
+            f"Expected labels, or a data set with `.targets`, but got a {type(labels).__name__} "
+            "without. Pass its labels themselves, (N,) class ids or an (N, C) multi-hot matrix."
+        )
     if isinstance(labels, torch.Tensor):
         labels = labels.detach()
         if labels.layout != torch.strided:

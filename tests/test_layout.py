@@ -25,6 +25,7 @@ LAYERS: dict[str, int] = {
     "weighting": 1,
     "rates": 1,
     "label_sets": 1,
+    "holdout": 1,
     "multilabel_split": 1,
     "arff": 1,
     "samplers": 2,

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.utils.data import Subset
 
-from equipoise import Targets, holdout_split
+from equipoise import Targets
 
 IDS = [0, 2, 2, 1, 2]
 HOT = [[1, 0, 1], [0, 0, 0], [0, 0, 1]]
@@ -122,27 +120,17 @@ def test_label_ids():
         Targets.from_label_ids([[1, 1]], 3)
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    labels=st.lists(st.integers(0, 4), min_size=2, max_size=80),
-    share=st.floats(0.05, 0.9),
-    seed=st.integers(0, 9),
-)
-def test_holdout_is_stratified_and_loses_nothing(labels, share, seed):
-    size = round(share * len(labels))
-    if not 0 < size < len(labels):
-        return
-    train, held = holdout_split(labels, share, seed=seed)
-    assert sorted([*train, *held]) == list(range(len(labels)))
-    counts, kept = np.bincount(labels), np.bincount(np.array(labels)[held], minlength=5)
-    for c, count in enumerate(counts):
-        assert abs(kept[c] - count * size / len(labels)) < 1 or kept[c] == count - 1
-        assert count == 0 or kept[c] < count
-    again = holdout_split(labels, size, seed=seed)
-    assert np.array_equal(held, again[1])
+class Unread(torch.utils.data.Dataset):
+    """A data set without `.targets`, whose examples are dear."""
+
+    def __len__(self):
+        return 10**9
+
+    def __getitem__(self, index):
+        raise AssertionError("an example was read")
 
 
-@pytest.mark.parametrize("size", [0, 5, 1.0, -1, 0.0, 7])
-def test_bad_holdouts_are_named(size):
-    with pytest.raises(ValueError, match="Expected holdout"):
-        holdout_split(IDS, size)
+@pytest.mark.parametrize("data", [Unread(), Subset(Unread(), [1, 2])], ids=["whole", "subset"])
+def test_a_data_set_without_targets_is_refused_unread(data):
+    with pytest.raises(TypeError, match=r"Expected .* Unread without\. Pass its labels"):
+        Targets(data)
