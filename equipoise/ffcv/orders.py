@@ -47,6 +47,12 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
         self._begun: LateOrder | None = None
         size = len(loader.indices)
         _check_loader(loader, sampler, size)
+        if loader.drop_last and self.length < loader.batch_size:
+            raise ValueError(
+                f"Expected the sampler to draw at least batch_size={loader.batch_size} examples "
+                f"an epoch and rank, but got {self.length}: with drop_last=True that is no batch. "
+                "Pass drop_last=False to the loader, or a larger num_samples to the sampler."
+            )
         # FFCV's default is every example in the file's order: nothing to translate then
         self._ids = None if _is_range(loader.indices) else np.asarray(loader.indices, np.int64)
         self._size = size
@@ -117,7 +123,8 @@ def order(sampler: Any, *, follow_epoch: bool = True) -> type[SamplerOrder]:
     Raises:
         TypeError: `sampler` is neither.
         ValueError: by `Loader(…)` where the sampler's number of examples differs from the
-            loader's, or it draws ids out of range; never within FFCV's threads.
+            loader's, it draws ids out of range, or too few for a batch under `drop_last=True`;
+            never within FFCV's threads.
 
     Example:
         .. code-block:: python
@@ -201,14 +208,16 @@ def _checked(drawn: Any, size: int, user: str) -> np.ndarray:
 
 def _check_loader(loader: Loader, sampler: OrderSampler, size: int) -> None:
     """Raise for what would hang or crash FFCV, or silently read other examples than meant."""
-    known = getattr(getattr(sampler, "targets", None), "num_examples", None)
+    inner = sampler.inner if isinstance(sampler, PrunedSampler) else sampler
+    known = getattr(inner, "num_examples", None)
     if known is not None and known != size:
         in_file = int(loader.reader.num_samples)
+        what = "targets" if hasattr(inner, "targets") else "weight"
         part = (
             "" if size == in_file else f" ({size} of the file's {in_file}, by indices= or filter)"
         )
         raise ValueError(
-            f"Expected targets of the sampler to have one entry for each of the {size} examples "
+            f"Expected {what} of the sampler to have one entry for each of the {size} examples "
             f"that the loader reads{part}, but got {known}. Build the sampler from "
             "equipoise.ffcv.targets(loader)."
         )

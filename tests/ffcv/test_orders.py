@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from equipoise.mining import LossPruning
+from equipoise.samplers import ExampleWeightedSampler
 from equipoise.samplers.base import OrderSampler
 from equipoise.samplers.class_balanced import ClassBalancedSampler
 from tests.ffcv.conftest import LABELS, SIZE, ids_seen
@@ -163,6 +165,33 @@ def test_targets_of_another_length_are_refused(beton, attached, size):
         attached(sampler)
     with pytest.raises(ValueError, match=message):
         make(beton, order(sampler))
+
+
+@pytest.mark.parametrize("size", [SIZE // 2, SIZE + 1])
+def test_weights_of_another_length_are_refused(attached, size):
+    """A sampler over half the file draws valid ids only: nothing else would notice."""
+    sampler = ExampleWeightedSampler(np.ones(size), num_samples=SIZE)
+    message = rf"weight of the sampler .* 64 examples that the loader reads, but got {size}"
+    with pytest.raises(ValueError, match=message):
+        attached(sampler)
+    pruned = LossPruning().over(sampler, np.zeros(size, int))
+    with pytest.raises(ValueError, match=message):
+        attached(pruned)
+    assert len(ids_seen(attached(ExampleWeightedSampler(np.ones(SIZE))))) == SIZE
+
+
+def test_an_epoch_of_no_batch_is_refused(beton, loader, attached, monkeypatch):
+    from equipoise.ffcv import order
+
+    message = "at least batch_size=8 examples an epoch and rank, but got 7: .* drop_last=False"
+    few = ClassBalancedSampler(LABELS, num_samples=7)
+    with pytest.raises(ValueError, match=message):
+        make(beton, order(few))
+    assert len(attached(few)) == 1
+    monkeypatch.setattr(loader, "drop_last", True)
+    with pytest.raises(ValueError, match=message):
+        attached(ClassBalancedSampler(LABELS, num_samples=15, num_replicas=2))
+    assert len(attached(ClassBalancedSampler(LABELS, num_samples=16, num_replicas=2))) == 1
 
 
 @pytest.mark.parametrize(
