@@ -17,6 +17,11 @@ __all__ = ["CHUNK", "ClassOrder", "key_of", "keys_of", "permute", "permute_each"
 
 CHUNK = 32768  # positions worked on at a time: a few such arrays fit the L2 cache
 
+# glibc gives the memory of each chunk's temporaries back to the kernel, and getting it again takes
+# as long as the arithmetic. Having freed one large block raises its thresholds (mallopt(3),
+# M_MMAP_THRESHOLD); the block itself is never touched, so it costs nothing.
+np.empty(1 << 24, np.uint8)
+
 _GOLDEN = 0x9E3779B97F4A7C15
 _ROUNDS = 6  # with four, neighbours in classes of 4 to 100 were correlated
 _MULTIPLIERS = (  # odd, from the digits of pi
