@@ -16,8 +16,10 @@ recall at the end, the seconds, and the seconds until `--target` was first reach
 plain training ended with by default), as mean and standard deviation over the seeds; beside the
 wall-clock the processor time, which other programs on the machine disturb less.
 
-(a) is planned from the miner's process time and that of a plain step, both measured in the run, as
-other programs disturb those less than the wall-clock. Finished runs are read back from `--out`.
+(a) is planned from what an optimiser step costs with each miner: processor time against a plain
+step's in the same round, median of `--rounds` short rounds before the first seed. Other programs on
+the machine disturb that less than the wall-clock of whole runs. Finished runs and these costs are
+read back from `--out`.
 `--imbalance 100` makes a long tail: class c keeps 100^(−c/9) of its examples.
 """
 
@@ -53,6 +55,13 @@ MINERS = {
 }
 
 
+def make_miner(name: str, args: argparse.Namespace):
+    miner = MINERS[name](args.epochs)
+    if args.bf16 and isinstance(miner, SelectiveBackprop):
+        miner.autocast = torch.bfloat16
+    return miner
+
+
 def batches_of(loader: DataLoader, generator: torch.Generator):
     for images, labels, indices in loader:
         yield augment(to_input(images, "cpu"), generator, True), labels, indices
@@ -64,12 +73,14 @@ def rate_at(progress: float) -> float:
 
 
 @torch.no_grad()
-def mean_recall(net, images: torch.Tensor, labels: torch.Tensor) -> float:
+def mean_recall(net, images: torch.Tensor, labels: torch.Tensor, bf16: bool) -> float:
     training = net.training
     net.eval()
     rates = ClassRates(10)
     for x, y in zip(images.split(1000), labels.split(1000), strict=True):
-        rates.update(net(to_input(x, "cpu")), y)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = net(to_input(x, "cpu"))
+        rates.update(logits.float(), y)
     net.train(training)
     return float(rates.recalls().mean())
 
@@ -100,21 +111,25 @@ def train(miner, steps: int, data: Arrays, test, args: argparse.Namespace, seed:
         for inputs, labels, indices in batches:
             for group in optimizer.param_groups:
                 group["lr"] = args.lr * rate_at((step + 0.5) / steps)
-            losses = unreduced(net(inputs), labels)
+            with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+                logits = net(inputs)
+            losses = unreduced(logits, labels)
             in_batch = prunes or isinstance(miner, HardestExamples)
             loss = miner(losses, labels, indices) if in_batch else losses.mean()
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             step += 1
-            if step % check == 0 or step == steps:
+            if (step % check == 0 or step == steps) and test is not None:
                 process_seconds += time.process_time() - clock
                 seconds += time.perf_counter() - wall
-                curve.append((seconds, process_seconds, mean_recall(net, *test)))
+                curve.append((seconds, process_seconds, mean_recall(net, *test, args.bf16)))
                 clock, wall = time.process_time(), time.perf_counter()
             if step == steps:
                 break
         epoch += 1
+    if test is None:
+        return {"process_seconds": time.process_time() - clock}
     return {
         "steps": steps,
         "seconds": seconds,
@@ -131,8 +146,28 @@ def long_tail(labels: np.ndarray, imbalance: float) -> np.ndarray:
     return np.concatenate([i[: round(len(i) * s)] for i, s in zip(ids, share, strict=True)])
 
 
+def step_costs(data: Arrays, test, args: argparse.Namespace, done: dict) -> dict[str, float]:
+    """Processor time of an optimiser step with each miner, as a multiple of a plain step's."""
+    if "step costs" not in done:
+        ratios = defaultdict(list)
+        for round_ in range(args.rounds):
+            seconds = {}
+            for name in np.random.default_rng(round_).permutation(["plain", *args.miner]):
+                miner = None if name == "plain" else make_miner(name, args)
+                seconds[name] = train(miner, args.cost_steps, data, None, args, 0)[
+                    "process_seconds"
+                ]
+            for name in args.miner:
+                ratios[name].append(seconds[name] / seconds["plain"])
+        done["step costs"] = {name: float(np.median(values)) for name, values in ratios.items()}
+        for name, cost in done["step costs"].items():
+            print(f"a step of {name:42} {cost:.2f} of a plain step", flush=True)
+    return done["step costs"]
+
+
 def run_all(data: Arrays, test, args: argparse.Namespace, done: dict) -> dict:
     whole = args.epochs * (len(data) // args.batch_size)
+    costs = step_costs(data, test, args, done)
     for seed in range(args.seeds):
 
         def run(name: str, miner, steps: int, seed: int = seed) -> dict:
@@ -145,16 +180,15 @@ def run_all(data: Arrays, test, args: argparse.Namespace, done: dict) -> dict:
                     Path(args.out).write_text(json.dumps(done, indent=1))
             return done[key]
 
-        plain = run("plain", None, whole)
+        run("plain", None, whole)
         for name in args.miner:
-            miner = MINERS[name](args.epochs)
+            miner = make_miner(name, args)
             shrinks = not isinstance(miner, HardestExamples)
             steps = round(whole * miner.keep) if shrinks else whole
-            mined = run(name, miner, steps)
+            run(name, miner, steps)
             if shrinks:
                 run(f"random {miner.keep:g}", RandomSubset(miner.keep), steps)
-            same_time = mined["process_seconds"] / plain["process_seconds"]
-            run(f"plain in the time of {name}", None, round(whole * min(1.0, same_time)))
+                run(f"plain in the time of {name}", None, round(steps * costs[name]))
     return done
 
 
@@ -166,6 +200,8 @@ def plus_minus(values, digits: int) -> str:
 def print_table(done: dict, args: argparse.Namespace) -> None:
     rows = defaultdict(list)
     for key, row in done.items():
+        if " | " not in key:
+            continue
         rows[key.split(" | ")[0]].append(row)
     target = args.target
     if target is None:
@@ -197,7 +233,10 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=0.1, help="part of a run between checks")
     parser.add_argument("--target", type=float, help="mean recall to reach")
     parser.add_argument("--imbalance", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=7, help="rounds that measure a step's cost")
+    parser.add_argument("--cost-steps", type=int, default=40, help="steps of each in a round")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16, scoring too")
     parser.add_argument("--out", help="JSON file: written after each run, and read back")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
