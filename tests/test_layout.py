@@ -22,6 +22,8 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # A unit imports from lower layers only, so the members of one layer never import each other.
 LAYERS: dict[str, int] = {
     "targets": 0,
+    "ranks": 0,
+    "checkpoint": 0,
     "weighting": 1,
     "rates": 1,
     "label_sets": 1,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,11 @@ from torch import Tensor
 
 from equipoise.balancer import parts
 from equipoise.balancer.deciding import Decision
+from equipoise.balancer.progress import Progress
+from equipoise.balancer.state import made_of, restore, state_of
 from equipoise.losses import Loss
 from equipoise.mining import Miner
+from equipoise.ranks import rank_and_replicas, require_same
 from equipoise.rates import ClassRates, LabelRates
 from equipoise.samplers import OrderSampler
 from equipoise.targets import Targets
@@ -51,8 +53,10 @@ class Balancer:
             which `correct` takes out again), "asymmetric", …
         seed: of the order.
         sampler_share: share of λ that the sampler carries, in [0, 1].
-        num_samples, rank, num_replicas: see `OrderSampler`. With several ranks, let each of them
-            observe the whole hold-out: counts are not exchanged, and λ has to be the same on all.
+        num_samples: see `OrderSampler`.
+        rank, num_replicas: by default those of torch.distributed, (0, 1) where it is not used.
+            Every rank makes a balancer and calls `step`, which adds up what each has observed, of
+            a part of the hold-out each, say; so λ is the same on all.
 
     Attributes:
         sampler: for `DataLoader(sampler=…)`.
@@ -80,8 +84,8 @@ class Balancer:
         *,
         sampler_share: float | None = None,
         num_samples: int | None = None,
-        rank: int = 0,
-        num_replicas: int = 1,
+        rank: int | None = None,
+        num_replicas: int | None = None,
     ) -> None:
         self.targets = Targets.of(targets)
         self.multilabel = self.targets.multilabel
@@ -90,9 +94,7 @@ class Balancer:
         self.policy = make_policy(default if policy is None else policy)
         self.sampler_share = parts.check_share(sampler_share, sampler)
         self.sampler = parts.make_sampler(
-            sampler,
-            self.targets,
-            dict(num_samples=num_samples, seed=seed, rank=rank, num_replicas=num_replicas),
+            sampler, self.targets, num_samples, seed, rank, num_replicas
         )
         self.mining: Any = parts.make_mining(mining, self.targets)
         if self.mining is not None and self.mining.acts_on == "sampler":
@@ -104,8 +106,10 @@ class Balancer:
         self.decision = Decision(self.multilabel)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
+        self.progress = Progress(self.sampler)
         self._set_log_weight(self.policy.start(np.maximum(self.targets.counts, 1)))
         self._learn()
+        require_same(made_of(self))
 
     def _set_log_weight(self, log_weight: np.ndarray) -> None:
         self.log_weight = np.array(log_weight, np.float64)
@@ -156,7 +160,10 @@ class Balancer:
             self._learn()
         self._loss.to(logits.device)
         targets = torch.as_tensor(targets)
-        if self.mining is None or self.mining.acts_on == "loader":
+        mines_loader = self.mining is not None and self.mining.acts_on == "loader"
+        if not mines_loader:
+            self.progress.add(targets)
+        if self.mining is None or mines_loader:
             return self._loss(logits, targets)
         return self.mining(self._loss.unreduced(logits, targets), targets, indices)
 
@@ -169,7 +176,25 @@ class Balancer:
             return loader
         if not self._learnt:
             self._learn()
-        return self.mining(loader, model, self._loss)
+        return self.mining(self.progress.over(loader), model, self._loss)
+
+    @property
+    def position(self) -> int:
+        """Examples of the running epoch trained on so far, over all ranks; a state resumes there.
+
+        Those that `loss` was called for under enabled gradients, or that `mine` took from its
+        loader; what a `DataLoader` has prefetched does not count. For whoever never calls `loss`
+        it is how far the sampler has been iterated.
+        """
+        return self.progress.position
+
+    def set_ranks(self, rank: int | None = None, num_replicas: int | None = None) -> None:
+        """Draw as this rank of so many from the next iteration on; by default torch.distributed's.
+
+        For a balancer made before `torch.distributed.init_process_group`. Every rank calls it.
+        """
+        self.sampler.set_ranks(*rank_and_replicas(rank, num_replicas))
+        require_same(made_of(self))
 
     def observe(self, logits: Tensor, targets: Tensor) -> None:
         """Count a hold-out batch, like a metric's `update`; nothing waits for the device."""
@@ -178,24 +203,17 @@ class Balancer:
     def step(self) -> None:
         """End the epoch: from the recalls observed since the last step to λ for the next.
 
-        The policy is given them less what sampling noise explains: see `smoothed_recalls`.
+        The policy is given them less what sampling noise explains: see `smoothed_recalls`. With
+        several ranks every one calls it, and what each has observed is added up.
         """
+        self.rates.sum_over_ranks()
+        if self.mining is not None:
+            self.mining.sum_over_ranks()
         seen = bool(self.rates.support.sum())
         recalls = self.rates.recalls().numpy() if seen else None
         row = {"epoch": self.epoch, "log_weight": self.log_weight.tolist()}
         row |= parts.history_row(self.rates, recalls)
-        if self.policy.needs_recalls and not seen:
-            raise RuntimeError(
-                f"Expected observe(logits, targets) on a hold-out before step(), because "
-                f"{type(self.policy).__name__} follows recalls, but nothing usable came "
-                f"({row['num_nan']} examples with NaN logits)."
-            )
-        if row["num_nan"] or row["num_invalid"]:
-            warnings.warn(
-                f"Left out of the recalls of epoch {self.epoch}: {row['num_nan']} examples with "
-                f"NaN logits, {row['num_invalid']} with targets that are no class id.",
-                stacklevel=2,
-            )
+        parts.check_observed(row, self.policy, seen)
         if self.mining is not None:
             row["mining"] = self.mining.tally.summary()
             self.mining.tally.reset()
@@ -206,7 +224,7 @@ class Balancer:
         log_weight = self.policy.step(self.log_weight, smoothed)
         self.rates.reset()
         self.epoch += 1
-        self.sampler.set_epoch(self.epoch)
+        self.progress.go_to(self.epoch, 0)
         if self.mining is not None:
             self.mining.set_epoch(self.epoch)
         self._set_log_weight(log_weight)
@@ -258,43 +276,35 @@ class Balancer:
         parts.check_logits(logits, self.targets.num_classes)
         return self.decision(logits, self.correct)
 
+    def report(
+        self, logits: Tensor | None = None, targets: Tensor | None = None, **options: Any
+    ) -> Any:
+        """What was unbalanced, what was done, what it changed and what it cost.
+
+        Args:
+            logits: `(N, C)` of a hold-out or test set, as the network gives them; optional.
+            targets: of the same examples.
+            options: see `equipoise.report.make_report`.
+
+        Returns:
+            A `Report`: `show()`, `save_html(path)`, `save_pictures(folder)`, `log_to(writer)`.
+        """
+        from equipoise.report import make_report
+
+        return make_report(self, logits, targets, **options)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit; safe to load with `weights_only=True`."""
-        return {
-            "made_of": parts.made_of(self),
-            "epoch": self.epoch,
-            "log_weight": torch.from_numpy(self.log_weight.copy()),
-            "policy": self.policy.state_dict(),
-            "sampler": self.sampler.state_dict(),
-            "loss": self._loss.state_dict(),
-            "learnt": self._learnt,
-            "shift": self._shift.clone(),
-            "mining": None if self.mining is None else self.mining.state_dict(),
-            "rates": self.rates.state_dict(),
-            "decision": self.decision.state_dict(),
-            "history": [dict(row) for row in self.history],
-        }
+        return state_of(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over `state_dict` of a balancer made with the same arguments and targets.
 
+        The number of ranks may differ. In mid-epoch the sampler goes on after the examples that
+        were trained on: see `position`.
+
         Raises:
-            ValueError: a state of other targets or parts; nothing is changed then.
+            ValueError: a state of another version, of other targets or parts; nothing is changed
+                then.
         """
-        for name, mine in parts.made_of(self).items():
-            theirs = state.get("made_of", {}).get(name)
-            if theirs != mine:
-                raise ValueError(
-                    f"Expected state of a Balancer with {name} {mine!r}, but got {theirs!r}."
-                )
-        self.sampler.load_state_dict(state["sampler"])
-        self._loss.load_state_dict(state["loss"])
-        self.policy.load_state_dict(state["policy"])
-        self.rates.load_state_dict(state["rates"])
-        if self.mining is not None:
-            self.mining.load_state_dict(state["mining"])
-        self.decision.load_state_dict(state["decision"])
-        self._learnt, self._shift = state["learnt"], state["shift"].cpu().clone()
-        self.epoch = state["epoch"]
-        self.log_weight = state["log_weight"].cpu().double().numpy().copy()
-        self.history = [dict(row) for row in state["history"]]
+        restore(self, state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from equipoise import losses, mining
 from equipoise.losses import Loss
 from equipoise.mining import Miner
+from equipoise.ranks import rank_and_replicas
 from equipoise.samplers import (
     ClassBalancedSampler,
     ExampleWeightedSampler,
@@ -19,13 +20,14 @@ from equipoise.samplers import (
     OrderSampler,
 )
 from equipoise.targets import Targets
+from equipoise.weighting import Policy
 
 __all__ = [
     "check_logits",
+    "check_observed",
     "check_share",
     "fixed_classes",
     "history_row",
-    "made_of",
     "make_loss",
     "make_mining",
     "make_sampler",
@@ -57,32 +59,6 @@ MINERS: dict[str, Callable[[Targets], Miner]] = {
     "selective-backprop": lambda t: mining.SelectiveBackprop(keep=0.5, per_class=not t.multilabel),
     "loss-pruning": lambda t: mining.LossPruning(keep=0.5),
 }
-
-
-UNSET = {"num_samples": None, "seed": 0, "rank": 0, "num_replicas": 1}
-
-
-def made_of(balancer: Any) -> dict[str, Any]:
-    """What a state must agree with to be loaded: kinds of parts, and a checksum of the targets."""
-    targets = balancer.targets
-    arrays = (
-        [targets.labels]
-        if targets.matrix is None
-        else [targets.matrix.indptr, targets.matrix.indices]
-    )
-    checksum = 0
-    for array in arrays:
-        checksum = zlib.crc32(np.ascontiguousarray(array).data, checksum)
-    return {
-        "num_classes": targets.num_classes,
-        "num_examples": targets.num_examples,
-        "checksum of targets": checksum,
-        "policy": type(balancer.policy).__name__,
-        "sampler": type(balancer.sampler).__name__,
-        "sampler_share": balancer.sampler_share,
-        "loss": type(balancer._loss).__name__,
-        "mining": type(balancer.mining).__name__,
-    }
 
 
 def check_logits(logits: Tensor, num_classes: int) -> None:
@@ -119,12 +95,22 @@ def check_share(share: float | None, sampler: Any) -> float:
     return share
 
 
-def make_sampler(sampler: Any, targets: Targets, settings: dict[str, Any]) -> Any:
+def make_sampler(
+    sampler: Any,
+    targets: Targets,
+    num_samples: int | None,
+    seed: int,
+    rank: int | None,
+    num_replicas: int | None,
+) -> Any:
     """The sampler itself if it takes a λ, or the one of that name; `None` gives plain shuffling."""
     name = "label-balanced" if targets.multilabel else "class-balanced"
     wanted = "set_log_weight"
     if isinstance(sampler, OrderSampler) and hasattr(sampler, wanted):
-        given = {k: v for k, v in settings.items() if v != UNSET.get(k)}
+        beside = dict(
+            num_samples=num_samples, seed=seed or None, rank=rank, num_replicas=num_replicas
+        )
+        given = {key: value for key, value in beside.items() if value is not None}
         if given:
             raise ValueError(
                 f"Expected {', '.join(given)} to be given to the sampler object, "
@@ -142,6 +128,10 @@ def make_sampler(sampler: Any, targets: Targets, settings: dict[str, Any]) -> An
             f'Expected sampler to be "{name}", None or a sampler with {wanted}, '
             f"but got {sampler!r}."
         )
+    rank, num_replicas = rank_and_replicas(rank, num_replicas)
+    settings: dict[str, Any] = dict(
+        num_samples=num_samples, seed=seed, rank=rank, num_replicas=num_replicas
+    )
     if not targets.multilabel:
         return ClassBalancedSampler(targets, np.ones(targets.num_classes), **settings)
     if sampler is None:
@@ -190,6 +180,22 @@ def history_row(rates: Any, recalls: np.ndarray | None) -> dict[str, Any]:
             "lowest_recall": float(recalls[seen].min()),
         }
     return row
+
+
+def check_observed(row: dict[str, Any], policy: Policy, seen: bool) -> None:
+    """Raise if the policy needs recalls and there are none; warn of what was left out of them."""
+    if policy.needs_recalls and not seen:
+        raise RuntimeError(
+            f"Expected observe(logits, targets) on a hold-out before step(), because "
+            f"{type(policy).__name__} follows recalls, but nothing usable came "
+            f"({row['num_nan']} examples with NaN logits)."
+        )
+    if row["num_nan"] or row["num_invalid"]:
+        warnings.warn(
+            f"Left out of the recalls of epoch {row['epoch']}: {row['num_nan']} examples with "
+            f"NaN logits, {row['num_invalid']} with targets that are no class id.",
+            stacklevel=3,
+        )
 
 
 def _named(argument: str, name: str, known: dict[str, Any], other: str) -> Any:

@@ -72,6 +72,10 @@ class Miner:
             raise ValueError(f"Expected epoch to be an int from 0 up, but got {epoch!r}.")
         self.epoch = int(epoch)
 
+    def sum_over_ranks(self) -> None:
+        """Bring together what the ranks of torch.distributed have seen. Every rank calls it."""
+        self.tally.sum_over_ranks()
+
     def _next_offset(self) -> float:
         """The next number of a golden-ratio sequence in [0, 1): evenly spread, never random."""
         start = key_of(self.seed) / 2**63

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equipoise.ranks import several, sum_over_ranks
 from equipoise.targets import Targets
 
 __all__ = ["LossMemory", "class_means", "hardness"]
@@ -73,8 +74,8 @@ class LossMemory:
     that a batch holds twice, one of the losses is written. NaN and infinite losses are not written
     but counted; so are indices outside the table on a device (on the CPU they raise).
 
-    With several ranks, give every rank the losses of all of them (`all_gather` of indices and
-    losses): their memories must be the same for their samplers to be.
+    With several ranks each writes the losses it sees, and `merge_ranks` brings them together: the
+    memories must be the same for the ranks' samplers to be.
 
     Args:
         num_examples: N.
@@ -108,6 +109,7 @@ class LossMemory:
         # One row more, where what cannot be used is written to
         self._table = torch.full((self.num_examples + 1,), torch.nan, dtype=dtype)
         self._ignored = torch.zeros(2, dtype=torch.int64)  # not finite, outside
+        self._merged: Tensor | None = None  # the table when the ranks last had the same
 
     @torch.no_grad()
     def update(self, indices: Tensor, losses: Tensor) -> None:
@@ -164,6 +166,23 @@ class LossMemory:
             self._table, self._ignored = self._table.to(device), self._ignored.to(device)
         return self._table
 
+    @torch.no_grad()
+    def merge_ranks(self) -> None:
+        """Give all ranks of torch.distributed what any has written since the last time.
+
+        Where several have, the mean. Every rank has to call it; it costs one sum over 8 N bytes.
+        """
+        if not several():
+            return
+        now = self._table.float()
+        before = torch.full_like(now, torch.nan) if self._merged is None else self._merged.float()
+        before = before.to(now.device)
+        written = (now != before) & ~(now.isnan() & before.isnan())
+        sums = sum_over_ranks(torch.stack([torch.where(written, now, 0), written.float()]))
+        merged = torch.where(sums[1] > 0, sums[0] / sums[1].clamp_min(1), before)
+        self._table = merged.to(self._table.dtype)
+        self._merged = self._table.clone()
+
     def losses(self) -> np.ndarray:
         """`(N,)` float64 on the CPU, NaN where never seen. This waits for the device."""
         return self._table[:-1].float().cpu().numpy().astype(np.float64)
@@ -207,3 +226,4 @@ class LossMemory:
             )
         self._table[:-1].copy_(state["losses"])
         self._ignored = state["ignored"].to(self._table.device, copy=True)
+        self._merged = self._table.clone() if several() else None

@@ -213,6 +213,10 @@ class LossPruning(Miner):
             raise RuntimeError("Expected over(sampler) to be called first: it makes the sampler.")
         return self.sampler
 
+    def sum_over_ranks(self) -> None:
+        super().sum_over_ranks()
+        self.memory.merge_ranks()
+
     def state_dict(self) -> dict[str, Any]:
         """The memory; the running epoch's choice is in the sampler's state."""
         self._sampler()

@@ -90,7 +90,7 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
         self.inner, self.pruning = sampler, pruning
         self.rank, self.num_replicas = sampler.rank, sampler.num_replicas
         self.seed, self.epoch = sampler.seed, sampler.epoch
-        self._start = self._position = 0
+        self._start = self.position = 0
         self._forget()
 
     def set_log_weight(self, log_weight: Any) -> None:
@@ -137,7 +137,12 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
             raise ValueError(
                 f"Expected position to be in [0, {self.num_samples}], but got {position}."
             )
-        self._start = self._position = int(position)
+        self._start = self.position = int(position)
+
+    def set_ranks(self, rank: int, num_replicas: int) -> None:
+        """Take the places of this rank of so many, from the next iteration on."""
+        self.inner.set_ranks(rank, num_replicas)
+        self.rank, self.num_replicas = self.inner.rank, self.inner.num_replicas
 
     def _forget(self) -> None:
         self._kept: np.ndarray | None = None
@@ -182,12 +187,12 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         start, self._start = self._start, 0
-        self._position = start
+        self.position = start
         stride, end = self.num_replicas, self.num_samples
         for first in range(start + self.rank, end, stride * CHUNK):
             last = min(first + stride * CHUNK, end)
             for index in self.draw(np.arange(first, last, stride)).tolist():
-                self._position = min(self._position + stride, end)
+                self.position = min(self.position + stride, end)
                 yield index
 
     def indices(self) -> np.ndarray:
@@ -201,7 +206,7 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
         kinds = None if self._kinds is None else torch.from_numpy(self._kinds.copy())
         return {
             "epoch": self.epoch,
-            "position": self._position,
+            "position": self.position,
             "kinds": kinds,
             "inner": self.inner.state_dict(),
         }

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equipoise.ranks import sum_over_ranks
+
 __all__ = ["Tally"]
 
 
@@ -79,6 +81,11 @@ class Tally:
         if self.num_classes is not None:
             row["seen_by_class"], row["kept_by_class"] = self._by_class.tolist()
         return row
+
+    def sum_over_ranks(self) -> None:
+        """Add up the counts of all ranks of torch.distributed. Every rank has to call it."""
+        self._counts, self._sums = sum_over_ranks(self._counts), sum_over_ranks(self._sums)
+        self._by_class = sum_over_ranks(self._by_class)
 
     def reset(self) -> None:
         """Forget everything counted."""

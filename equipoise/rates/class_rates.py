@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equipoise.ranks import sum_over_ranks
 from equipoise.rates.smoothing import smoothed_recalls
 
 __all__ = ["ClassRates"]
@@ -93,6 +94,11 @@ class ClassRates:
     def num_invalid(self) -> int:
         """Examples left out because their target was no class id."""
         return int(self._ignored[1])
+
+    def sum_over_ranks(self) -> None:
+        """Add up the counts of all ranks of torch.distributed. Every rank has to call it."""
+        self._counts = sum_over_ranks(self._counts)
+        self._ignored = sum_over_ranks(self._ignored)
 
     def reset(self) -> None:
         """Forget everything counted."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equipoise.ranks import sum_over_ranks
 from equipoise.rates.smoothing import smoothed_recalls
 
 __all__ = ["LabelRates", "average_precisions", "hits_at_support"]
@@ -184,6 +185,11 @@ class LabelRates:
     def num_invalid(self) -> int:
         """Examples of which a target was neither 0 nor 1."""
         return int(self._ignored[1])
+
+    def sum_over_ranks(self) -> None:
+        """Add up the counts of all ranks of torch.distributed. Every rank has to call it."""
+        self._counts = sum_over_ranks(self._counts)
+        self._ignored = sum_over_ranks(self._ignored)
 
     def reset(self) -> None:
         """Forget everything counted."""

@@ -40,18 +40,22 @@ class OrderSampler(torch.utils.data.Sampler[int]):
     ) -> None:
         _require_int("num_samples", num_samples, 1)
         _require_int("seed", seed, 0)
+        self.set_ranks(rank, num_replicas)
+        self.num_samples, self.seed = int(num_samples), int(seed)
+        self.epoch = 0
+        self._start = 0  # where the next iteration begins
+        # of the running one: where its chunk begins, the chunk's length, and what is left of it
+        self._running: tuple[int, int, Iterator[int]] = 0, 0, iter(())
+
+    def set_ranks(self, rank: int, num_replicas: int) -> None:
+        """Take the positions of this rank of so many, from the next iteration on."""
         _require_int("num_replicas", num_replicas, 1)
         _require_int("rank", rank, 0)
         if rank >= num_replicas:
             raise ValueError(
                 f"Expected rank to be below num_replicas={num_replicas}, but got {rank}."
             )
-        self.num_samples, self.seed = int(num_samples), int(seed)
         self.rank, self.num_replicas = int(rank), int(num_replicas)
-        self.epoch = 0
-        self._start = 0  # where the next iteration begins
-        # of the running one: where its chunk begins, the chunk's length, and what is left of it
-        self._running: tuple[int, int, Iterator[int]] = 0, 0, iter(())
 
     def draw(self, positions: np.ndarray) -> np.ndarray:
         """Example ids (int64) at global positions of the current epoch."""

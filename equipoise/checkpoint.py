@@ -1,0 +1,110 @@
+"""Checkpoints: several states in one file, which is written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["load", "save"]
+
+
+def save(path: str | os.PathLike[str], **parts: Any) -> None:
+    """Write the parts to `path`, so that at every moment the old file or the new one is there.
+
+    They are written beside it under another name, brought to the disk, and renamed. Killed in
+    between, or on a full disk, the old file stays as it was (and on a full disk an `OSError` is
+    raised, and what was written is removed).
+
+    Call it on one rank. What `torch.load(weights_only=True)` would not read is refused.
+
+    Args:
+        path: of the file; its folder has to be there.
+        parts: states (tensors, numbers, texts, and dicts, lists and tuples of them), or objects
+            with a `state_dict`: a model, an optimiser, a scheduler, a `Balancer`.
+
+    Example:
+        >>> folder = tempfile.mkdtemp()
+        >>> save(f"{folder}/last.pt", model=torch.nn.Linear(2, 1), epoch=3)
+        >>> sorted(load(f"{folder}/last.pt")), load(f"{folder}/last.pt")["epoch"]
+        (['epoch', 'model'], 3)
+    """
+    path = Path(path)
+    states = {
+        name: part.state_dict() if hasattr(part, "state_dict") else part
+        for name, part in parts.items()
+    }
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    written = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(states, file)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            torch.load(written, map_location="meta", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise TypeError(
+                "Expected parts to be tensors, numbers, texts, and dicts, lists and tuples of "
+                f"them, but got others: {str(error).splitlines()[0]}"
+            ) from error
+        os.replace(written, path)
+        _sync_folder(path.parent)
+    except BaseException:
+        written.unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, Any]:
+    """The states in a file that `save` wrote, by name.
+
+    Args:
+        path: of the file.
+        map_location: where tensors go, see `torch.load`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no such file, or damaged; with the reason.
+    """
+    path = Path(path)
+    with path.open("rb"):
+        pass
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(
+                f"Expected {path} to be an undamaged checkpoint, but its part {damaged!r} does "
+                "not have the checksum it was saved with."
+            )
+        states = torch.load(path, map_location=map_location, weights_only=True)
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"Expected {path} to be a checkpoint that equipoise.checkpoint.save wrote, but it "
+            f"cannot be read: {reason}"
+        ) from error
+    if not isinstance(states, dict):
+        raise ValueError(
+            f"Expected {path} to hold states by name, but got a {type(states).__name__}."
+        )
+    return states
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the renaming to the disk as well, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
