@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from equipoise.samplers.base import OrderSampler
+from equipoise.samplers.class_stream import ClassStream
 from equipoise.samplers.order import ClassOrder
 from equipoise.targets import Targets
 
@@ -75,6 +76,7 @@ class ClassBalancedSampler(OrderSampler):
         self._order = ClassOrder(
             self.targets.members, self.targets.counts, self.num_samples, self.seed
         )
+        self._stream = ClassStream(self._order)
         weight = 1.0 / self.targets.counts if weight is None else _as_weight(weight, self.targets)
         self.set_log_weight(np.log(weight))
 
@@ -86,7 +88,11 @@ class ClassBalancedSampler(OrderSampler):
         return cls(targets, num_samples=int(targets.counts.min()) * targets.num_classes, **settings)
 
     def set_log_weight(self, log_weight: Any) -> None:
-        """Multiply each class's natural share by exp(`log_weight`) from the current epoch on."""
+        """Multiply each class's natural share by exp(`log_weight`) from the current epoch on.
+
+        Call it between epochs. Only where the running epoch is drawn by `take` (which
+        `equipoise.ffcv.BalancedLoader(just_in_time=True)` does) it acts on what is left of that.
+        """
         log_weight = np.asarray(log_weight, np.float64)
         if log_weight.shape != (self.targets.num_classes,) or not np.isfinite(log_weight).all():
             raise ValueError(
@@ -94,6 +100,7 @@ class ClassBalancedSampler(OrderSampler):
                 f"but got {log_weight!r}."
             )
         self._order.set_shares(class_shares(self.targets.counts, log_weight))
+        self._stream.change()
         self.log_weight = log_weight
 
     @property
@@ -104,8 +111,20 @@ class ClassBalancedSampler(OrderSampler):
     def draw(self, positions: np.ndarray) -> np.ndarray:
         return self._order(positions)
 
+    def take(self, first: int, last: int) -> np.ndarray:
+        """Example ids (int64) at global positions [first, last), for an epoch drawn just in time.
+
+        Positions are taken one after another, from 0 on. Weights set in between act on those not
+        taken yet, whose quotas they make anew; no member of a class is skipped or doubled by it.
+        See `ClassStream`.
+        """
+        return self._stream.take(first, last)
+
     def _go_to_epoch(self, epoch: int) -> None:
+        moves = epoch != self._order.epoch
         self._order.set_epoch(epoch)
+        if moves:
+            self._stream = ClassStream(self._order)
 
     def state_dict(self) -> dict[str, Any]:
         order = self._order
@@ -114,7 +133,13 @@ class ClassBalancedSampler(OrderSampler):
             "base_epoch": order.base_epoch,
             "cursors": torch.from_numpy(order.cursors.copy()),
             "log_weight": torch.from_numpy(self.log_weight.copy()),
+            "stream": self._stream.state_dict(),
         }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        if "stream" in state:
+            self._stream.load_state_dict(state["stream"])
 
     def _identity(self) -> dict[str, Any]:
         return {**super()._identity(), "num_classes": self.targets.num_classes}
@@ -123,6 +148,7 @@ class ClassBalancedSampler(OrderSampler):
         self.log_weight = torch.as_tensor(state["log_weight"]).double().numpy().copy()
         shares = class_shares(self.targets.counts, self.log_weight)
         self._order.restore(state["base_epoch"], state["cursors"].numpy(), shares)
+        self._stream = ClassStream(self._order)
 
 
 def _as_weight(weight: Any, targets: Targets) -> np.ndarray:
