@@ -199,8 +199,8 @@ DEFAULT = "Balancer"
 SETS: dict[str, dict[str, Any]] = {
     "digits": dict(epochs=15, batch_size=32, width=8, holdout=0.35, flip=False),
     "cifar10": dict(epochs=15, batch_size=128, width=24, holdout=0.1, flip=True),
-    "cifar10-lt": dict(epochs=15, batch_size=128, width=24, holdout=0.1, flip=True),
-    "cifar10-lt-own": dict(epochs=15, batch_size=128, width=24, holdout=0.2, flip=True),
+    "cifar10-lt": dict(epochs=15, batch_size=128, width=16, holdout=0.1, flip=True),
+    "cifar10-lt-own": dict(epochs=15, batch_size=128, width=16, holdout=0.2, flip=True),
 }
 
 
