@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import evidence
+from benchmarks import evidence, sampler_scale
 from benchmarks.evidence_report import front, half_width
 
 SETTINGS = dict(
@@ -97,3 +97,22 @@ def test_front_and_intervals():
     assert front({k: np.array(v) for k, v in points.items()}) == ["best", "even"]
     # t of 2 degrees of freedom is 4.3027
     np.testing.assert_allclose(half_width(np.array([1.0, 2.0, 3.0])), 4.3027 / 3**0.5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["ours", "ours, array", "WeightedRandomSampler", "choice(p=)"])
+def test_a_sampler_is_measured(name, tmp_path):
+    path = tmp_path / "labels.npy"
+    sampler_scale.write_labels(path, 3000, 200)
+    assert len(np.unique(np.load(path))) == 200
+    row = sampler_scale.measure(name, str(path), 200)
+    assert all(row[q] > 0 for q in ("construct", "first batch", "epoch", "update"))
+    if name == "ours":
+        assert row["index"] == 4 * 3000 + 8 * 201
+
+
+def test_left_out_by_what_the_size_before_took():
+    row = {"construct": 1.0, "first batch": 1.0, "epoch": 1.0, "update": 1.0, "memory": 1e9}
+    assert sampler_scale.expected_too_much([row], 2) is None
+    assert sampler_scale.expected_too_much([row], 10) == "would take 10 GB"
+    assert sampler_scale.expected_too_much([row], 90) == "would take 6 minutes"
+    assert sampler_scale.expected_too_much([{"why": "no"}], 10) == "no"
