@@ -10,22 +10,30 @@ from equipoise.targets import Targets
 
 __all__ = ["multilabel_holdout_split"]
 
+_STRATA = 64  # of the number of labels an example, at most
+_SAFE = 20  # a label of which either side expects fewer examples than this gets one of its own
+_WINDOW = 1 << 19  # positives looked at for an exchange
+_EFFORT = 3e8  # positives looked at in all, within 20 to 100 times the data
+_PATIENCE = 60  # exchanges of a single pair that fail, one after the other, before it ends
+
 
 def multilabel_holdout_split(
     targets: Any, holdout: float | int, *, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """A stratified split of multilabel examples: sorted ids for training, and for the hold-out.
 
-    Every label's examples are shared out in the proportion of the two sides, as nearly as whole
-    examples allow, and every label keeps at least one example for training. The hold-out has
-    exactly the asked size, unless what training must keep leaves fewer.
+    The hold-out has every label's share of examples, as nearly as whole examples allow, and the
+    distribution of the number of labels an example. Every label keeps an example for training;
+    one of two or more examples has one in the hold-out too, as far as its size, and labels that
+    share their examples, leave a choice. The hold-out has exactly the asked size, unless what
+    training must keep leaves fewer.
 
-    Labels are gone through from the rarest, as in iterative stratification (Sechidis, Tsoumakas
-    and Vlahavas 2011, ECML PKDD): a label's examples that have no side yet are divided so that its
-    share is met, those first into the hold-out whose other labels lack most there. Unlike there,
-    a label's examples are divided at once, and then examples are exchanged between the sides, many
-    at a time, as long as that lowers Σ_l (h_l − s n_l)² / n_l, with h_l of the label's n_l examples
-    held out and s the share. Linear in the number of positives.
+    It starts from every (1/s)-th example in the order of the number of labels, s the share, random
+    among equals. Then examples are exchanged between the sides, many at a time, as long as that
+    lowers Σ_c (h_c − s n_c)² / n_c, with h_c of the n_c examples of column c held out. The columns
+    are the labels, and up to 64 strata of the number of labels. Linear in the number of positives.
+    In iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, ECML PKDD), which goes
+    through the labels from the rarest, examples of many labels crowd the hold-out.
 
     Args:
         targets: `(N, C)` multi-hot, anything multilabel that `Targets` takes.
@@ -56,104 +64,115 @@ def multilabel_holdout_split(
             f"but got {holdout!r}."
         )
     split = _Split(targets, size, np.random.default_rng(seed))
-    split.divide()
-    split.fill()
+    split.start()
     split.exchange()
-    held = np.flatnonzero(split.side == 1)
+    held = np.sort(split.order[split.side])
     return np.setdiff1d(np.arange(n), held, assume_unique=True), held
 
 
 class _Split:
-    """Sides of all examples (−1 none yet, 0 training, 1 hold-out), and what each label lacks."""
+    """Which examples, in a random order, are held out, and how many of each column those are."""
 
     def __init__(self, targets: Targets, size: int, rng: np.random.Generator) -> None:
-        self.matrix = targets.matrix.astype(np.float32)  # type: ignore[union-attr]
-        self.by_label = self.matrix.tocsc()
-        self.counts, self.size, self.rng = targets.counts, size, rng
-        self.share = size / targets.num_examples
-        self.want = self.counts * self.share
-        self.side = np.full(targets.num_examples, -1, np.int8)
-        self.kept = np.zeros(targets.num_examples, bool)
-        for label in np.flatnonzero((self.counts > 0) & (self.counts - self.want < 5)):
-            bag = self._bag(label)
-            if not self.kept[bag].any():
-                self.kept[rng.choice(bag)] = True
-        self.side[self.kept] = 0
+        from scipy.sparse import csr_matrix, hstack
+
+        n = targets.num_examples
+        self.size, self.rng, self.order = size, rng, rng.permutation(n)
+        cardinality = np.diff(targets.matrix.indptr)  # type: ignore[union-attr]
+        ones, stratum = np.ones(n, np.float32), _strata(cardinality)
+        strata = csr_matrix((ones, stratum, np.arange(n + 1)))
+        columns = [targets.matrix.astype(np.float32), strata]  # type: ignore[union-attr]
+        self.matrix = hstack(columns, format="csr")[self.order]
+        self.cardinality = cardinality[self.order]
+        self.counts = np.concatenate([targets.counts, np.bincount(stratum)])
+        self.want = self.counts * (size / n)
+        self.scale = 1 / np.maximum(self.counts, 1)
+        self.side = np.zeros(n, bool)
+        self.fixed = self._fixed(targets.num_classes)
         self.held = np.zeros(len(self.counts))
 
-    def divide(self) -> None:
-        matrix = self.matrix
-        for label in np.argsort(self.counts, kind="stable"):
-            bag = self._bag(label)
-            bag = bag[self.side[bag] < 0]
-            if not len(bag):
-                continue
-            lacking = self.want[label] - self.held[label]
-            take = int(np.clip(np.floor(lacking + self.rng.random()), 0, len(bag)))
-            rows = matrix[bag]
-            lack = (self.want - self.held) / np.maximum(self.want, 1)
-            order = np.argsort(-(rows @ lack) + 1e-3 * self.rng.random(len(bag)), kind="stable")
-            taken = order[:take]
-            self.side[bag] = 0
-            self.side[bag[taken]] = 1
-            self.held += np.bincount(rows[taken].indices, minlength=len(self.held))
+    def _fixed(self, num_classes: int) -> np.ndarray:
+        """0 or 1 for examples that a rare label needs on that side, −1 for all others."""
+        fixed, left = np.full(len(self.side), -1, np.int8), self.size
+        expected = np.minimum(self.want, self.counts - self.want)[:num_classes]
+        rare = np.flatnonzero((self.counts[:num_classes] > 0) & (expected < _SAFE))
+        rare = rare[np.argsort(self.counts[rare], kind="stable")]
+        by_label = self.matrix[:, rare].tocsc()
+        for first, end in zip(by_label.indptr[:-1], by_label.indptr[1:], strict=True):
+            bag = by_label.indices[first:end]
+            if not (fixed[bag] == 0).any():
+                kept = bag[np.argmin(fixed[bag])]  # a free one, or else one back from the hold-out
+                left += fixed[kept] == 1
+                fixed[kept] = 0
+            free = bag[fixed[bag] < 0]
+            if left and len(free) and not (fixed[bag] == 1).any():
+                fixed[free[0]] = 1
+                left -= 1
+        return fixed
 
-    def fill(self) -> None:
-        """Examples without labels, and then any, make up the size."""
-        missing = self.size - int((self.side == 1).sum())
-        free = self.rng.permutation(np.flatnonzero(self.side < 0))
-        self.side[free] = 0
-        self.side[free[: max(missing, 0)]] = 1
-        missing -= min(max(missing, 0), len(free))
-        self.held = self.matrix.T @ (self.side == 1).astype(np.float64)
-        while missing:  # a few at a time, each lot where it serves best
-            side = 0 if missing > 0 else 1
-            able = np.flatnonzero((self.side == side) & ~self.kept)
-            if not len(able):
-                return
-            pull = self._pull(into=missing > 0)[able]
-            moved = able[np.argsort(pull, kind="stable")[: max(1, abs(missing) // 8)]]
-            self.side[moved] = 1 - side
-            self.held += (1 - 2 * side) * self._labels(moved)
-            missing -= (1 - 2 * side) * len(moved)
+    def start(self) -> None:
+        """Every (1/s)-th example by the number of labels, and what is fixed."""
+        n = len(self.side)
+        crossed = np.floor(np.arange(n + 1) * (self.size / n) + self.rng.random())
+        self.side[np.argsort(self.cardinality, kind="stable")] = np.diff(crossed) > 0
+        self.side[self.fixed == 0], self.side[self.fixed == 1] = False, True
+        missing = self.size - int(self.side.sum())
+        able = np.flatnonzero((self.side == (missing < 0)) & (self.fixed < 0))
+        able = able[np.argsort(self.cardinality[able], kind="stable")]
+        count = min(abs(missing), len(able))
+        self.side[able[(2 * np.arange(count) + 1) * len(able) // (2 * max(count, 1))]] = missing > 0
+        self.held = self._columns(self.matrix[self.side])
 
-    def exchange(self, rounds: int = 300, patience: int = 30) -> None:
-        """Swap examples between the sides while that brings labels nearer to their share."""
-        pairs, value, failures = max(1, len(self.side) // 50), self._value(), 0
-        for _ in range(rounds):
-            # from a random half, so that the chosen ones are not all alike
-            half = self.rng.random(len(self.side)) < 0.5
-            ins = np.flatnonzero((self.side == 0) & ~self.kept & half)
-            outs = np.flatnonzero((self.side == 1) & half)
+    def exchange(self) -> None:
+        """Swap examples of a window while that brings columns nearer to their share."""
+        n, positives = len(self.side), self.matrix.nnz
+        left = n * float(np.clip(_EFFORT / positives, 20, 100))
+        width = min(max(1, n * _WINDOW // positives), -(-n // 2))
+        alone = self.matrix @ self.scale.astype(np.float32)
+        free, pairs, value, failures = self.fixed < 0, max(1, width // 20), self._value(), 0
+        while left > 0 and failures < _PATIENCE:
+            at = int(self.rng.integers(1 - width, n))
+            window = slice(max(at, 0), min(at + width, n))
+            left -= window.stop - window.start
+            rows = self._rows(window)
+            pull = rows @ (2 * (self.held - self.want) * self.scale).astype(np.float32)
+            ins = np.flatnonzero(free[window] & ~self.side[window])
+            outs = np.flatnonzero(free[window] & self.side[window])
             count = min(pairs, len(ins), len(outs))
             if not count:
-                return
-            pull_in, pull_out = self._pull(into=True)[ins], self._pull(into=False)[outs]
-            ins = ins[np.argpartition(pull_in, count - 1)[:count]]
-            outs = outs[np.argpartition(pull_out, count - 1)[:count]]
-            before, self.held = self.held, self.held + self._labels(ins) - self._labels(outs)
-            now = self._value()
-            if now < value:
-                self.side[ins], self.side[outs] = 1, 0
-                value, pairs, failures = now, 2 * count, 0
+                failures += 1
                 continue
-            self.held, failures = before, failures + 1
-            if pairs == 1 and failures > patience:
-                return
-            pairs = max(1, count // 2)
+            # what moving each example alone adds to the sum, the smallest first
+            ins = ins[np.argpartition((alone[window] + pull)[ins], count - 1)[:count]]
+            outs = outs[np.argpartition((alone[window] - pull)[outs], count - 1)[:count]]
+            before, self.held = self.held, self.held + self._columns(rows[ins])
+            self.held = self.held - self._columns(rows[outs])
+            if (now := self._value()) < value:
+                self.side[window.start + ins], self.side[window.start + outs] = True, False
+                value, pairs, failures = now, 2 * count, 0
+            else:
+                self.held, pairs = before, max(1, count // 2)
+                failures += count == 1
 
-    def _bag(self, label: Any) -> np.ndarray:
-        return self.by_label.indices[self.by_label.indptr[label] : self.by_label.indptr[label + 1]]
+    def _rows(self, window: slice) -> Any:
+        """Rows of the matrix, its values not copied."""
+        from scipy.sparse import csr_matrix
 
-    def _labels(self, examples: np.ndarray) -> np.ndarray:
-        """How many of these examples carry each label."""
-        return np.bincount(self.matrix[examples].indices, minlength=len(self.counts)).astype(float)
+        starts = self.matrix.indptr[window.start : window.stop + 1]
+        part = slice(starts[0], starts[-1])
+        values = (self.matrix.data[part], self.matrix.indices[part], starts - starts[0])
+        return csr_matrix(values, shape=(window.stop - window.start, len(self.counts)))
 
-    def _pull(self, into: bool) -> np.ndarray:
-        """By how much moving each example (into, or out of, the hold-out) raises the sum."""
-        off = self.held - self.want
-        step = ((2 * off if into else -2 * off) + 1) / np.maximum(self.counts, 1)
-        return self.matrix @ step.astype(np.float32)
+    def _columns(self, rows: Any) -> np.ndarray:
+        """How many of these rows have each column."""
+        return np.bincount(rows.indices, minlength=len(self.counts)).astype(float)
 
     def _value(self) -> float:
-        return float(((self.held - self.want) ** 2 / np.maximum(self.counts, 1)).sum())
+        return float(((self.held - self.want) ** 2 * self.scale).sum())
+
+
+def _strata(cardinality: np.ndarray) -> np.ndarray:
+    """`(N,)` stratum of each number of labels: about equal parts of the data, small ones joined."""
+    _, kind, counts = np.unique(cardinality, return_inverse=True, return_counts=True)
+    middle = (np.cumsum(counts) - counts / 2) / len(cardinality)
+    return np.unique((middle * _STRATA).astype(int), return_inverse=True)[1][kind]
