@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from threading import Condition, Thread
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from ffcv.memory_managers import OSCacheManager
@@ -13,7 +13,7 @@ from ffcv.memory_managers.base import MemoryContext
 
 from equipoise.samplers.base import OrderSampler
 
-__all__ = ["LateOrder", "paced", "snapshot"]
+__all__ = ["LateOrder", "Paced", "paced", "snapshot"]
 
 STEP = 16384  # positions drawn at a time
 # Shorter epochs are drawn at once, in a few milliseconds: a second thread would cost more, in
@@ -74,10 +74,20 @@ class LateOrder:
             self._changed.notify_all()
 
 
+class Paced(Protocol):
+    """What FFCV's thread waits for: a `LateOrder`, or a `JustInTime`."""
+
+    ids: np.ndarray
+    error: BaseException | None
+
+    def wait(self, count: int) -> None: ...
+    def close(self) -> None: ...
+
+
 class _PacedContext(MemoryContext):
     """FFCV's memory context, which starts a batch when its ids are drawn."""
 
-    def __init__(self, inner: MemoryContext, late: LateOrder, batch_size: int) -> None:
+    def __init__(self, inner: MemoryContext, late: Paced, batch_size: int) -> None:
         self.inner, self.late, self.batch_size = inner, late, batch_size
 
     @property
@@ -96,7 +106,7 @@ class _PacedContext(MemoryContext):
         return self.inner.__exit__(*error)
 
 
-def paced(loader: Any, late: LateOrder) -> Any:
+def paced(loader: Any, late: Paced) -> Any:
     """`iter(loader)` whose thread, at each batch, waits for its part of `late`.
 
     For `os_cache=True`: with the other cache FFCV plans an epoch's pages from its whole order.

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from ffcv.loader import Loader
 
-from equipoise.ffcv.late import paced
+from equipoise.ffcv.just_in_time import JustInTime, check_just_in_time
+from equipoise.ffcv.late import Paced, paced
 from equipoise.ffcv.orders import SamplerOrder
 
 __all__ = ["BalancedLoader"]
@@ -27,6 +28,12 @@ class BalancedLoader:
     reading, so that the first batch does not wait for all of it. Which order it is, is settled when
     the iteration starts: weights changed during an epoch are for the next one.
 
+    With `just_in_time=True` each batch is drawn as late as FFCV lets one, between two batches of
+    the loop: what is done while batch c is trained on, to the sampler's weights
+    (`sampler.set_log_weight`) or to a memory of losses (`LossPruning`), acts from batch
+    c + `batches_ahead` + 2 on, exactly. What weights changed in mid-epoch do to its quotas, says
+    the sampler's `take`; samplers without one draw what is left under the new weights.
+
     As with FFCV itself, CPU tensors are views of a few buffers that later batches overwrite: copy
     what is to be kept. The indices are copies already.
 
@@ -36,6 +43,13 @@ class BalancedLoader:
             of its examples, counted as the sampler and its targets count them: among the examples
             the loader reads. Without `indices=` these are the ids in the file; with it,
             `loader.indices[…]` of them are.
+        just_in_time: whether batches are drawn one by one. It needs `os_cache=True` and an order
+            of `equipoise.ffcv`, and with `LossPruning` a single rank.
+
+    Raises:
+        TypeError: no FFCV loader.
+        ValueError: a loader or a sampler that batches cannot be drawn just in time for; the
+            sampler set to another epoch while one is drawn.
 
     Example:
         .. code-block:: python
@@ -44,11 +58,18 @@ class BalancedLoader:
                 ...
     """
 
-    def __init__(self, loader: Loader, *, with_indices: bool = False) -> None:
+    def __init__(
+        self, loader: Loader, *, with_indices: bool = False, just_in_time: bool = False
+    ) -> None:
         if not isinstance(loader, Loader):
             raise TypeError(f"Expected loader to be an ffcv.loader.Loader, but got {type(loader)}.")
         self.loader = loader
-        self.with_indices = with_indices
+        self.with_indices, self.just_in_time = with_indices, just_in_time
+        if just_in_time:
+            check_just_in_time(loader, self._order().sampler)
+        # FFCV's number of the running epoch, its batches yielded, and of them in this iteration
+        self._running: tuple[int, int, int, JustInTime | None] | None = None
+        self._loaded: dict[str, Any] | None = None  # for the next iteration
         ids = np.asarray(loader.indices)
         self._sorter: np.ndarray | None = None
         if not np.array_equal(ids, np.arange(len(ids), dtype=ids.dtype)):
@@ -60,20 +81,45 @@ class BalancedLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        order, size = self.loader.traversal_order, self.loader.batch_size
-        late = order.begin(self.loader.next_epoch) if isinstance(order, SamplerOrder) else None
+        size, epoch = self.loader.batch_size, self.loader.next_epoch
+        state, self._loaded = self._loaded, None
+        if state is not None and state["batch"] == len(self):  # nothing is left of it
+            self.loader.next_epoch += 1
+            return
+        first = getattr(self.loader.traversal_order, "skip", 0) // size
+        first = first if state is None else state["batch"]
+        late = self._begin(epoch, state)
+        live = late if isinstance(late, JustInTime) else None
         batches = iter(self.loader) if late is None else paced(self.loader, late)
+        k = 0
         try:
-            start = 0
-            while (batch := _next(batches)) is not None:
+            while True:
+                if live is not None:
+                    live.before(k)
+                batch = _next(batches)
                 if late is not None and late.error is not None:
                     raise late.error
+                if batch is None:
+                    break
                 if self.with_indices:
-                    batch = (*batch, self._numbers(batches.order[start : start + size]))
-                start += size
+                    batch = (*batch, self._numbers(batches.order[k * size : (k + 1) * size]))
+                if live is not None:
+                    live.hand_out()
+                k += 1
+                self._running = epoch, first + k, k, live
                 yield batch
+            self._running = None
         finally:
+            if late is not None:
+                late.close()  # FFCV's thread may be waiting for it
             _end(batches)
+
+    def _begin(self, epoch: int, state: dict[str, Any] | None) -> Paced | None:
+        """What FFCV's thread is to wait for before each batch."""
+        order = self.loader.traversal_order
+        if self.just_in_time:
+            return self._order().begin_just_in_time(epoch, state)
+        return order.begin(epoch) if isinstance(order, SamplerOrder) else None
 
     def resume(self, epoch: int, batch: int = 0) -> None:
         """Let the next iteration be `epoch` from `batch` on; the ones after it are whole.
@@ -82,18 +128,54 @@ class BalancedLoader:
         run that was never stopped. With `follow_epoch=False`, or a `Balancer`, the order is that of
         the sampler's own epoch: restore its state first.
         """
-        if not isinstance(self.loader.traversal_order, SamplerOrder):
-            raise ValueError(
-                "Expected a loader with an order of equipoise.ffcv to resume, but got "
-                f"{type(self.loader.traversal_order).__name__}."
-            )
+        order = self._order()
         if epoch < 0 or not 0 <= batch < len(self):
             raise ValueError(
                 f"Expected epoch to be at least 0 and batch to be in [0, {len(self)}), "
                 f"but got {epoch} and {batch}."
             )
-        self.loader.next_epoch = epoch
-        self.loader.traversal_order.skip = batch * self.loader.batch_size
+        if self.just_in_time and batch:
+            raise ValueError(
+                f"Expected batch to be 0 with just_in_time=True, but got {batch}: which batches "
+                "follow depends on what was drawn before. Use state_dict and load_state_dict."
+            )
+        self.loader.next_epoch, self._running, self._loaded = epoch, None, None
+        order.skip = batch * self.loader.batch_size
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the running epoch is, for `load_state_dict`; between epochs, which comes next.
+
+        Save it together with the state of the `Balancer`, or of the sampler and the miner.
+        """
+        epoch, batch, ids = self.loader.next_epoch, 0, np.empty(0, np.int64)
+        if self._running is not None:
+            epoch, batch, k, live = self._running
+            ids = ids if live is None else live.waiting(k)
+        return {"epoch": epoch, "batch": batch, "drawn": torch.from_numpy(ids)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration yield the batches that would have followed, later ones all.
+
+        Load the state of the `Balancer`, or of the sampler and the miner, as well.
+        """
+        epoch, batch = state["epoch"], state["batch"]
+        if not 0 <= batch <= len(self):
+            raise ValueError(
+                f"Expected state of a loader with at least {batch} batches an epoch, but this one "
+                f"has {len(self)}."
+            )
+        at_once = batch < len(self) and not self.just_in_time
+        self.resume(epoch, batch if at_once else 0)
+        self._loaded = None if at_once else state
+
+    def _order(self) -> SamplerOrder:
+        order = self.loader.traversal_order
+        if not isinstance(order, SamplerOrder):
+            raise ValueError(
+                "Expected a loader with an order of equipoise.ffcv to resume or to draw just in "
+                f"time, but got {type(order).__name__}."
+            )
+        return order
 
     def _numbers(self, ids: np.ndarray) -> torch.Tensor:
         ids = np.array(ids, np.int64)  # a copy: FFCV's buffer is its own

@@ -12,6 +12,7 @@ from ffcv.memory_managers import ProcessCacheManager
 from ffcv.traversal_order.base import TraversalOrder
 
 from equipoise.ffcv.checking import check_again
+from equipoise.ffcv.just_in_time import JustInTime, check_just_in_time
 from equipoise.ffcv.late import LateOrder, snapshot
 from equipoise.mining import PrunedSampler
 from equipoise.samplers.base import OrderSampler
@@ -44,7 +45,7 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
         self.follow_epoch = follow_epoch
         self._drawn, self.length = len(sampler), _equal_length(sampler)
         self.skip = 0  # examples left out of the next order alone, to resume within an epoch
-        self._begun: LateOrder | None = None
+        self._begun: LateOrder | JustInTime | None = None
         size = len(loader.indices)
         _check_loader(loader, sampler, size)
         if loader.drop_last and self.length < loader.batch_size:
@@ -64,12 +65,7 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
             return late.ids
         self._go_to(epoch)
         drawn = _checked(self.sampler.indices(), self._size, type(self.sampler).__name__)
-        if len(drawn) != self._drawn:
-            raise ValueError(
-                f"Expected the sampler to draw {self._drawn} examples in every epoch, as many as "
-                f"when the loader was made, but got {len(drawn)}. FFCV fixes the length of an "
-                "epoch; attach the sampler again to change it."
-            )
+        self._check_length(len(drawn))
         drawn = drawn[: self.length]
         ids = drawn if self._ids is None else self._ids[drawn]
         if self.skip:
@@ -95,6 +91,57 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
 
         self._begun = LateOrder(draw, self.length, filler=int(self.loader.indices[0]))
         return self._begun
+
+    def begin_just_in_time(self, epoch: int, state: dict[str, Any] | None = None) -> JustInTime:
+        """An epoch, which the next `sample_order` returns, whose batches are still to be drawn.
+
+        Args:
+            epoch: FFCV's number.
+            state: `batch` to begin with and ids `drawn` from there on, of an interrupted epoch.
+        """
+        loader, sampler = self.loader, self.sampler
+        check_just_in_time(loader, sampler)
+        self._go_to(epoch)
+        self._check_length(len(sampler))
+        user, running = type(sampler).__name__, sampler.epoch
+        size, ranks, batch_size = self._size, sampler.num_replicas, loader.batch_size
+        length = min(self.length, len(loader) * batch_size)  # the rest FFCV drops
+        take = getattr(sampler, "take", None)
+        hand_out = getattr(sampler, "hand_out", None)
+
+        def draw(k: int) -> np.ndarray:
+            if sampler.epoch != running:
+                raise ValueError(
+                    f"Expected the sampler to stay at epoch {running} while its batches are drawn "
+                    f"just in time, but got {sampler.epoch}: call set_epoch, or Balancer.step, "
+                    "between epochs."
+                )
+            # of all ranks, so that each counts alike what was drawn
+            first, last = k * batch_size * ranks, min((k + 1) * batch_size, length) * ranks
+            drawn = take(first, last) if take else sampler.draw(np.arange(first, last))
+            if len(drawn) != last - first:
+                raise ValueError(f"Expected {user} to draw {last - first}, but got {len(drawn)}.")
+            drawn = _checked(drawn, size, user)[sampler.rank :: ranks]
+            return drawn if self._ids is None else self._ids[drawn]
+
+        self._begun = JustInTime(
+            draw,
+            hand_out or (lambda: None),
+            length=length,
+            batch_size=batch_size,
+            ahead=loader.batches_ahead + 2,
+            filler=int(loader.indices[0]),
+            **({} if state is None else {"first": state["batch"], "drawn": state["drawn"].numpy()}),
+        )
+        return self._begun
+
+    def _check_length(self, length: int) -> None:
+        if length != self._drawn:
+            raise ValueError(
+                f"Expected the sampler to draw {self._drawn} examples in every epoch, as many as "
+                f"when the loader was made, but got {length}. FFCV fixes the length of an "
+                "epoch; attach the sampler again to change it."
+            )
 
     def _go_to(self, epoch: int) -> None:
         if self.follow_epoch and self.sampler.epoch != epoch:
@@ -206,7 +253,7 @@ def _checked(drawn: Any, size: int, user: str) -> np.ndarray:
     return drawn.astype(np.int64, copy=False)
 
 
-def _check_loader(loader: Loader, sampler: OrderSampler, size: int) -> None:
+def _check_loader(loader: Loader, sampler: Any, size: int) -> None:
     """Raise for what would hang or crash FFCV, or silently read other examples than meant."""
     inner = sampler.inner if isinstance(sampler, PrunedSampler) else sampler
     known = getattr(inner, "num_examples", None)

@@ -1,0 +1,314 @@
+"""Batches drawn just in time: right images, changes act exactly when they should, no hang."""
+
+from __future__ import annotations
+
+import io
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from equipoise.samplers import ClassBalancedSampler, ExampleWeightedSampler, OrderSampler
+from tests.ffcv.conftest import LABELS, SIZE, ids_seen
+
+pytestmark = [pytest.mark.ffcv, pytest.mark.usefixtures("no_thread_left")]
+
+EPOCH, BATCH = 103, 4
+BATCHES = -(-EPOCH // BATCH)
+LATER = [0, 0, 0, 30.0]  # log-weights with which nothing but class 3 is drawn
+
+
+@pytest.fixture(scope="module", params=[1, 3], ids="batches_ahead={}".format)
+def inner(request, beton):
+    from ffcv.loader import Loader
+
+    return Loader(beton, BATCH, num_workers=1, drop_last=False, batches_ahead=request.param)
+
+
+@pytest.fixture
+def make(inner):
+    from equipoise.ffcv import BalancedLoader, attach
+
+    def make(sampler, **settings):
+        inner.next_epoch = 0
+        attach(inner, sampler, **settings)
+        return BalancedLoader(inner, with_indices=True, just_in_time=True)
+
+    return make
+
+
+class Numbers(OrderSampler):
+    """Draws (5 t + epoch) mod 64 plus what `shift` is at the time."""
+
+    def __init__(self, **settings) -> None:
+        super().__init__(EPOCH, **settings)
+        self.shift, self.fail = 0, None
+
+    def draw(self, positions):
+        drawn = (positions * 5 + self.epoch + self.shift) % SIZE
+        return drawn if self.fail is None else self.fail(drawn)
+
+
+def test_every_image_has_its_label_and_its_id(make):
+    """240 of 240 and more, while weights change at every batch."""
+    sampler = ClassBalancedSampler(LABELS, num_samples=EPOCH)
+    loader = make(sampler)
+    count = 0
+    for _ in range(4):
+        for images, labels, ids, numbers in loader:
+            at = images[:, 0, 0, 0].long()
+            assert (images == at[:, None, None, None]).all()
+            assert at.tolist() == ids.flatten().tolist() == numbers.tolist()
+            assert labels.flatten().tolist() == LABELS[at].tolist()
+            count += len(at)
+            time.sleep(0.001 * (count % 3))
+            sampler.set_log_weight(np.sin(np.arange(4) + count))
+    assert count == 4 * EPOCH
+
+
+def test_without_a_change_it_is_the_samplers_order(make):
+    sampler = Numbers()
+    loader = make(sampler)
+    for epoch in range(2):
+        assert ids_seen(loader).tolist() == ((np.arange(EPOCH) * 5 + epoch) % SIZE).tolist()
+    sampler = ClassBalancedSampler(LABELS, num_samples=EPOCH)
+    loader = make(sampler)
+    for epoch in range(3):
+        seen = ids_seen(loader)
+        sampler.set_epoch(epoch)
+        assert LABELS[seen].tolist() == LABELS[sampler.indices()].tolist()
+        assert sorted(seen) == sorted(sampler.indices())
+
+
+@pytest.mark.parametrize("pause", [0, 0.02], ids=["loading waits", "training waits"])
+@pytest.mark.parametrize("at", [0, 5, BATCHES - 1])
+def test_a_change_acts_exactly_batches_ahead_and_two_later(make, inner, at, pause):
+    sampler = Numbers()
+    seen = []
+    for k, batch in enumerate(make(sampler)):
+        if k == at:
+            sampler.shift = 32
+        seen += batch[3].tolist()
+        time.sleep(pause if k < 8 else 0)
+    expected = np.arange(EPOCH) * 5
+    expected[BATCH * (at + inner.batches_ahead + 2) :] += 32
+    assert seen == (expected % SIZE).tolist()
+
+
+def test_class_weights_act_in_the_running_epoch(make, inner):
+    sampler = ClassBalancedSampler(LABELS, num_samples=EPOCH)
+    loader, seen = make(sampler), []
+    for k, batch in enumerate(loader):
+        if k == 4:
+            sampler.set_log_weight(LATER)
+        seen += batch[3].tolist()
+    acts = BATCH * (4 + inner.batches_ahead + 2)
+    assert (LABELS[seen[acts:]] == 3).all()
+    assert set(LABELS[seen[acts - BATCH : acts]]) != {3}
+    seen += ids_seen(loader).tolist()
+    mine = [i for i in seen if LABELS[i] == 3]
+    members = np.flatnonzero(LABELS == 3).tolist()
+    for first in range(0, len(mine) // 28 * 28, 28):
+        assert sorted(mine[first : first + 28]) == members, "pass after pass, over the change"
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_ranks_share_the_global_order_over_a_change(beton, rank):
+    from ffcv.loader import Loader
+
+    from equipoise.ffcv import BalancedLoader, order
+
+    part = np.arange(SIZE)[::-2]
+
+    def sampler(**settings):
+        return ClassBalancedSampler(LABELS[part], num_samples=EPOCH, **settings)
+
+    mine, whole = sampler(rank=rank, num_replicas=3), sampler()
+    inner = Loader(beton, BATCH, num_workers=1, indices=part, order=order(mine), drop_last=False)
+    seen, expected = [], []
+    for k, batch in enumerate(BalancedLoader(inner, with_indices=True, just_in_time=True)):
+        assert part[batch[3]].tolist() == batch[2].flatten().tolist()
+        if k == 1:
+            mine.set_log_weight([1, 0, 0, 0])
+        seen += batch[3].tolist()
+    change = 3 * BATCH * (1 + inner.batches_ahead + 2)
+    expected += whole.take(0, change).tolist()
+    whole.set_log_weight([1, 0, 0, 0])
+    expected += whole.take(change, EPOCH // 3 * 3).tolist()
+    assert seen == expected[rank::3]
+
+
+def test_dropped_last_batch(beton):
+    from ffcv.loader import Loader
+
+    from equipoise.ffcv import BalancedLoader, order
+
+    loader = Loader(beton, BATCH, num_workers=1, order=order(Numbers()))
+    for epoch in range(2):
+        seen = ids_seen(BalancedLoader(loader, with_indices=True, just_in_time=True))
+        assert seen.tolist() == ((np.arange(EPOCH // BATCH * BATCH) * 5 + epoch) % SIZE).tolist()
+
+
+@pytest.mark.parametrize("at", [0, 1, 6, BATCHES - 3, BATCHES - 1])
+def test_state_goes_on_in_mid_epoch(make, at):
+    def run(sampler, loader, start, left=False):
+        seen = []
+        for k, batch in enumerate(loader, start):
+            seen += batch[3].tolist()
+            if k % 4 == 0:
+                sampler.set_log_weight(np.sin(np.arange(4) + k))
+            if left and k == at:
+                return seen
+        return seen
+
+    def begun():
+        sampler = ClassBalancedSampler(LABELS, num_samples=EPOCH)
+        loader = make(sampler)
+        ids_seen(loader)
+        return sampler, loader
+
+    sampler, loader = begun()
+    whole = run(sampler, loader, 0) + run(sampler, loader, 0)
+    sampler, loader = begun()
+    seen = run(sampler, loader, 0, left=True)
+    file = io.BytesIO()
+    torch.save({"sampler": sampler.state_dict(), "loader": loader.state_dict()}, file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    sampler = ClassBalancedSampler(LABELS, num_samples=EPOCH)
+    loader = make(sampler)
+    sampler.load_state_dict(state["sampler"])
+    loader.load_state_dict(state["loader"])
+    seen += run(sampler, loader, at + 1)
+    assert loader.state_dict()["epoch"] == 2
+    assert loader.state_dict()["batch"] == 0
+    seen += run(sampler, loader, 0)
+    assert seen == whole
+
+
+@pytest.mark.parametrize("at", [1, 6, BATCHES - 1])
+def test_state_of_an_epoch_drawn_at_once(inner, at):
+    from equipoise.ffcv import BalancedLoader, attach
+
+    inner.next_epoch = 0
+    loader = BalancedLoader(attach(inner, Numbers()), with_indices=True)
+    for k, _ in enumerate(loader):
+        if k == at:
+            state = loader.state_dict()
+            break
+    for _ in range(2):
+        loader.load_state_dict(state)
+        assert (
+            ids_seen(loader).tolist() == (np.arange(EPOCH) * 5 % SIZE)[BATCH * (at + 1) :].tolist()
+        )
+        assert ids_seen(loader).tolist() == ((np.arange(EPOCH) * 5 + 1) % SIZE).tolist()
+
+
+@pytest.mark.parametrize("after", [0, 9])
+@pytest.mark.parametrize(
+    ("fail", "error"),
+    [
+        (lambda drawn: 1 / 0, ZeroDivisionError),
+        (lambda drawn: drawn + SIZE, ValueError),
+        (lambda drawn: drawn.astype(float), ValueError),
+        (lambda drawn: drawn[:-1], ValueError),
+    ],
+    ids=["raises", "out of range", "floats", "too few"],
+)
+def test_an_error_while_drawing_is_raised_in_the_loop(make, in_time, fail, error, after):
+    sampler = Numbers()
+    loader = make(sampler)
+
+    def loop():
+        for k, _ in enumerate(loader):
+            sampler.fail = fail if k >= after else None
+
+    if not after:
+        sampler.fail = fail
+    with pytest.raises(error):
+        in_time(loop)
+    sampler.fail = None
+    assert len(in_time(ids_seen, loader)) == EPOCH, "the loader is still good"
+
+
+@pytest.mark.parametrize("after", [1, 2, 5, BATCHES - 2, BATCHES])
+@pytest.mark.parametrize("wait", [0, 0.05])
+def test_leaving_early(make, in_time, after, wait):
+    sampler = Numbers()
+    loader = make(sampler)
+
+    def leave():
+        for k, _ in enumerate(loader, 1):
+            if k == after:
+                time.sleep(wait)
+                break
+
+    in_time(leave)
+    assert in_time(ids_seen, loader).tolist() == ((np.arange(EPOCH) * 5 + 1) % SIZE).tolist()
+
+
+def test_ffcvs_own_close_while_it_waits_is_safe(make, inner, in_time):
+    from equipoise.ffcv.late import paced
+
+    make(Numbers())
+    live = inner.traversal_order.begin_just_in_time(0)
+    batches = paced(inner, live)
+    live.before(0)
+    next(batches)
+    batches.close()
+    in_time(batches.join)
+
+
+def test_another_epoch_while_one_is_drawn_is_an_error(make):
+    for sampler in (Numbers(), ClassBalancedSampler(LABELS, num_samples=EPOCH)):
+        loader = make(sampler, follow_epoch=False)
+        batches = iter(loader)
+        next(batches)
+        sampler.set_epoch(1)
+        with pytest.raises(ValueError, match=r"stay at epoch 0 .* but got 1: .* between epochs"):
+            next(batches)
+        assert len(ids_seen(loader)) == EPOCH
+
+
+def test_weights_of_examples_act_too(make, inner):
+    class Weighted(ExampleWeightedSampler):
+        def set_weight(self, weight):
+            self._order.set_weight(np.asarray(weight, float))
+
+    sampler, seen = Weighted(np.ones(SIZE), num_samples=EPOCH), []
+    for k, batch in enumerate(make(sampler)):
+        if k == 4:
+            sampler.set_weight(np.arange(SIZE) == 7)
+        seen += batch[3].tolist()
+    acts = BATCH * (4 + inner.batches_ahead + 2)
+    assert set(seen[acts:]) == {7} != set(seen[acts - BATCH : acts])
+
+
+def test_where_it_is_refused(beton, make):
+    from ffcv.loader import Loader, OrderOption
+
+    from equipoise.ffcv import BalancedLoader, attach, order
+
+    def refused(loader, message, error=ValueError):
+        with pytest.raises(error, match=message):
+            BalancedLoader(loader, just_in_time=True)
+
+    own = Loader(beton, BATCH, num_workers=1, order=OrderOption.RANDOM)
+    refused(own, "Expected a loader with an order of equipoise.ffcv .* but got Random")
+    pages = Loader(beton, BATCH, num_workers=1, order=order(Numbers()), os_cache=False)
+    refused(pages, "Expected os_cache=True .* ProcessCacheManager: .* wrong images")
+
+    class AtOnce(Numbers):
+        def indices(self):
+            return super().indices()
+
+    refused(attach(own, AtOnce()), "draws by position .* but got AtOnce")
+    loader = make(Numbers())
+    with pytest.raises(ValueError, match="batch to be 0 with just_in_time=True, but got 2"):
+        loader.resume(0, 2)
+    with pytest.raises(ValueError, match="at least 999 batches an epoch"):
+        loader.load_state_dict({"epoch": 0, "batch": 999, "drawn": torch.empty(0)})
+    attach(loader, AtOnce())  # afterwards
+    with pytest.raises(ValueError, match="draws by position"):
+        next(iter(loader))
