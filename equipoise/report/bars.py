@@ -62,6 +62,7 @@ def ranks(axes: Any, series: Series, xlabel: str, unit: str, log: bool = False) 
         axes.plot(some + 1, shown, color=colour, lw=1.8, label=name)
     if log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     else:
         axes.set_ylim(0, 1.02)
     axes.set(xlabel=xlabel, ylabel=unit)

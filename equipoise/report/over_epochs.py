@@ -126,15 +126,6 @@ def path(report: Report) -> Picture | None:
         x, y = (np.array([getattr(at, key) for _, at in points]) for key in ("sd", "mean"))
         axes.plot(x, y, color=COLOURS["before"], lw=1.1, zorder=1)
         axes.scatter(x, y, s=13, color=COLOURS["after"], zorder=2)
-        for i in _some_epochs(x, y):
-            axes.annotate(
-                str(points[i][0]),
-                (x[i], y[i]),
-                xytext=(3, 4),
-                textcoords="offset points",
-                fontsize=8,
-                color=COLOURS["after"],
-            )
         for name, at, marker, colour in extra:
             if at is not None:
                 axes.scatter(
@@ -145,6 +136,15 @@ def path(report: Report) -> Picture | None:
         axes.set(xlabel="spread: standard deviation of the recalls", ylabel="mean recall")
         axes.margins(0.12)
         axes.set_xlim(left=0)
+        for i in _some_epochs(x / axes.get_xlim()[1], y / np.ptp(axes.get_ylim())):
+            axes.annotate(
+                str(points[i][0]),
+                (x[i], y[i]),
+                xytext=(3, 4),
+                textcoords="offset points",
+                fontsize=8,
+                color=COLOURS["after"],
+            )
         axes.grid(color=COLOURS["grid"], lw=0.6)
         if extra or floor is not None:
             axes.figure.legend(
@@ -161,14 +161,10 @@ def path(report: Report) -> Picture | None:
 
 
 def _some_epochs(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """The first, the last, and those in between far enough from all that are numbered."""
-    span_x, span_y = max(np.ptp(x), 1e-9), max(np.ptp(y), 1e-9)
+    """The first, the last, and those whose number has room; x and y in shares of the axes."""
     chosen: list[int] = []
     for i in [0, len(x) - 1, *range(1, len(x) - 1)]:
-        near = [
-            abs(x[i] - x[j]) / span_x < 0.06 and abs(y[i] - y[j]) / span_y < 0.06 for j in chosen
-        ]
-        if not any(near):
+        if not any(abs(x[i] - x[j]) < 0.055 and abs(y[i] - y[j]) < 0.07 for j in chosen):
             chosen.append(i)
     return chosen
 

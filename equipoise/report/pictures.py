@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["pictures"]
 
-LOWEST = 15  # classes named where there are too many to name all
+LOWEST = 12  # classes named where there are too many to name all
+NOTE = "Share of the training examples, and of what an epoch draws."
 
 
 def pictures(report: Report) -> list[Picture]:
@@ -51,7 +52,9 @@ def _recalls(report: Report) -> list[Picture]:
         "." if before is None else f"; {then} between {before.lowest:.2f} and {before.highest:.2f}."
     )
     if len(report.names) <= NAMED:
-        return [_bars_of("recalls", "Recall of each class", alt, report, order, series, "recall")]
+        title = "Recall of each label" if report.multilabel else "Recall of each class"
+        note = f"Sorted by the recall {then or 'now'}, the lowest on top."
+        return [_bars_of("recalls", title, note, alt, report, order, series, "recall")]
     kinds = "labels" if report.multilabel else "classes"
     curve = Picture(
         "recalls",
@@ -66,7 +69,16 @@ def _recalls(report: Report) -> list[Picture]:
     named = ", ".join(report.names[c] for c in some[:3])
     return [
         curve,
-        _bars_of("lowest", lowest, f"Lowest are {named}.", report, some, series, "recall"),
+        _bars_of(
+            "lowest",
+            lowest,
+            "What is lowest by chance rises by chance: look at all, too.",
+            f"Lowest are {named}.",
+            report,
+            some,
+            series,
+            "recall",
+        ),
     ]
 
 
@@ -96,12 +108,12 @@ def _draws(report: Report) -> Picture | None:
     title = f"How often each {what} comes"
     unit = "% of examples" if report.multilabel else "%"
     if len(counts) <= NAMED:
-        return _bars_of("draws", title, alt, report, order, series, unit)
+        return _bars_of("draws", title, NOTE, alt, report, order, series, unit)
     kinds = "labels" if report.multilabel else "classes"
     return Picture(
         "draws",
         title,
-        "Share of the data, and of what an epoch draws; on a logarithmic scale.",
+        f"{NOTE[:-1]}; on a logarithmic scale.",
         alt,
         3.2,
         lambda axes: ranks(axes, series, f"{kinds}, each line in its own order", unit, log=True),
@@ -111,6 +123,7 @@ def _draws(report: Report) -> Picture | None:
 def _bars_of(
     name: str,
     title: str,
+    note: str,
     alt: str,
     report: Report,
     order: np.ndarray,
@@ -120,8 +133,6 @@ def _bars_of(
     names = [short(report.names[c], 20) for c in order]
     chosen = [(text, values[order], colour) for text, values, colour in series]
     height = 0.75 + len(order) * (0.17 * len(series) + 0.09)
-    note = " and ".join(text for text, _, _ in series)
-    note = f"{note[0].upper()}{note[1:]}."
     return Picture(
         name, title, note, alt, max(height, 1.6), lambda axes: bars(axes, names, chosen, unit)
     )
@@ -190,7 +201,6 @@ def _reliability(report: Report) -> Picture | None:
     ]
 
     def draw(axes: Any) -> None:
-        axes.plot([0, 1], [0, 1], color=COLOURS["muted"], lw=0.8, ls=":", label="perfect")
         for key, name, colour, marker, size in series:
             axes.plot(
                 found[key]["predicted"],
@@ -201,6 +211,7 @@ def _reliability(report: Report) -> Picture | None:
                 lw=1.4,
                 label=f"{name} (off by {gaps[key]:.3f})",
             )
+        axes.plot([0, 1], [0, 1], color=COLOURS["muted"], lw=0.8, ls=":", label="perfect")
         axes.set(xlabel="predicted probability", ylabel="share that is true")
         axes.set(xlim=(0, 1.01), ylim=(0, 1.03))
         axes.grid(color=COLOURS["grid"], lw=0.6)

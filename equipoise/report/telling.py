@@ -132,8 +132,8 @@ def _done(report: Report) -> str:
         up, down = int(np.nanargmax(drawn)), int(np.nanargmin(drawn))
         by = " by the recalls on a hold-out" if parts["policy"] in CLOSED_LOOP else ""
         said.append(
-            f"{parts['policy']} changed how often examples are drawn{by}: {after} one of "
-            f"{names[up]} is drawn {_times(drawn[up] / drawn[down])} as often as one of "
+            f"{parts['policy']} changed how often examples are drawn{by}: {after} an example "
+            f"of {names[up]} is drawn {_times(drawn[up] / drawn[down])} as often as one of "
             f"{names[down]}."
         )
     weight = np.array(report.log_weight) * (1 - parts["sampler_share"])
@@ -184,11 +184,14 @@ def _cost(report: Report) -> str:
     said = []
     now, before = spread_of(report.after["recalls"]), spread_of(report.before["recalls"])
     if now is not None and before is not None:
-        said.append(f"The mean recall went from {before.mean:.3f} to {now.mean:.3f}.")
+        went = f"mean recall went from {before.mean:.3f} to {now.mean:.3f}"
         if report.before["source"] == "first epoch":
-            said[-1] = said[-1][:-1] + (
-                ", most of it by training longer; against a plain run (baseline=…) the cost shows."
+            said.append(
+                f"Since the first epoch the {went}; what balancing itself cost would show against "
+                "a plain run (baseline=…)."
             )
+        else:
+            said.append(f"The {went}.")
     precision = [row.get("mean_average_precision") for row in report.epochs]
     if precision[-1] is not None and precision[0] is not None and len(precision) > 1:
         said.append(f"Mean average precision went from {precision[0]:.3f} to {precision[-1]:.3f}.")
@@ -223,6 +226,8 @@ def times(seconds: dict[str, float]) -> str:
 def _seconds(value: float) -> str:
     if value >= 5400:
         return f"{value / 3600:.1f} h"
+    if value >= 300:
+        return f"{value / 60:.0f} min"
     return f"{value:,.0f} s" if value >= 10 else f"{value:.2g} s"
 
 
