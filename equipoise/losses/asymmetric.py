@@ -26,20 +26,22 @@ def shifted_focal_curve(gamma: float, margin: float) -> Curve:
         return focal_curve(gamma)
     tiny = torch.finfo(torch.float32).tiny
 
-    def curve(z: Tensor) -> tuple[Tensor, Tensor]:
-        sigma = torch.sigmoid(z)
+    def curve(z: Tensor, out: Tensor) -> Tensor:
+        sigma = torch.sigmoid(z, out=out)
         p = (sigma - margin).clamp_min_(0.0)
-        log = torch.neg(p).log1p_()  # p ≤ 1 − m: finite
-        spread = torch.addcmul(sigma, sigma, sigma, value=-1.0)  # dσ/dz
+        log = torch.neg(p).log1p_().neg_()  # −log(1−p), finite: p ≤ 1 − m
         if gamma >= 1.0:
             factor = power(p, gamma - 1.0)
-            value = (factor * p).mul_(log).neg_()
-            bracket = (p / torch.rsub(p, 1.0)).sub_(log, alpha=gamma)
+            value = (factor * p).mul_(log)
+            bracket = torch.rsub(p, 1.0)
+            torch.div(p, bracket, out=bracket).add_(log, alpha=gamma)
         else:  # p^(γ−1) would be infinite at 0
             factor = p.pow(gamma).mul_(p > 0)
-            value = (factor * log).neg_()
-            bracket = torch.rsub(p, 1.0).reciprocal_().sub_(log / p.clamp_min(tiny), alpha=gamma)
-        return value, bracket.mul_(factor).mul_(spread)
+            value = factor * log
+            bracket = torch.rsub(p, 1.0).reciprocal_().add_(log / p.clamp_min(tiny), alpha=gamma)
+        factor *= bracket  # dvalue/dp
+        torch.ops.aten.sigmoid_backward.grad_input(factor, sigma, grad_input=out)
+        return value
 
     return curve
 

@@ -16,16 +16,16 @@ from equipoise.losses.base import (
     class_counts,
     fill_empty,
 )
-from equipoise.losses.pointwise import Curve, Terms, mirrored, pointwise, positive_sums
+from equipoise.losses.pointwise import Curve, ElementWeight, Terms, mirrored, pointwise
+from equipoise.losses.positives import find_positives, positive_sums
 from equipoise.losses.sigmoid_focal import focal_curve, log_focal_slope
 
 
 def _tolerant(curve: Curve, scale: float) -> Curve:
     """``curve(scale·z)/scale``: the slope of negatives falls off sooner."""
 
-    def scaled(z: Tensor) -> tuple[Tensor, Tensor]:
-        value, slope = curve(scale * z)
-        return value.div_(scale), slope
+    def scaled(z: Tensor, out: Tensor) -> Tensor:
+        return curve(scale * z, out).div_(scale)
 
     return scaled
 
@@ -99,12 +99,12 @@ def distribution_balanced_loss(
     counts = fill_empty(counts.detach().to(dtype))
     inverse = counts.reciprocal()
     # The bound stands for an example without positives: r then is 10⁴ or more.
-    sums = positive_sums(targets, inverse).clamp_min(1e-4 * inverse.min())
-    centre = inverse.new_full((1,), -beta * mu)
+    found = find_positives(targets, dtype)
+    sums = positive_sums(targets, found, inverse).clamp_min(1e-4 * inverse.min())
+    centre = inverse.new_full((), -beta * mu)
 
-    def element_weight(first: int, end: int) -> Tensor:
-        steep = torch.addr(centre, sums[first:end].reciprocal(), inverse, alpha=beta)
-        return steep.sigmoid_().add_(alpha)
+    def map_of(share: Tensor, rarity: Tensor) -> Tensor:
+        return torch.addcmul(centre, share, rarity).sigmoid_().add_(alpha)
 
     curve = focal_curve(gamma)
     terms = Terms(
@@ -112,9 +112,9 @@ def distribution_balanced_loss(
         mirrored(curve),
         positive_weight=pos_weight,
         shift=-kappa * prior_log_odds(counts, num_examples),
-        element_weight=element_weight,
+        element_weight=ElementWeight(map_of, beta / sums, inverse),
     )
-    return pointwise(logits, targets, terms, reduction)
+    return pointwise(logits, targets, terms, reduction, found)
 
 
 class DistributionBalancedLoss(Loss):

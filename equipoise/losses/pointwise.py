@@ -2,17 +2,19 @@
 
 Such a loss is two curves of a logit, one for negatives and one for positives. The gradient is
 worked out together with the value, chunk by chunk while the chunk is in the cache, and is all that
-is kept for backward: one tensor of the logits' size and dtype.
+is kept for backward: one tensor of the logits' size and dtype, which then becomes the gradient.
 
-Labels are sparse: everything is treated as negative first, then the positives are corrected. On the
-CPU the positives of a dense target are searched for; on other devices, where the search would wait
-for the device, both curves are computed everywhere and blended. Sparse CSR targets need no search.
+Labels are sparse: everything is treated as negative, and the positives, gathered into one short
+vector, replace what they were taken for. On the CPU the positives of a dense target are searched
+for; on other devices, where the search would wait for the device, both curves are computed
+everywhere and blended. Sparse CSR targets need no search.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,13 +22,37 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses.base import at_least_float32, check_multilabel, check_per_class
+from equipoise.losses.positives import (
+    Positives,
+    as_fraction,
+    find_positives,
+    keeps_graph,
+    may_look,
+)
 
-Curve = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Logits -> new tensors: values, and slopes with respect to the logit. Any shape."""
+Curve = Callable[[Tensor, Tensor], Tensor]
+"""(logits, out) -> values, a new tensor; slopes with respect to the logit are written to out.
 
-CPU_CHUNK = 1 << 18  # elements for each thread; smaller chunks cost more in calls than they save
+Any shape; logits are left as they are.
+"""
+Weight = Tensor | float | None
+"""(C,), or one number for all labels, or nothing."""
+
+LOG2_E = math.log2(math.e)
+CPU_CHUNK = 1 << 17  # elements for each thread: a few tensors of this size stay in the cache
 DEVICE_CHUNK = 1 << 21
-DENSE_SHARE = 1 / 8  # with more positives than this, blending beats gathering
+
+
+@dataclass(frozen=True)
+class ElementWeight:
+    """A weight of each element, from a number of its example and a number of its label."""
+
+    combine: Callable[[Tensor, Tensor], Tensor]
+    """Broadcasts the two; gives a new tensor."""
+    by_example: Tensor
+    """(B,)"""
+    by_label: Tensor
+    """(C,)"""
 
 
 @dataclass(frozen=True)
@@ -35,19 +61,38 @@ class Terms:
 
     negative: Curve
     positive: Curve
-    negative_weight: Tensor | None = None
-    """(C,), on elements as far as they are negative."""
-    positive_weight: Tensor | None = None
-    """(C,), on elements as far as they are positive."""
+    negative_weight: Weight = None
+    """On elements as far as they are negative."""
+    positive_weight: Weight = None
+    """On elements as far as they are positive."""
     example_weight: Tensor | None = None
     """(B,)"""
     shift: Tensor | None = None
     """(C,), subtracted from the logits."""
-    element_weight: Callable[[int, int], Tensor] | None = None
-    """(first row, end row) -> (rows, C)"""
+    element_weight: ElementWeight | None = None
+
+    def cast(self, dtype: torch.dtype) -> Terms:
+        """The same with its vectors by label and by example in ``dtype``, without gradients."""
+
+        def vector(given: Any) -> Any:
+            return given.detach().to(dtype) if isinstance(given, Tensor) else given
+
+        return replace(
+            self,
+            negative_weight=vector(self.negative_weight),
+            positive_weight=vector(self.positive_weight),
+            example_weight=vector(self.example_weight),
+            shift=vector(self.shift),
+        )
 
 
-def pointwise(logits: Tensor, targets: Tensor, terms: Terms, reduction: str) -> Tensor:
+def pointwise(
+    logits: Tensor,
+    targets: Tensor,
+    terms: Terms,
+    reduction: str,
+    found: Positives | None = None,
+) -> Tensor:
     """Sum, mean over B·C, or ``(B, C)`` of the elements' losses.
 
     Args:
@@ -56,6 +101,7 @@ def pointwise(logits: Tensor, targets: Tensor, terms: Terms, reduction: str) -> 
             curves linearly; of integers, any value but 0 is a positive.
         terms: curves and weights.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        found: what ``find_positives`` gives, if it has been called already.
 
     Returns:
         A scalar, or ``(B, C)`` for ``"none"``. It can be differentiated once, by the logits only.
@@ -65,206 +111,178 @@ def pointwise(logits: Tensor, targets: Tensor, terms: Terms, reduction: str) -> 
         ValueError: If shapes do not agree.
     """
     check_multilabel(logits, targets)
-    check_layout(targets)
-    check_per_class("pos_weight", terms.positive_weight, logits)
-    check_per_class("weight", terms.negative_weight, logits)
+    for name, weight in (("pos_weight", terms.positive_weight), ("weight", terms.negative_weight)):
+        check_per_class(name, weight if isinstance(weight, Tensor) else None, logits)
     if terms.example_weight is not None and terms.example_weight.shape != logits.shape[:1]:
         raise ValueError(
             f"Expected example_weight to be of shape ({logits.shape[0]},), "
             f"but got {tuple(terms.example_weight.shape)}"
         )
+    terms = terms.cast(at_least_float32(logits.dtype))
     keep = torch.is_grad_enabled() and logits.requires_grad
-    value: Tensor = _Pointwise.apply(logits, targets, terms, reduction == "none", keep)
+    found = found or find_positives(targets, at_least_float32(logits.dtype))
+    value: Tensor = _Pointwise.apply(logits, targets, terms, found, reduction == "none", keep)
     return value / logits.numel() if reduction == "mean" else value
-
-
-def check_layout(targets: Tensor) -> None:
-    """Raise unless targets are dense or sparse CSR."""
-    if targets.layout not in (torch.strided, torch.sparse_csr):
-        raise TypeError(f"Expected targets to be dense or sparse CSR, but got {targets.layout}")
 
 
 class _Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, targets: Tensor, terms: Terms, elements: bool, keep: bool
+        ctx: Any,
+        logits: Tensor,
+        targets: Tensor,
+        terms: Terms,
+        found: Positives | None,
+        elements: bool,
+        keep: bool,
     ) -> Tensor:
-        slopes = torch.empty_like(logits) if keep else None
-        out = torch.empty_like(logits) if elements else None
+        dtype = at_least_float32(logits.dtype)
+        slopes = _like(logits) if keep else None
+        out = _like(logits) if elements else None
+        step = _rows_in_a_chunk(logits, targets)
+        bounds = found.bounds(step) if found is not None else []
         sums = []
-        for first, end, value, slope in _chunks(logits, targets, terms):
+        for number, first in enumerate(range(0, logits.shape[0], step)):
+            rows = slice(first, first + step)
+            z = logits[rows].to(dtype).contiguous()
+            kept = slopes[rows] if slopes is not None else None
+            slope = kept if kept is not None and kept.dtype == dtype else torch.empty_like(z)
+            value = _of_rows(z, slope, terms, rows, targets if found is None else None)
+            if kept is not None and kept is not slope:
+                kept.copy_(slope)
+            if out is not None:
+                out[rows] = value
+                continue
+            if found is not None:
+                here = found.index[bounds[number] : bounds[number + 1]] - first * z.shape[1]
+                value.view(-1).index_fill_(0, here, 0.0)
+            sums.append(value.sum())
+        if found is not None:
+            value, slope = _of_positives(logits, terms, found)
             if slopes is not None:
-                slopes[first:end] = slope
-            if out is None:
-                sums.append(value.sum())
-            else:
-                out[first:end] = value
+                slopes.view(-1).index_copy_(0, found.index, slope.to(slopes.dtype))
+            if out is not None:
+                out.view(-1).index_copy_(0, found.index, value.to(out.dtype))
+            sums.append(value.sum())
         if slopes is not None:
             ctx.save_for_backward(slopes)
         if out is not None:
             return out
-        if not sums:
-            return logits.new_zeros((), dtype=at_least_float32(logits.dtype))
-        return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+        return torch.stack(sums).sum() if sums else logits.new_zeros((), dtype=dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
-        return scaled_slopes(slopes, grad), None, None, None, None
+        return scaled_slopes(slopes, grad), None, None, None, None, None
 
 
 def scaled_slopes(slopes: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of the logits. A mean's 1/(B·C) does not fit into half precision.
+    """The gradient of the logits, in the slopes' place if they are not needed again.
 
     Raises:
         RuntimeError: If the gradient is to be differentiated again.
     """
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        again = True
+    elif torch.is_grad_enabled():
         # Without this the second derivative would silently be zero.
         raise RuntimeError(
             "Expected a multilabel loss to be differentiated once, but got create_graph=True; "
             "for second derivatives write the loss in plain torch operations"
         )
+    else:
+        again = keeps_graph()
     dtype = at_least_float32(slopes.dtype)
-    return (slopes.to(dtype) * grad.to(dtype)).to(slopes.dtype)
+    if slopes.dtype != dtype:  # a mean's 1/(B·C) does not fit into half precision
+        return (slopes.to(dtype) * grad.to(dtype)).to(slopes.dtype)
+    return slopes * grad if again else slopes.mul_(grad)
 
 
-def _chunks(
-    logits: Tensor, targets: Tensor, terms: Terms
-) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """First row, end row, values and slopes of one chunk of rows after another."""
+def _of_rows(z: Tensor, slope: Tensor, terms: Terms, rows: slice, blended: Tensor | None) -> Tensor:
+    """Values of a chunk; writes its slopes. All are negatives, unless targets are blended in."""
+    if terms.shift is not None:
+        z = z - terms.shift
+    value = terms.negative(z, slope)
+    _weigh(terms.negative_weight, value, slope)
+    if blended is not None:
+        y = as_fraction(blended[rows], z.dtype)
+        p_slope = torch.empty_like(z)
+        p_value = terms.positive(z, p_slope)
+        _weigh(terms.positive_weight, p_value, p_slope)
+        value.lerp_(p_value, y)
+        slope.lerp_(p_slope, y)
+    if terms.element_weight is not None:
+        w = terms.element_weight
+        _weigh(w.combine(w.by_example[rows].unsqueeze(1), w.by_label), value, slope)
+    if terms.example_weight is not None:
+        _weigh(terms.example_weight[rows].unsqueeze(1), value, slope)
+    return value
+
+
+def _of_positives(logits: Tensor, terms: Terms, found: Positives) -> tuple[Tensor, Tensor]:
+    """Values and slopes of the elements found."""
+    z = logits.reshape(-1).index_select(0, found.index).to(at_least_float32(logits.dtype))
+    if terms.shift is not None:
+        z -= terms.shift[found.label]
+    slope = torch.empty_like(z)
+    value = terms.positive(z, slope)
+    _weigh(_at(terms.positive_weight, found.label), value, slope)
+    if found.fraction is not None:
+        n_slope = torch.empty_like(z)
+        n_value = terms.negative(z, n_slope)
+        _weigh(_at(terms.negative_weight, found.label), n_value, n_slope)
+        value = torch.lerp(n_value, value, found.fraction)
+        slope = torch.lerp(n_slope, slope, found.fraction)
+    if terms.element_weight is not None:
+        w = terms.element_weight
+        _weigh(w.combine(w.by_example[found.example], w.by_label[found.label]), value, slope)
+    if terms.example_weight is not None:
+        _weigh(terms.example_weight[found.example], value, slope)
+    return value, slope
+
+
+def _weigh(weight: Weight, value: Tensor, slope: Tensor) -> None:
+    if weight is not None:
+        value *= weight
+        slope *= weight
+
+
+def _at(weight: Weight, label: Tensor) -> Weight:
+    return weight[label] if isinstance(weight, Tensor) else weight
+
+
+def _like(logits: Tensor) -> Tensor:
+    return torch.empty_like(logits, memory_format=torch.contiguous_format)
+
+
+def _rows_in_a_chunk(logits: Tensor, targets: Tensor) -> int:
     num_rows, num_classes = logits.shape
-    dtype = at_least_float32(logits.dtype)
     on_cpu = may_look(logits)
-    chunk = CPU_CHUNK * torch.get_num_threads() if on_cpu else DEVICE_CHUNK
-    step = max(1, chunk // max(1, num_classes))
     if torch.compiler.is_compiling() or (targets.layout != torch.strided and not on_cpu):
-        step = max(1, num_rows)  # the compiler fuses; and where rows begin is on the device
-    found = find_positives(targets, dtype, step, on_cpu) if logits.numel() else None
-    negative_weight, positive_weight, example_weight, shift = (
-        None if w is None else w.detach().to(dtype)
-        for w in (terms.negative_weight, terms.positive_weight, terms.example_weight, terms.shift)
-    )
-    for number, first in enumerate(range(0, num_rows, step)):
-        end = min(first + step, num_rows)
-        z = logits[first:end].to(dtype)
-        if shift is not None:
-            z = z - shift
-        value, slope = terms.negative(z)
-        if negative_weight is not None:
-            value *= negative_weight
-            slope *= negative_weight
-        if found is None:
-            y = _as_fraction(targets[first:end], dtype)
-            p_value, p_slope = terms.positive(z)
-            if positive_weight is not None:
-                p_value *= positive_weight
-                p_slope *= positive_weight
-            value = torch.lerp(value, p_value, y)
-            slope = torch.lerp(slope, p_slope, y)
-        else:
-            index, values, bounds = found
-            here = slice(bounds[number], bounds[number + 1])
-            at = index[here] - first * num_classes
-            p_value, p_slope = terms.positive(z.reshape(-1).index_select(0, at))
-            if positive_weight is not None:
-                by_label = positive_weight.index_select(0, at % num_classes)
-                p_value *= by_label
-                p_slope *= by_label
-            flat_value, flat_slope = value.view(-1), slope.view(-1)
-            if values is not None:
-                y = values[here]
-                p_value = torch.lerp(flat_value.index_select(0, at), p_value, y)
-                p_slope = torch.lerp(flat_slope.index_select(0, at), p_slope, y)
-            flat_value.index_copy_(0, at, p_value)
-            flat_slope.index_copy_(0, at, p_slope)
-        if terms.element_weight is not None:
-            by_element = terms.element_weight(first, end)
-            value *= by_element
-            slope *= by_element
-        if example_weight is not None:
-            by_example = example_weight[first:end].unsqueeze(1)
-            value *= by_example
-            slope *= by_example
-        yield first, end, value, slope
-
-
-def may_look(tensor: Tensor) -> bool:
-    """Whether values can be looked at without waiting for a device or breaking a graph."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def find_positives(
-    targets: Tensor, dtype: torch.dtype, step: int, on_cpu: bool
-) -> tuple[Tensor, Tensor | None, list[int]] | None:
-    """Flat positions of the positives, their values unless all 1, and where each chunk begins.
-
-    ``None`` if blending is the better way.
-    """
-    num_rows, num_classes = targets.shape
-    if targets.layout == torch.sparse_csr:
-        row_begins, columns = targets.crow_indices(), targets.col_indices()
-        index = csr_rows(targets) * num_classes + columns
-        values = _as_fraction(targets.values(), dtype)
-        if not on_cpu:
-            return index, values, [0, columns.numel()]
-        starts = [*range(0, num_rows, step), num_rows]
-        return index, values, row_begins[starts].tolist()
-    if not on_cpu:
-        return None
-    flat = targets.reshape(-1)
-    index = _nonzero(flat)
-    if index.numel() > DENSE_SHARE * flat.numel():
-        return None
-    starts_at = torch.arange(0, num_rows + step, step).clamp_(max=num_rows) * num_classes
-    bounds = torch.searchsorted(index, starts_at).tolist()
-    if not flat.is_floating_point():
-        return index, None, bounds
-    fractions = flat.index_select(0, index).to(dtype)
-    return index, None if bool((fractions == 1).all()) else fractions, bounds
-
-
-def _nonzero(flat: Tensor) -> Tensor:
-    """Positions of non-zero elements, looking at eight at a time first."""
-    bits = flat.bool()
-    if bits.numel() % 8 or bits.data_ptr() % 8 or bits.storage_offset() % 8:
-        return bits.nonzero().view(-1)
-    words = bits.view(torch.int64).nonzero().view(-1)
-    within = bits.view(-1, 8).index_select(0, words).nonzero()
-    return words.index_select(0, within[:, 0]).mul_(8).add_(within[:, 1])
-
-
-def _as_fraction(values: Tensor, dtype: torch.dtype) -> Tensor:
-    return (values if values.is_floating_point() else values.bool()).to(dtype)
-
-
-def csr_rows(targets: Tensor) -> Tensor:
-    """The row of each stored element of a sparse CSR matrix."""
-    row_begins = targets.crow_indices()
-    rows = torch.arange(targets.shape[0], device=row_begins.device)
-    size = targets.col_indices().numel()
-    return rows.repeat_interleave(row_begins.diff(), output_size=size)
-
-
-def positive_sums(targets: Tensor, vector: Tensor) -> Tensor:
-    """``(B,)``: for each example, the sum of ``vector`` over its positives. Dense or CSR."""
-    if targets.layout == torch.sparse_csr:
-        terms = vector.index_select(0, targets.col_indices().long())
-        terms = terms * _as_fraction(targets.values(), vector.dtype)
-        return vector.new_zeros(targets.shape[0]).index_add_(0, csr_rows(targets), terms)
-    return _as_fraction(targets, vector.dtype) @ vector
+        return max(1, num_rows)  # the compiler fuses; and where rows begin is on the device
+    chunk = CPU_CHUNK * torch.get_num_threads() if on_cpu else DEVICE_CHUNK
+    return max(1, chunk // max(1, num_classes))
 
 
 def softplus(z: Tensor) -> Tensor:
-    """log(1 + exp(z)), to the last digit also in float64."""
-    return F.softplus(z, threshold=50.0)
+    """log(1 + exp(z)), a new tensor.
+
+    On the CPU, torch's spends half of its time in ``exp``; its ``exp2`` takes a quarter of that.
+    The relative error is about |z|/2²⁴: the exponent's own. In float64 it is torch's.
+    """
+    if z.dtype != torch.float32 or not may_look(z):
+        return F.softplus(z, threshold=50.0)
+    value = (z * LOG2_E).clamp_max_(64.0)
+    value.exp2_().log1p_()
+    return torch.maximum(value, z, out=value)
 
 
 def mirrored(curve: Curve) -> Curve:
     """The curve of −z: what a loss that treats both sides alike does to positives."""
 
-    def flipped(z: Tensor) -> tuple[Tensor, Tensor]:
-        value, slope = curve(-z)
-        return value, slope.neg_()
+    def flipped(z: Tensor, out: Tensor) -> Tensor:
+        value = curve(-z, out)
+        out.neg_()
+        return value
 
     return flipped

@@ -16,7 +16,7 @@ from equipoise.losses.base import (
     class_vector,
     log_of,
 )
-from equipoise.losses.pointwise import Curve, Terms, mirrored, pointwise, softplus
+from equipoise.losses.pointwise import Curve, Terms, Weight, mirrored, pointwise, softplus
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
@@ -40,14 +40,15 @@ def focal_curve(gamma: float) -> Curve:
     zero where σ vanishes.
     """
 
-    def curve(z: Tensor) -> tuple[Tensor, Tensor]:
-        value, sigma = softplus(z), torch.sigmoid(z)
+    def curve(z: Tensor, out: Tensor) -> Tensor:
+        sigma, value = torch.sigmoid(z, out=out), softplus(z)
         if gamma == 0.0:
-            return value, sigma
-        slope = power(sigma, gamma)
-        value.mul_(slope)
-        slope.mul_(sigma)
-        return value, slope.addcmul_(torch.rsub(sigma, 1.0), value, value=gamma)
+            return value
+        factor = power(sigma, gamma)
+        value.mul_(factor)
+        rest = torch.rsub(sigma, 1.0)
+        out.mul_(factor).addcmul_(rest, value, value=gamma)
+        return value
 
     return curve
 
@@ -108,16 +109,13 @@ def sigmoid_focal_loss(
 
 def focal_weights(
     alpha: float | Tensor | None, pos_weight: Tensor | None, logits: Tensor
-) -> tuple[Tensor | None, Tensor | None]:
-    """α·pos_weight and 1−α, of shape ``(C,)``; ``None`` where they are 1."""
+) -> tuple[Weight, Weight]:
+    """α·pos_weight and 1−α; ``None`` where they are 1."""
     if alpha is None:
         return pos_weight, None
-    if not isinstance(alpha, Tensor):
-        dtype = at_least_float32(logits.dtype)
-        alpha = torch.full(logits.shape[1:], alpha, dtype=dtype, device=logits.device)
-    elif alpha.ndim == 0:
-        alpha = alpha.expand(logits.shape[1:])
-    check_per_class("alpha", alpha, logits)
+    if isinstance(alpha, Tensor):
+        alpha = alpha.expand(logits.shape[1:]) if alpha.ndim == 0 else alpha
+        check_per_class("alpha", alpha, logits)
     return alpha if pos_weight is None else alpha * pos_weight, 1.0 - alpha
 
 

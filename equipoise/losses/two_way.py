@@ -16,13 +16,8 @@ from equipoise.losses.base import (
     check_number,
     check_per_class,
 )
-from equipoise.losses.pointwise import (
-    check_layout,
-    find_positives,
-    may_look,
-    scaled_slopes,
-    softplus,
-)
+from equipoise.losses.pointwise import scaled_slopes, softplus
+from equipoise.losses.positives import find_positives
 
 REDUCTIONS = ("mean", "sum")
 
@@ -70,7 +65,6 @@ def two_way_loss(
     check_choice("reduction", reduction, REDUCTIONS)
     check_multilabel(logits, targets)
     check_per_class("log_weight", log_weight, logits)
-    check_layout(targets)
     keep = torch.is_grad_enabled() and logits.requires_grad
     temperatures = (positive_temperature, negative_temperature)
     weight = None if log_weight is None else log_weight.detach()
@@ -90,23 +84,21 @@ class _TwoWay(torch.autograd.Function):
         keep: bool,
     ) -> Tensor:
         t_p, t_n = temperatures
-        num_rows, num_classes = logits.shape
+        num_classes = logits.shape[1]
         z = logits.to(at_least_float32(logits.dtype))
         lift = z.new_zeros(num_classes) if log_weight is None else log_weight.to(z.dtype)
         # The other side is set to a true −∞: it leaves no trace, whatever the size of the logits.
         infinite = float("-inf")
         rising = z / t_n
-        found = None
-        if logits.numel():
-            found = find_positives(targets, z.dtype, max(1, num_rows), may_look(logits))
+        found = find_positives(targets, z.dtype)
         groups: tuple[Tensor | None, Tensor | None] = (None, None)
         if found is None:
             positive = targets != 0
             falling = (z / -t_p + lift).masked_fill_(~positive, infinite)
             rising.masked_fill_(positive, infinite)
         else:
-            index, values, _ = found
-            groups = (index % num_classes, index.div(num_classes, rounding_mode="floor"))
+            index, values = found.index, found.fraction
+            groups = (found.label, found.example)
             falling = z.reshape(-1).index_select(0, index) / -t_p + lift[groups[0]]
             gone = torch.full_like(falling, infinite)
             if values is not None:  # a stored zero is a negative

@@ -50,8 +50,9 @@ def pos_weight_from_counts(counts: ClassVector, num_examples: int) -> Tensor:
     return (num_examples - checked).clamp_min(1.0) / checked.clamp_min(1.0)
 
 
-def _negative(z: Tensor) -> tuple[Tensor, Tensor]:
-    return softplus(z), torch.sigmoid(z)
+def _negative(z: Tensor, out: Tensor) -> Tensor:
+    torch.sigmoid(z, out=out)
+    return softplus(z)
 
 
 def weighted_bce(

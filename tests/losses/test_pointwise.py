@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise import losses
-from equipoise.losses import pointwise, two_way
+from equipoise.losses import pointwise, positives
 from tests.losses.cases import CASES, MULTI, batch
 
 
@@ -37,8 +37,8 @@ def paths(monkeypatch: pytest.MonkeyPatch):
     """Sets the way the positives are found and the size of chunks."""
 
     def choose(search: bool, look: bool, chunk: int) -> None:
-        monkeypatch.setattr(pointwise, "DENSE_SHARE", 1.0 if search else -1.0)
-        for module in (pointwise, two_way):
+        monkeypatch.setattr(positives, "DENSE_SHARE", 1.0 if search else -1.0)
+        for module in (pointwise, positives):
             monkeypatch.setattr(module, "may_look", lambda tensor: look)
         monkeypatch.setattr(pointwise, "CPU_CHUNK", chunk)
         monkeypatch.setattr(pointwise, "DEVICE_CHUNK", chunk)
