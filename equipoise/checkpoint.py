@@ -43,7 +43,10 @@ def save(path: str | os.PathLike[str], **parts: Any) -> None:
     written = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            torch.save(states, file)
+            try:
+                torch.save(states, file)
+            except RuntimeError as error:  # torch's writer hides the system's error
+                raise OSError(f"{path} could not be written, is the disk full? {error}") from error
             file.flush()
             os.fsync(file.fileno())
         try:

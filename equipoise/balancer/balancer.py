@@ -206,19 +206,9 @@ class Balancer:
         The policy is given them less what sampling noise explains: see `smoothed_recalls`. With
         several ranks every one calls it, and what each has observed is added up.
         """
-        self.rates.sum_over_ranks()
-        if self.mining is not None:
-            self.mining.sum_over_ranks()
-        seen = bool(self.rates.support.sum())
-        recalls = self.rates.recalls().numpy() if seen else None
-        row = {"epoch": self.epoch, "log_weight": self.log_weight.tolist()}
-        row |= parts.history_row(self.rates, recalls)
-        parts.check_observed(row, self.policy, seen)
-        if self.mining is not None:
-            row["mining"] = self.mining.tally.summary()
-            self.mining.tally.reset()
+        row, smoothed = parts.observed(self)
+        parts.check_observed(row, self.policy)
         self.history.append(row)
-        smoothed = self.rates.recalls(prior=None).numpy() if seen else None
         if not self._learnt:  # trained with another loss than ours
             self._learn()
         log_weight = self.policy.step(self.log_weight, smoothed)
@@ -226,6 +216,7 @@ class Balancer:
         self.epoch += 1
         self.progress.go_to(self.epoch, 0)
         if self.mining is not None:
+            self.mining.tally.reset()
             self.mining.set_epoch(self.epoch)
         self._set_log_weight(log_weight)
 
@@ -300,8 +291,7 @@ class Balancer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over `state_dict` of a balancer made with the same arguments and targets.
 
-        The number of ranks may differ. In mid-epoch the sampler goes on after the examples that
-        were trained on: see `position`.
+        The number of ranks may differ. In mid-epoch the sampler goes on after `position`.
 
         Raises:
             ValueError: a state of another version, of other targets or parts; nothing is changed

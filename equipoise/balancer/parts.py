@@ -31,6 +31,7 @@ __all__ = [
     "make_loss",
     "make_mining",
     "make_sampler",
+    "observed",
 ]
 
 LOSSES: dict[str, Callable[[Targets], Loss]] = {
@@ -166,6 +167,23 @@ def make_mining(miner: Any, targets: Targets) -> Any:
     return miner
 
 
+def observed(balancer: Any) -> tuple[dict[str, Any], np.ndarray | None]:
+    """The epoch's row of the history, and the recalls a policy is to follow, both of all ranks.
+
+    The latter are less what sampling noise explains, see `smoothed_recalls`; `None` if nothing was
+    observed.
+    """
+    rates, mining = balancer.rates, balancer.mining
+    rates.sum_over_ranks()
+    seen = bool(rates.support.sum())
+    row = {"epoch": balancer.epoch, "log_weight": balancer.log_weight.tolist()}
+    row |= history_row(rates, rates.recalls().numpy() if seen else None)
+    if mining is not None:
+        mining.sum_over_ranks()
+        row["mining"] = mining.tally.summary()
+    return row, rates.recalls(prior=None).numpy() if seen else None
+
+
 def history_row(rates: Any, recalls: np.ndarray | None) -> dict[str, Any]:
     """What the hold-out showed, as plain numbers. Labels it has no positive of have recall NaN."""
     row: dict[str, Any] = {"num_nan": rates.num_nan, "num_invalid": rates.num_invalid}
@@ -182,9 +200,9 @@ def history_row(rates: Any, recalls: np.ndarray | None) -> dict[str, Any]:
     return row
 
 
-def check_observed(row: dict[str, Any], policy: Policy, seen: bool) -> None:
+def check_observed(row: dict[str, Any], policy: Policy) -> None:
     """Raise if the policy needs recalls and there are none; warn of what was left out of them."""
-    if policy.needs_recalls and not seen:
+    if policy.needs_recalls and "recalls" not in row:
         raise RuntimeError(
             f"Expected observe(logits, targets) on a hold-out before step(), because "
             f"{type(policy).__name__} follows recalls, but nothing usable came "

@@ -90,6 +90,10 @@ class LossPruning(Miner):
         dtype, decay: of the `LossMemory`.
         warm_up, final, num_epochs, num_classes, seed: see `Miner`.
 
+    With several ranks, what each remembers is brought together by `Balancer.step`. A state saved in
+    mid-epoch holds the losses of its own rank since then; resumed on all ranks, the running epoch
+    is exact, and later ones choose without the others' losses of that part of it.
+
     Example:
         >>> from equipoise.samplers import ClassBalancedSampler
         >>> miner = LossPruning(keep=0.5)

@@ -1,0 +1,159 @@
+"""What the processes of the tests do: train a little, and say which examples they trained on."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from equipoise import Balancer, checkpoint
+
+GLOBAL_BATCH = 12
+N = 20 * GLOBAL_BATCH
+CLASSES = 3
+LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(CLASSES), [150, 60, 30]))
+MULTIHOT = np.random.default_rng(1).random((N, 5)) < [0.5, 0.3, 0.2, 0.1, 0.05]
+MULTIHOT[:5] |= np.eye(5, dtype=bool)
+HELD = np.random.default_rng(2).integers(0, CLASSES, 60)
+
+
+class Ids(Dataset):
+    """Examples that are their own number, with their label."""
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple[int, Any, int]:
+        return i, self.labels[i], i
+
+
+def make(kind: str, seed: int = 0, **options: Any) -> Balancer:
+    if kind == "multilabel":
+        return Balancer(MULTIHOT, "equal-recall", seed=seed, num_samples=N, **options)
+    parts = {
+        "closed loop": {},
+        "plain shuffling": {"sampler": None},
+        "pruning": {"mining": "loss-pruning"},
+        "hardest": {"mining": "hardest-examples"},
+    }
+    return Balancer(LABELS, seed=seed, **parts[kind], **options)
+
+
+def labels_of(balancer: Balancer) -> np.ndarray:
+    return MULTIHOT.astype(np.uint8) if balancer.multilabel else LABELS
+
+
+def logits_for(ids: np.ndarray, epoch: int, classes: int) -> torch.Tensor:
+    """Logits that are a function of example and epoch alone, so that all worlds see the same."""
+    generators = [np.random.default_rng((int(i), epoch)) for i in ids]
+    return torch.tensor(np.array([g.normal(size=classes) for g in generators])).float()
+
+
+def step_on(balancer: Balancer, ids: torch.Tensor, labels: torch.Tensor) -> None:
+    logits = logits_for(ids.numpy(), 1000 + balancer.epoch, balancer.targets.num_classes)
+    balancer.loss(logits.requires_grad_(), labels, ids).backward()
+
+
+def end_epoch(balancer: Balancer, rank: int, size: int) -> None:
+    """Each rank observes its part of the hold-out."""
+    mine = np.arange(len(HELD))[rank::size]
+    classes = balancer.targets.num_classes
+    truth = MULTIHOT[mine].astype(np.uint8) if balancer.multilabel else HELD[mine]
+    balancer.observe(logits_for(mine, balancer.epoch, classes), torch.as_tensor(truth))
+    balancer.step()
+
+
+def loader_of(balancer: Balancer, size: int, workers: int = 0) -> DataLoader:
+    return DataLoader(
+        Ids(labels_of(balancer)),
+        batch_size=GLOBAL_BATCH // size,
+        sampler=balancer.sampler,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
+    )
+
+
+def train(rank: int, size: int, kind: str, epochs: int) -> dict[str, Any]:
+    """Ids of each step of this rank, and λ of each epoch."""
+    balancer = make(kind)
+    loader = loader_of(balancer, size)
+    steps = []
+    for _ in range(epochs):
+        for ids, labels, _ in loader:
+            steps.append(ids.tolist())
+            step_on(balancer, ids, labels)
+        end_epoch(balancer, rank, size)
+    rows = [
+        {k: v for k, v in row.items() if k in ("epoch", "log_weight", "recalls")}
+        for row in balancer.history
+    ]
+    return {"steps": steps, "history": rows, "log_weight": balancer.log_weight.tolist()}
+
+
+def differ(rank: int, size: int, what: str) -> None:
+    """Rank 1 has another seed, or other labels."""
+    labels = LABELS.copy()
+    if what == "targets" and rank == 1:
+        labels[[0, np.flatnonzero(labels != labels[0])[0]]] = labels[
+            [np.flatnonzero(labels != labels[0])[0], 0]
+        ]
+    Balancer(labels, seed=7 if what == "seed" and rank == 1 else 0)
+
+
+def made_before_the_group(rank: int, size: int) -> list[int]:
+    """A balancer that was told (0, 1) is told its rank later."""
+    balancer = Balancer(LABELS, rank=0, num_replicas=1)
+    balancer.set_ranks()
+    return list(balancer.sampler)
+
+
+def train_and_save(
+    rank: int,
+    size: int,
+    kind: str,
+    epochs: int,
+    folder: str,
+    *,
+    workers: int = 0,
+    every: int = 3,
+    stop_after: int | None = None,
+    pause: float = 0.0,
+) -> bool:
+    """Train from the last checkpoint on; True when done.
+
+    Rank r appends what it trains on to `log-r`, a line a step: which start of the program this is,
+    epoch, global position before the step, ids. `stop_after` steps it leaves without a word.
+    """
+    balancer = make(kind)
+    saved = Path(folder) / "last.pt"
+    if saved.exists():
+        balancer.load_state_dict(checkpoint.load(saved)["balancer"])
+    loader = loader_of(balancer, size, workers)
+    log = os.open(Path(folder) / f"log-{rank}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    start = time.time_ns()
+    done = 0
+    while balancer.epoch < epochs:
+        for ids, labels, _ in loader:
+            step_on(balancer, ids, labels)
+            before = balancer.position - GLOBAL_BATCH
+            line = [start, balancer.epoch, before, *ids.tolist()]
+            os.write(log, (" ".join(map(str, line)) + "\n").encode())
+            done += 1
+            if rank == 0 and done % every == 0:
+                checkpoint.save(saved, balancer=balancer)
+            if stop_after is not None and done >= stop_after:
+                os._exit(9)
+            time.sleep(pause)
+        end_epoch(balancer, rank, size)
+        if rank == 0:
+            checkpoint.save(saved, balancer=balancer)
+    os.close(log)
+    return True

@@ -1,0 +1,149 @@
+"""The file is the old one or the new one, and what is wrong with another is said."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from equipoise import Balancer, checkpoint
+from tests.ranks.worlds import processes
+
+LABELS = [0, 0, 0, 1, 1, 2]
+
+
+def test_round_trip(tmp_path):
+    model = torch.nn.Linear(2, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    balancer = Balancer(LABELS)
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, model=model, optimizer=optimizer, balancer=balancer, epoch=3)
+    states = checkpoint.load(path)
+    assert states["epoch"] == 3
+    assert torch.equal(states["model"]["weight"], model.weight)
+    Balancer(LABELS).load_state_dict(states["balancer"])
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_what_could_not_be_read_back_is_refused(tmp_path):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, epoch=1)
+    with pytest.raises(TypeError, match="Expected parts to be tensors, numbers"):
+        checkpoint.save(path, history=np.zeros(3))
+    assert checkpoint.load(path) == {"epoch": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, -1])
+def test_a_file_cut_short_is_refused(cut, tmp_path):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, balancer=Balancer(LABELS))
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ValueError, match=r"Expected .*last\.pt to be a checkpoint"):
+        checkpoint.load(path)
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, table=torch.arange(10_000))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="does not have the checksum"):
+        checkpoint.load(path)
+
+
+def test_no_file_and_another_file(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load(tmp_path / "none.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="hold states by name, but got a list"):
+        checkpoint.load(tmp_path / "list.pt")
+
+
+def _write_for_ever(path):
+    for i in range(10**9):
+        checkpoint.save(path, i=i, table=torch.full((500_000,), i))
+
+
+def test_killed_in_mid_write_the_old_one_survives(tmp_path):
+    path, chance = tmp_path / "last.pt", random.Random(0)
+    checkpoint.save(path, i=-1, table=torch.full((500_000,), -1))
+    for _ in range(15):
+        child = processes().Process(target=_write_for_ever, args=(path,), daemon=True)
+        child.start()
+        while checkpoint.load(path)["i"] < 1 and child.is_alive():
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.05))
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        states = checkpoint.load(path)
+        assert (states["table"] == states["i"]).all()
+        assert states["i"] >= 1
+        checkpoint.save(path, i=-1, table=torch.full((500_000,), -1))
+
+
+def _save_on_a_full_disk(path, pipe):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    try:
+        checkpoint.save(path, epoch=2, table=torch.zeros(500_000))
+    except Exception as error:
+        pipe.send((type(error).__name__, str(error)))
+
+
+def test_on_a_full_disk_the_old_one_survives(tmp_path):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, epoch=1)
+    here, there = processes().Pipe(duplex=False)
+    child = processes().Process(target=_save_on_a_full_disk, args=(path, there))
+    child.start()
+    child.join(60)
+    assert here.poll(0), "it did not raise"
+    kind, message = here.recv()
+    assert kind == "OSError"
+    assert "last.pt could not be written" in message
+    assert checkpoint.load(path) == {"epoch": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def state():
+    return Balancer(LABELS).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update(version=99), "version 2, but got version 99: .* a later equipoise"),
+        (lambda s: s.pop("version"), "version 2, but got version 1: .* an earlier equipoise"),
+        (lambda s: s.pop("rates"), r"one without \['rates'\]"),
+        (lambda s: s.clear(), "state of a Balancer, as state_dict"),
+    ],
+)
+def test_another_state_is_refused_and_nothing_changes(change, message):
+    balancer, other = Balancer(LABELS), state()
+    before = str(balancer.state_dict())
+    change(other)
+    with pytest.raises(ValueError, match=message):
+        balancer.load_state_dict(other)
+    assert str(balancer.state_dict()) == before
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (lambda: Balancer([0, 0, 1, 1, 1, 2]), "checksum of targets"),
+        (lambda: Balancer(LABELS, seed=1), "seed 0, but got 1"),
+        (lambda: Balancer(LABELS, num_samples=4), "num_samples 6, but got 4"),
+        (lambda: Balancer(LABELS, "plain"), "policy 'EqualRecall', but got 'Policy'"),
+    ],
+)
+def test_the_state_of_another_balancer_is_refused(other, message):
+    with pytest.raises(ValueError, match=message):
+        Balancer(LABELS).load_state_dict(other().state_dict())

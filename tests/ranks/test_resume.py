@@ -1,0 +1,167 @@
+"""Killed at any moment, started again: the order that would have come, nothing lost or doubled."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from equipoise import Balancer
+from tests.ranks import programs
+from tests.ranks.worlds import processes, run_world
+
+EPOCHS = 3
+BATCH = programs.GLOBAL_BATCH
+
+
+def read(path: Path) -> list[tuple[int, int, int, list[int]]]:
+    """Lines of a log: start of the program, epoch, position, ids."""
+    lines = [list(map(int, line.split())) for line in path.read_text().splitlines()]
+    return [(start, epoch, position, ids) for start, epoch, position, *ids in lines]
+
+
+def kept(lines: list) -> list:
+    """Lines that a later start did not go back behind: what the trained network has seen."""
+    out: list = []
+    for line in lines:
+        if out and line[0] != out[-1][0]:
+            out = [old for old in out if old[1:3] < line[1:3]]
+        out.append(line)
+    return out
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Epoch and position → ids, of runs that were never stopped."""
+    orders = {}
+    for kind in ("closed loop", "pruning", "hardest", "multilabel"):
+        folder = tmp_path_factory.mktemp("whole")
+        assert programs.train_and_save(0, 1, kind, EPOCHS, str(folder))
+        orders[kind] = {(e, p): ids for _, e, p, ids in read(folder / "log-0")}
+        assert len(orders[kind]) == EPOCHS * programs.N // BATCH // (1 + (kind == "pruning"))
+    return orders
+
+
+def start(*args, **options):
+    child = processes().Process(
+        target=programs.train_and_save, args=(0, 1, *args), kwargs=options, daemon=not options
+    )
+    child.start()
+    return child
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers", "kills"),
+    [
+        ("closed loop", 0, 80),
+        ("pruning", 0, 40),
+        ("hardest", 0, 20),
+        ("multilabel", 0, 30),
+        ("closed loop", 2, 30),
+    ],
+)
+def test_killed_at_random_nothing_is_lost_or_doubled(kind, workers, kills, whole, tmp_path):
+    chance = random.Random(f"{kind} {workers}")
+    killed = run = 0
+    while killed < kills:
+        run += 1
+        folder = tmp_path / str(run)
+        folder.mkdir()
+        for patience in itertools.count():  # on a slow machine as well it gets somewhere
+            child = start(kind, EPOCHS, str(folder), workers=workers, pause=0.002)
+            child.join(chance.uniform(0.05, 0.4 + 0.05 * patience))
+            if child.exitcode is None:
+                os.kill(child.pid, signal.SIGKILL)
+                killed += 1
+            child.join()
+            if child.exitcode == 0:
+                break
+            assert child.exitcode == -signal.SIGKILL
+        trained = kept(read(folder / "log-0"))
+        assert [(e, p) for _, e, p, _ in trained] == list(whole[kind])
+        assert all(ids == whole[kind][e, p] for _, e, p, ids in trained)
+
+
+@pytest.mark.parametrize("kind", ["closed loop", "pruning", "multilabel"])
+def test_another_number_of_ranks_goes_on_where_the_last_was(kind, whole, tmp_path):
+    """Stopped after some steps each time; 1, 3, 2, 4, … processes."""
+    chance = random.Random(kind)
+    for size in [1, 3, 2, 4, 3, 1, 4]:
+        steps = chance.randint(1, 5)
+        ends = run_world(size, stop_after, kind, str(tmp_path), steps, folder=tmp_path)
+        assert all(isinstance(end, EOFError) for end in ends), ends
+    arguments = (kind, EPOCHS, str(tmp_path))
+    assert all(run_world(2, programs.train_and_save, *arguments, folder=tmp_path))
+    assert [(e, p) for _, e, p, _ in kept(read(tmp_path / "log-0"))] == list(whole[kind])
+    for rank in range(4):
+        for _, epoch, position, ids in read(tmp_path / f"log-{rank}"):
+            if kind == "pruning" and epoch > 0:
+                continue  # a state has its own rank's losses alone, until the epoch's step
+            assert ids == whole[kind][epoch, position][rank :: BATCH // len(ids)]
+
+
+def stop_after(rank, size, kind, folder, steps):
+    return programs.train_and_save(rank, size, kind, EPOCHS, folder, every=2, stop_after=steps)
+
+
+def rest_of(loader, balancer):
+    out = [ids.tolist() for ids, _, _ in loader]
+    programs.end_epoch(balancer, 0, 1)
+    return out
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("steps", [1, 4, 19])
+@pytest.mark.parametrize("stateful", [False, True])
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata 0.11 on torch 2.15
+def test_what_was_trained_on_counts_not_what_was_prefetched(workers, steps, stateful):
+    """Both ways to resume: the balancer's state alone, or torchdata's loader's beside it."""
+
+    def made():
+        balancer = programs.make("closed loop")
+        kind = StatefulDataLoader if stateful else torch.utils.data.DataLoader
+        return balancer, kind(
+            programs.Ids(programs.LABELS),
+            BATCH,
+            sampler=balancer.sampler,
+            num_workers=workers,
+            multiprocessing_context="fork" if workers else None,
+        )
+
+    balancer, loader = made()
+    rest_of(loader, balancer)
+    batches = iter(loader)
+    for _ in range(steps):
+        ids, labels, _ = next(batches)
+        programs.step_on(balancer, ids, labels)
+    assert balancer.position == steps * BATCH
+    state = balancer.state_dict()
+    loader_state = loader.state_dict() if stateful else None
+    expected = [ids.tolist() for ids, _, _ in batches]
+
+    other, again = made()
+    other.load_state_dict(state)
+    assert other.position == steps * BATCH
+    if stateful:
+        again.load_state_dict(loader_state)
+    assert rest_of(again, other) == expected
+    programs.end_epoch(balancer, 0, 1)
+    assert rest_of(again, other) == rest_of(loader, balancer)
+
+
+def test_own_losses_count_by_the_samplers_position():
+    balancer = Balancer(programs.LABELS)
+    for _, _ in zip(range(7), balancer.sampler, strict=False):
+        pass
+    assert balancer.position == 7
+    with torch.no_grad():
+        balancer.loss(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]))
+    assert balancer.position == 7
+    balancer.loss(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]))
+    assert balancer.position == 4
