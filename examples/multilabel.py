@@ -6,12 +6,19 @@ Trains a small network once for each method and seed, then prints on the test ex
 the precision-recall curve (AUPRC), F1 at a probability of .5 and at cuts tuned on the hold-out,
 how many positives are predicted for each true one, and how well probabilities are calibrated.
 
-Data: collages of one to four of scikit-learn's digits (nothing to download), an `.npz` (X_data,
-X_indices, X_indptr, X_shape, Y_… likewise, split: 0 train, 1 test), an `.arff` of Mulan or MEKA, or
-a folder of images with a `labels.csv`: file name, then 0 or 1 for each label (named in the header),
-or one column of label names separated by spaces.
+`--data` is one of
+* digits: collages of one to four of scikit-learn's digits (nothing to download);
+* an `.npz`: X_data, X_indices, X_indptr, X_shape, Y_… likewise, split (0 train, 1 test);
+* an `.arff` of Mulan or MEKA;
+* a folder of images with a `labels.csv`: file name, then 0 or 1 for each label (named in the
+  header), or one column of label names separated by spaces. Read into memory, scaled to `--size`;
+* a `.beton` with a field "image" or "features" and a `MultiHotField` "label" (see
+  `equipoise.ffcv.write`), read by FFCV. Images are cut to squares of `--size`, features are taken
+  as stored. For what does not fit into memory.
+Where the data names no test examples, a quarter, drawn at random, is the test.
 
-One file, to copy from: the lines that use equipoise are in `make_balancer` and `train`.
+One file, to copy from: the lines that use equipoise are in `make_balancer`, `make_loader` and
+`train`.
 """
 
 from __future__ import annotations
@@ -19,11 +26,12 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import multiprocessing as mp
+import math
 import sys
 import time
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -34,6 +42,7 @@ from rich.table import Table
 from sklearn.metrics import average_precision_score, f1_score
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.classification import binary_calibration_error
 
 from equipoise import Balancer
@@ -56,12 +65,12 @@ COUNTABLE = 10
 PICKED_AMONG = ("plain", "balancer", "focused")
 
 
-def make_balancer(method: str, labels: sp.csr_matrix, seed: int) -> Balancer:
+def make_balancer(method: str, labels: sp.csr_matrix, **options) -> Balancer:
     """What differs between the methods."""
     if method == "balancer":
-        return Balancer(labels, seed=seed)
+        return Balancer(labels, **options)
     if method == "equal-recall":
-        return Balancer(labels, EqualRecall(), seed=seed)
+        return Balancer(labels, EqualRecall(), **options)
     counts = np.asarray(labels.sum(0)).ravel().tolist()
     weight = pos_weight_from_counts(counts, labels.shape[0])
     losses = {
@@ -71,26 +80,32 @@ def make_balancer(method: str, labels: sp.csr_matrix, seed: int) -> Balancer:
         "asymmetric": AsymmetricLoss(),
         "focused": AsymmetricLoss(gamma_neg=2, gamma_pos=0, margin=0, pos_weight=weight.sqrt()),
     }
-    return Balancer(labels, "plain", sampler=None, loss=losses[method], seed=seed)
+    return Balancer(labels, loss=losses[method], **options)
 
 
 # ---------------------------------------------------------------------------------------- data
 
 
-def load_data(name: str, size: int) -> dict:
-    """Features (CSR) or images `(N, H, W, 3)` uint8, and labels (CSR), for training and test."""
-    path = Path(name)
+def load_data(name: str, size: int) -> dict[str, Any]:
+    """Inputs x: features (CSR) or images `(N, H, W, 3)` uint8, or the path of a `.beton`; labels y
+    (CSR) and their names; which rows are for training and for the test."""
+    path, split = Path(name), None
     if name == "digits":
         (x, y), (x_test, y_test) = collages(6000, 0), collages(3000, 1)
-        names = [str(digit) for digit in range(10)]
-        return {"train": (x, y), "test": (x_test, y_test), "labels": names}
-    if path.is_dir():
+        x, y = np.concatenate([x, x_test]), sp.vstack([y, y_test], "csr")
+        names, split = [str(digit) for digit in range(10)], np.arange(9000) >= 6000
+    elif path.is_dir():
         x, y, names = read_folder(path, size)
     elif path.suffix == ".arff":
         from equipoise.arff import read_arff
 
         data = read_arff(path)
         x, y, names = data.features, data.targets.matrix, data.label_names
+    elif path.suffix == ".beton":
+        from equipoise.ffcv import targets
+
+        x, y = path, targets(path).matrix
+        names = [str(label) for label in range(y.shape[1])]
     else:
         z = np.load(path, allow_pickle=False)
         x, y = (
@@ -102,11 +117,12 @@ def load_data(name: str, size: int) -> dict:
         names = z["label_names"].tolist()
         if path.stem == "genbase":
             x = x[:, 1:]  # the row's id
-        if "split" in z:
-            test = z["split"] == 1
-            return {"train": (x[~test], y[~test]), "test": (x[test], y[test]), "labels": names}
-    test, train = np.split(np.random.default_rng(0).permutation(y.shape[0]), [y.shape[0] // 4])
-    return {"train": (x[train], y[train]), "test": (x[test], y[test]), "labels": names}
+        split = z["split"] == 1 if "split" in z else None
+    if split is None:
+        drawn = np.random.default_rng(0).permutation(y.shape[0])
+        split = np.isin(np.arange(y.shape[0]), drawn[: y.shape[0] // 4])
+    train, test = np.flatnonzero(~split), np.flatnonzero(split)
+    return {"x": scaled(x, train), "y": y, "labels": names, "train": train, "test": test}
 
 
 def collages(count: int, part: int) -> tuple[np.ndarray, sp.csr_matrix]:
@@ -147,28 +163,85 @@ def read_folder(folder: Path, size: int) -> tuple[np.ndarray, sp.csr_matrix, lis
     return np.stack([np.asarray(image) for image in images]), labels, names
 
 
-def prepared(train, test):
+def scaled(x, train: np.ndarray):
     """Dense features standardised; sparse ones by inverse document frequency, rows of length 1."""
     from sklearn.feature_extraction.text import TfidfTransformer
     from sklearn.preprocessing import StandardScaler
 
-    if not sp.issparse(train):
-        return train, test
-    if train.nnz > 0.3 * np.prod(train.shape) or train.min() < 0:
-        scaler = StandardScaler().fit(train.toarray())
-        return tuple(scaler.transform(part.toarray()).clip(-5, 5) for part in (train, test))
-    scaler = TfidfTransformer().fit(train)
-    return tuple(scaler.transform(part).tocsr() for part in (train, test))
+    if not sp.issparse(x):
+        return x
+    seen = x[train]
+    if seen.nnz > 0.3 * np.prod(seen.shape) or seen.min() < 0:
+        dense = StandardScaler().fit(seen.toarray()).transform(x.toarray())
+        return dense.clip(-5, 5).astype(np.float32)
+    return TfidfTransformer().fit(seen).transform(x).tocsr()
+
+
+class Rows(Dataset):
+    """Rows of inputs and labels, as a data set that hands out whole batches (`__getitems__`)."""
+
+    def __init__(self, x, y: sp.csr_matrix, rows: np.ndarray) -> None:
+        self.x, self.y, self.rows = x, y, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, ...]:
+        rows = self.rows[indices]
+        x = self.x[rows].toarray() if sp.issparse(self.x) else self.x[rows]
+        y = self.y[rows].toarray()
+        return torch.from_numpy(x), torch.from_numpy(y), torch.tensor(indices)
+
+
+def make_loader(data: dict, rows: np.ndarray, settings: dict, balancer: Balancer | None = None):
+    """Batches of inputs, labels and indices: in the balancer's order, or as the rows are."""
+    x, y, size = data["x"], data["y"], min(settings["batch_size"], len(rows))
+    if not isinstance(x, Path):
+        sampler = None if balancer is None else balancer.sampler
+        return DataLoader(Rows(x, y, rows), size, sampler=sampler, collate_fn=lambda batch: batch)
+    from ffcv.fields.rgb_image import CenterCropRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import ToTensor
+
+    from equipoise.ffcv import BalancedLoader, MultiHotField, check
+
+    pipelines = {
+        name: [field.get_decoder_class()(), ToTensor()] for name, field in check(x).handlers.items()
+    }
+    if "image" in pipelines:
+        square = (settings["size"], settings["size"])
+        pipelines["image"][0] = CenterCropRGBImageDecoder(square, ratio=1)
+    loader = Loader(
+        str(x),
+        size,
+        num_workers=settings["threads"],
+        os_cache=True,
+        order=OrderOption.SEQUENTIAL if balancer is None else balancer.order,
+        indices=rows,
+        drop_last=False,
+        custom_fields={"label": MultiHotField},
+        pipelines=pipelines,
+    )
+    return BalancedLoader(loader, with_indices=True)
+
+
+def on_device(loader, device: str) -> Iterator[tuple[torch.Tensor, ...]]:
+    """A loader's batches as the network takes them."""
+    for inputs, targets, indices in loader:
+        x = inputs.to(device).float()
+        x = x if x.ndim == 2 else x.permute(0, 3, 1, 2).div(127.5).sub(1)
+        yield x, targets.to(device), indices
 
 
 # --------------------------------------------------------------------------------------- model
 
 
-def make_net(settings: dict, x, labels: int) -> nn.Module:
-    if x.ndim == 2:
-        inputs, width = x.shape[1], settings["width"] or 256
+def make_net(settings: dict, inputs: torch.Tensor, labels: int) -> nn.Module:
+    """For inputs like these: an MLP for features, convolutions for images."""
+    if inputs.ndim == 2:
+        width = settings["width"] or 256
         return nn.Sequential(
-            nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.5),
+            nn.Linear(inputs.shape[1], width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(0.5),
             nn.Linear(width, labels),
         )  # fmt: skip
     if settings["net"] == "densenet121":
@@ -206,63 +279,55 @@ def start_at_prevalence(model: nn.Module, balancer: Balancer) -> None:
     last.bias.copy_(middle)
 
 
-def to_input(x, device: str) -> torch.Tensor:
-    """A batch of features, dense or sparse, or of images."""
-    if sp.issparse(x):
-        return torch.from_numpy(x.toarray()).float().to(device)
-    batch = torch.from_numpy(x).to(device)
-    return batch.float() if x.ndim == 2 else batch.permute(0, 3, 1, 2).float().div(127.5).sub(1)
-
-
 @torch.no_grad()
-def predict(model: nn.Module, x, device: str) -> torch.Tensor:
+def predict(model: nn.Module, loader, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and labels of all a loader gives."""
     model.eval()
-    starts = range(0, x.shape[0], 1000)
-    return torch.cat([model(to_input(x[i : i + 1000], device)).float().cpu() for i in starts])
+    pairs = [(model(x).float().cpu(), y.cpu().clone()) for x, y, _ in on_device(loader, device)]
+    return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
 
 
 # ------------------------------------------------------------------------------------ training
 
 
-def train(method: str, seed: int, data: dict, settings: dict, tick) -> dict:
+def train(method: str, seed: int, data: dict, settings: dict, tick: Callable[[], Any]) -> dict:
     """Train once; every figure of the table on the test examples."""
     began = time.perf_counter()
     torch.manual_seed(seed)
-    device, size = settings["device"], settings["batch_size"]
-    x, x_test = prepared(data["train"][0], data["test"][0])
-    y, y_test = data["train"][1], torch.from_numpy(data["test"][1].toarray())
+    device, epochs = settings["device"], settings["epochs"]
     # Drawn at random: cuts and calibration need a hold-out like the data in every respect.
-    order = np.random.default_rng(0).permutation(y.shape[0])
+    order = data["train"][np.random.default_rng(0).permutation(len(data["train"]))]
     kept, held = np.split(order, [round((1 - settings["holdout"]) * len(order))])
-    x_held, y_held = x[held], torch.from_numpy(y[held].toarray())
-    x, y = x[kept], y[kept]
 
-    balancer = make_balancer(method, y, seed)
-    model = make_net(settings, x, y.shape[1]).to(device)
+    balancer = make_balancer(method, data["y"][kept], mining=settings["mining"], seed=seed)
+    loader = make_loader(data, kept, settings, balancer)
+    held_loader, test_loader = (make_loader(data, rows, settings) for rows in (held, data["test"]))
+    some, *_ = next(on_device(held_loader, device))
+    model = make_net(settings, some, data["y"].shape[1]).to(device)
     start_at_prevalence(model, balancer)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.98), use_buffers=True)
     optimizer = torch.optim.AdamW(model.parameters(), settings["lr"], weight_decay=1e-2)
-    steps = -(-len(kept) // size)
+    steps = len(loader)
+    if settings["mining"] == "selective-backprop":
+        steps = math.ceil(steps * balancer.mining.keep) + 1
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings["lr"], total_steps=settings["epochs"] * steps, pct_start=0.2
+        optimizer, settings["lr"], total_steps=epochs * steps, pct_start=0.2
     )
-    for _ in range(settings["epochs"]):
+    for _ in range(epochs):
         model.train()
-        order = np.fromiter(balancer.sampler, np.int64)
-        for i in range(0, len(order), size):
-            batch = order[i : i + size]
-            targets = torch.from_numpy(y[batch].toarray()).to(device)
-            loss = balancer.loss(model(to_input(x[batch], device)), targets)
+        for inputs, targets, indices in balancer.mine(on_device(loader, device), model):
+            loss = balancer.loss(model(inputs), targets, indices)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
             averaged.update_parameters(model)
-        balancer.observe(predict(averaged, x_held, device), y_held)
+        held_logits, y_held = predict(averaged, held_loader, device)
+        balancer.observe(held_logits, y_held)
         balancer.step()
         tick()
 
-    held_logits, logits = (predict(averaged, part, device) for part in (x_held, x_test))
+    logits, y_test = predict(averaged, test_loader, device)
     decided = {}
     for objective in ("prevalence", "f1"):
         balancer.fit_decision(held_logits, y_held, objective)
@@ -279,6 +344,7 @@ def train(method: str, seed: int, data: dict, settings: dict, tick) -> dict:
         **figures(logits, corrected, decided, y_test),
         **calibration({"raw": logits, "corrected": corrected, "calibrated": calibrated}, y_test),
         "holdout_macro_auprc": auprc(held_logits, y_held)["macro"],
+        **mined(balancer, len(kept)),
         "history": [
             {k: v for k, v in row.items() if not isinstance(v, list)} for row in balancer.history
         ],
@@ -322,66 +388,45 @@ def calibration(logits: dict[str, torch.Tensor], truth: torch.Tensor) -> dict:
     return found
 
 
-_DATA: dict = {}  # each worker process loads the data once
-
-
-def _start_worker(settings: dict, counter) -> None:
-    torch.set_num_threads(settings["threads"])
-    _DATA.update(data=load_data(settings["data"], settings["size"]), counter=counter)
-
-
-def _tick() -> None:
-    with _DATA["counter"].get_lock():
-        _DATA["counter"].value += 1
-
-
-def _job(method: str, seed: int, settings: dict) -> dict:
-    return train(method, seed, _DATA["data"], settings, _tick)
-
-
-def run_all(methods: list[str], settings: dict, console: Console) -> list[dict]:
-    """Every method with every seed."""
-    context = mp.get_context("spawn")
-    counter = context.Value("i", 0)
-    todo = [(m, s) for s in range(settings["seeds"]) for m in methods]
-    columns = ("[bold]{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    started = (settings, counter)
-    jobs = min(settings["jobs"], len(todo))
-    with (
-        ProcessPoolExecutor(jobs, context, _start_worker, started) as pool,
-        Progress(*columns, console=console) as progress,
-    ):
-        bar = progress.add_task("epochs", total=len(todo) * settings["epochs"])
-        futures = running = {pool.submit(_job, m, s, settings) for m, s in todo}
-        while running:
-            _, running = wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
-            progress.update(bar, completed=counter.value)
-        results = [future.result() for future in futures]
-    return sorted(results, key=lambda r: (methods.index(r["method"]), r["seed"]))
+def mined(balancer: Balancer, examples: int) -> dict:
+    """What the miner kept in the last epoch: of what is drawn, and of each batch's losses."""
+    row = balancer.history[-1].get("mining", {})
+    names = ("share_kept", "mean_loss_kept", "mean_loss_dropped")
+    found = {name: row[name] for name in names if row.get(name) is not None}
+    return found | {"share_drawn": len(balancer.sampler) / examples} if row else {}
 
 
 # ------------------------------------------------------------------------------------- results
 
-COLUMNS = {
-    "AUPRC\nmacro": "auprc_macro",
-    "\nmicro": "auprc_micro",
-    "macro F1\nat .5": "f1_macro_half",
-    "macro F1\nsearched": "f1_macro_searched",
-    "macro F1\nfitted": "f1_macro_f1",
-    "micro F1\nat .5": "f1_micro_half",
-    "micro F1\nfitted": "f1_micro_f1",
-}
-RATIOS = {
-    "pred / true\nat .5": ("ratio_half", "worst_half"),
-    "pred / true\nfitted": ("ratio_prevalence", "worst_prevalence"),
-}
-CALIBRATION = {
-    "mean p / prev.\nraw": "mean_raw",
-    "\ncorrected": "mean_corrected",
-    "\ncalibrated": "mean_calibrated",
-    "ECE\nraw": "ece_raw",
-    "\ncorrected ": "ece_corrected",
-    "\ncalibrated ": "ece_calibrated",
+TABLES = {
+    "On the test examples (± sd over the seeds)": {
+        "AUPRC\nmacro": "auprc_macro",
+        "\nmicro": "auprc_micro",
+        "macro F1\nat .5": "f1_macro_half",
+        "\nsearched": "f1_macro_searched",
+        "\nfitted": "f1_macro_f1",
+        "micro F1\nat .5": "f1_micro_half",
+        "\nfitted ": "f1_micro_f1",
+    },
+    f"Predicted / true positives (labels with {COUNTABLE} or more of the test), calibration": {
+        "median\nat .5": "ratio_half",
+        "\nfitted": "ratio_prevalence",
+        "worst\nat .5": "worst_half",
+        "\nfitted ": "worst_prevalence",
+        "mean p / prev.\nraw": "mean_raw",
+        "\ncorrected": "mean_corrected",
+        "\ncalibrated": "mean_calibrated",
+        "ECE\nraw": "ece_raw",
+        "\ncorrected ": "ece_corrected",
+        "\ncalibrated ": "ece_calibrated",
+        "seconds\na run": "seconds",
+    },
+    "Mining, last epoch": {
+        "share of the\nexamples drawn": "share_drawn",
+        "share of these\nlosses kept": "share_kept",
+        "mean loss\nkept": "mean_loss_kept",
+        "\ndropped": "mean_loss_dropped",
+    },
 }
 
 
@@ -397,44 +442,31 @@ def with_picked(results: list[dict]) -> list[dict]:
     return rows
 
 
-def cell(values: list[float]) -> str:
-    spread = f" ±{np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}"
-
-
 def print_tables(results: list[dict], console: Console) -> None:
-    by_method: dict[str, list[dict]] = {}
-    for result in results:
-        by_method.setdefault(result["method"], []).append(result)
-    table = Table(title="On the test examples (± sd over the seeds)")
-    for name in ("method", *COLUMNS):
-        table.add_column(name, justify="left" if name == "method" else "right")
-    for method, runs in by_method.items():
-        table.add_row(method, *(cell([r[key] for r in runs]) for key in COLUMNS.values()))
-    console.print(table)
-    table = Table(
-        title="How much is predicted: median (worst) label, of those with at least "
-        f"{COUNTABLE} test positives, and calibration"
-    )
-    for name in ("method", *RATIOS, *CALIBRATION, "seconds\na run"):
-        table.add_column(name, justify="left" if name == "method" else "right")
-    for method, runs in by_method.items():
-        mean = {key: np.mean([r[key] for r in runs]) for key in runs[0] if key in _NUMBERS}
-        ratios = [f"{mean[a]:.2f} ({mean[b]:.1f})" for a, b in RATIOS.values()]
-        calibration = [f"{mean[key]:.3f}" for key in CALIBRATION.values()]
-        table.add_row(method, *ratios, *calibration, f"{mean['seconds']:.0f}")
-    console.print(table)
+    methods = list(dict.fromkeys(r["method"] for r in results))
+    for place, (title, columns) in enumerate(TABLES.items()):
+        shown = {name: key for name, key in columns.items() if key in results[0]}
+        if not shown:
+            continue
+        table = Table(title=title)
+        table.add_column("method", no_wrap=True)
+        for name in shown:
+            table.add_column(name, justify="right")
+        for method in methods:
+            runs = [r for r in results if r["method"] == method]
+            cells = []
+            for key in shown.values():
+                values = [r[key] for r in runs]
+                spread = f" ±{np.std(values, ddof=1):.3f}" if len(runs) > 1 and not place else ""
+                cells.append(f"{np.mean(values):.{1 if max(values) >= 100 else 3}f}{spread}")
+            table.add_row(method, *cells)
+        console.print(table)
     console.print(
         "searched: cuts by trying every one on the hold-out; fitted: fit_decision on the hold-out, "
         "for F1, or for predicted = true. picked: for each seed the run with the best AUPRC on the "
         f"hold-out among {', '.join(PICKED_AMONG)}. corrected: loss and sampling taken out; "
         "calibrated: a slope and intercepts fitted on the hold-out besides."
     )
-
-
-_NUMBERS = (
-    {key for pair in RATIOS.values() for key in pair} | set(CALIBRATION.values()) | {"seconds"}
-)
 
 
 def draw(results: list[dict], path: Path) -> None:
@@ -469,7 +501,9 @@ def draw(results: list[dict], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", default="digits", help="digits, an .npz, an .arff or a folder")
+    parser.add_argument(
+        "--data", default="digits", help="digits, an .npz, an .arff, a folder or a .beton"
+    )
     parser.add_argument(
         "--method", nargs="+", choices=list(METHODS), default=list(METHODS), metavar="METHOD",
         help="; ".join(f"{name}: {what}" for name, what in METHODS.items()),
@@ -481,28 +515,41 @@ def main() -> None:
     parser.add_argument(
         "--size", type=int, default=64, help="to which images of a folder are scaled"
     )
+    parser.add_argument(
+        "--mining",
+        choices=["hard-negatives", "hardest-examples", "selective-backprop", "loss-pruning"],
+        help="learn from all positives and the hardest negatives, or from half of the examples",
+    )
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--holdout", type=float, default=0.2, help="share of the training examples")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
-    parser.add_argument("--threads", type=int, default=1, help="of each training")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", default="runs/multilabel", help="folder of picture and JSON")
     args = parser.parse_args()
 
+    torch.set_num_threads(args.threads)
     console = Console() if sys.stdout.isatty() else Console(width=130)
     data = load_data(args.data, args.size)
-    examples = data["train"][1].shape[0]
-    name = Path(args.data).stem
+    examples, name = len(data["train"]), Path(args.data).stem
     settings = vars(args) | {"batch_size": args.batch_size or (64 if examples < 8000 else 256)}
     console.print(
         f"{name}: {examples:,} training (of these {args.holdout:.0%} held out) and "
-        f"{data['test'][1].shape[0]:,} test examples, {len(data['labels']):,} labels, "
-        f"{data['train'][1].sum() / examples:.1f} an example; on {args.device}"
+        f"{len(data['test']):,} test examples, {len(data['labels']):,} labels, "
+        f"{data['y'][data['train']].sum() / examples:.1f} an example; on {args.device}"
     )
-    results = with_picked(run_all(list(dict.fromkeys(args.method)), settings, console))
+    methods = list(dict.fromkeys(args.method))
+    columns = ("[bold]{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("epochs", total=args.seeds * len(methods) * args.epochs)
+        results = [
+            train(method, seed, data, settings, lambda: progress.advance(bar))
+            for method in methods
+            for seed in range(args.seeds)
+        ]
+    results = with_picked(results)
     print_tables(results, console)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -11,8 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
+from rich.console import Console
 
-from examples.multilabel import collages, load_data, prepared
+from examples.multilabel import (
+    collages,
+    load_data,
+    make_balancer,
+    make_loader,
+    print_tables,
+    scaled,
+    train,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,12 +50,10 @@ def some_data(examples=240):
     return sp.csr_matrix(x), sp.csr_matrix(y)
 
 
-def test_command_line(tmp_path):
-    data = tmp_path / "some.npz"
-    write_npz(data, *some_data(), split=(np.arange(240) % 4 == 0).astype(np.uint8))
+def run(data: Path, out: Path, *options: str) -> tuple[list[dict], str]:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "examples/multilabel.py", "--data", str(data)]
-        + ["--epochs", "2", "--jobs", "1", "--out", str(tmp_path)],
+        + ["--out", str(out), *options],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -53,7 +62,14 @@ def test_command_line(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    results = json.loads((tmp_path / "some.json").read_text())["results"]
+    assert (out / f"{data.stem}.png").read_bytes().startswith(b"\x89PNG")
+    return json.loads((out / f"{data.stem}.json").read_text())["results"], done.stdout
+
+
+def test_command_line(tmp_path):
+    data = tmp_path / "some.npz"
+    write_npz(data, *some_data(), split=(np.arange(240) % 4 == 0).astype(np.uint8))
+    results, printed = run(data, tmp_path, "--epochs", "2")
     methods = [r["method"] for r in results]
     assert methods[:4] == ["plain", "pos-weight", "focal", "asymmetric"]
     assert methods[-1] == "picked"
@@ -62,10 +78,66 @@ def test_command_line(tmp_path):
     assert results[-1]["of"] == best["method"]
     assert results[-1]["auprc_macro"] == best["auprc_macro"]
     for result in results:
-        assert result["method"] in done.stdout
+        assert result["method"] in printed
         assert len(result["ratios_half"]) == 3
         assert 0 < result["auprc_macro"] <= 1
-    assert (tmp_path / "some.png").read_bytes().startswith(b"\x89PNG")
+    assert "Mining" not in printed
+
+
+TRAINING = {"epochs": 3, "lr": 3e-3, "holdout": 0.25, "device": "cpu", "net": "small", "width": 4}
+
+# what is drawn of the examples, and what is learnt from of that
+MINING = {
+    "hard-negatives": (1, None),
+    "hardest-examples": (1, 0.5),
+    "selective-backprop": (1, 0.5),
+    "loss-pruning": (0.5, 1),
+}
+
+
+@pytest.mark.parametrize("mining", MINING)
+def test_mining(mining):
+    x, y = some_data()
+    data = {"x": x.toarray(), "y": y, "train": np.arange(192), "test": np.arange(192, 240)}
+    settings = TRAINING | {"mining": mining, "batch_size": 64}
+    result = train("plain", 0, data, settings, lambda: None)
+    drawn, kept = MINING[mining]
+    assert result["share_drawn"] == pytest.approx(drawn, abs=0.01)
+    if kept is not None:
+        assert result["share_kept"] == pytest.approx(kept, abs=0.02)
+    if mining != "loss-pruning":
+        assert result["mean_loss_kept"] > result["mean_loss_dropped"] > 0
+    assert [row["mining"]["num_seen"] > 0 for row in result["history"]] == [True] * 3
+    console = Console(width=130, record=True, file=io.StringIO())
+    print_tables([result], console)
+    assert f"{result['mean_loss_kept']:.3f}" in console.export_text().partition("Mining")[2]
+
+
+@pytest.mark.ffcv
+@pytest.mark.parametrize("field", ["features", "image"])
+def test_a_beton(field, tmp_path):
+    """What FFCV's loader gives is what the arrays hold, in the balancer's order."""
+    from equipoise.ffcv import MultiHotField, write
+
+    rng, (x, y) = np.random.default_rng(0), some_data()
+    x = x.toarray() if field == "features" else rng.integers(0, 255, (240, 8, 8, 3), np.uint8)
+    path = tmp_path / "some.beton"
+    fields = {field: None, "label": MultiHotField(3)}
+    write((x, y.toarray()), path, fields, progress=False)
+    data = load_data(str(path), size=8)
+    assert len(data["train"]) == 180
+    assert (data["y"] != y).nnz == 0
+    settings = {"batch_size": 50, "size": 8, "threads": 1}
+    balancer = make_balancer("balancer", data["y"][data["train"]], seed=3)
+    loaders = (make_loader(d, data["train"], settings, balancer) for d in (data, data | {"x": x}))
+    ours, theirs = ([[part.clone() for part in batch] for batch in loader] for loader in loaders)
+    assert len(ours) == len(theirs) == 4
+    for one, other in zip(ours, theirs, strict=True):
+        for part, expected in zip(one, other, strict=True):
+            assert torch.equal(part, expected)
+    settings |= TRAINING | {"mining": "selective-backprop"}
+    result = train("equal-recall", 0, data, settings, lambda: None)
+    assert 0 < result["auprc_macro"] <= 1
 
 
 def test_collages_have_one_to_four_digits_of_uneven_frequency():
@@ -90,11 +162,12 @@ def test_a_folder_of_images(tmp_path, columns):
         rows.append(f"{i}.png,{cat},{dog}" if columns == "one a label" else f"{i}.png,{names}")
     (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
     data = load_data(str(tmp_path), size=16)
-    (x, y), (x_test, y_test) = data["train"], data["test"]
     assert data["labels"] == ["cat", "dog"]
-    assert x.shape[1:] == (16, 16, 3)
-    assert len(x) + len(x_test) == 12
-    assert y.sum() + y_test.sum() == labels.sum()
+    assert data["x"].shape == (12, 16, 16, 3)
+    assert data["x"][:, 0, 0, 0].tolist() == [20 * i for i in range(12)]
+    assert np.array_equal(data["y"].toarray(), labels)
+    assert len(data["train"]) == 9
+    assert sorted([*data["train"], *data["test"]]) == list(range(12))
 
 
 def test_an_arff(tmp_path):
@@ -103,22 +176,24 @@ def test_an_arff(tmp_path):
     (tmp_path / "some.arff").write_text("\n".join(lines) + "\n")
     data = load_data(str(tmp_path / "some.arff"), size=16)
     assert data["labels"] == ["a", "b"]
-    assert data["train"][0].shape == (15, 1)
-    assert data["test"][1].shape == (5, 2)
+    assert data["x"].shape == (20, 1)
+    assert data["y"].shape == (20, 2)
+    assert len(data["test"]) == 5
 
 
 def test_the_row_id_of_genbase_is_dropped(tmp_path):
     x, y = some_data()
     write_npz(tmp_path / "genbase.npz", x, y, split=None)
-    assert load_data(str(tmp_path / "genbase.npz"), size=16)["train"][0].shape[1] == 5
+    assert load_data(str(tmp_path / "genbase.npz"), size=16)["x"].shape[1] == 5
 
 
 def test_features_are_scaled_by_the_training_rows():
     x, _ = some_data()
-    train, test = prepared(10 * x[:200] + x[:200], x[200:])
-    assert np.allclose(train.std(0), 1, atol=0.05)
-    assert test.shape == (40, 6)
+    dense = scaled(x, np.arange(200))
+    assert dense.dtype == np.float32
+    assert np.allclose(dense[:200].std(0), 1, atol=0.05)
+    assert np.allclose(scaled(10 * x, np.arange(200)), dense, atol=1e-4)
     words = sp.csr_matrix((np.random.default_rng(0).random((50, 40)) < 0.1).astype(np.float32))
-    train, _ = prepared(words, words)
-    assert sp.issparse(train)
-    assert np.allclose(train.multiply(train).sum(1)[np.diff(words.indptr) > 0], 1)
+    found = scaled(words, np.arange(40))
+    assert sp.issparse(found)
+    assert np.allclose(found.multiply(found).sum(1)[np.diff(words.indptr) > 0], 1)
