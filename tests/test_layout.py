@@ -39,19 +39,23 @@ LAYERS: dict[str, int] = {
     "ffcv": 4,
     "trainers": 4,
     "report": 4,
-    "cli": 5,  # a user of report and audit
-    "__init__": 6,
-    "__main__": 6,
+    "training": 5,  # a user of report and ffcv
+    "cli": 6,  # a user of report, audit and training
+    "__init__": 7,
+    "__main__": 7,
 }
 # The Balancer loads these when asked for them: inside a function, not when it is imported.
 ON_DEMAND = {("balancer", "ffcv"), ("balancer", "report")}
 
 # Optional packages, and the one unit that adapts each.
 ADAPTERS = {
+    "accelerate": {"trainers"},
     "arff": {"arff"},
-    "ffcv": {"ffcv"},
-    "matplotlib": {"report", "audit"},
-    "rich": {"report", "audit"},
+    "ffcv": {"ffcv", "training"},
+    "lightning": {"trainers"},
+    "matplotlib": {"report", "audit", "cli"},
+    "rich": {"report", "audit", "cli"},
+    "transformers": {"trainers"},
     "typer": {"cli"},
 }
 # Too slow, or too optional, for `import equipoise`.
@@ -68,6 +72,10 @@ NOT_AT_IMPORT = [
     "torchvision",
     "torchmetrics",
     "pandas",
+    "lightning",
+    "pytorch_lightning",
+    "transformers",
+    "accelerate",
 ]
 
 MAX_LINES = 300

@@ -1,0 +1,36 @@
+"""What every trainer does alike with the hold-out's counts."""
+
+from __future__ import annotations
+
+from equipoise.balancer import Balancer
+from equipoise.balancer.parts import history_row
+
+__all__ = ["keep_on_first_rank", "recall_summary", "refuse_loader_mining"]
+
+
+def recall_summary(balancer: Balancer) -> dict[str, float]:
+    """Mean, sd and lowest of the recalls observed since the last step; empty where none were."""
+    if not bool(balancer.rates.support.sum()):
+        return {}
+    row = history_row(balancer.rates, balancer.rates.recalls().numpy())
+    return {name: row[f"{name}_recall"] for name in ("mean", "sd", "lowest")}
+
+
+def keep_on_first_rank(balancer: Balancer, rank: int) -> None:
+    """Forget the counts, which are those of all ranks together, everywhere but on rank 0.
+
+    `Balancer.step` adds up the ranks' counts, and rank 0 saves the checkpoint: so each hold-out
+    example is counted once, and a resumed run knows all of them.
+    """
+    if rank != 0:
+        balancer.rates.reset()
+
+
+def refuse_loader_mining(balancer: Balancer) -> None:
+    """Raise for a miner that has to sit between loader and loop, where a trainer has no place."""
+    if balancer.mining is not None and balancer.mining.acts_on == "loader":
+        raise ValueError(
+            "Expected mining to act on the loss or the sampler under a trainer, but got "
+            f"{type(balancer.mining).__name__}, which needs a loop of your own over "
+            "balancer.mine(loader, model)."
+        )
