@@ -166,7 +166,7 @@ BAD = {
     "pickled.npz": ({"y": OBJECTS}, "pickled Python objects"),
     "pickled.npy": (pickle.dumps([0, 1]), "damaged or none"),
     "no_labels.npz": ({"x": IDS, "z": IDS}, "holds x, z. Say which with --field"),
-    "no_arrays.npz": (b"PK\x05\x06" + bytes(18), "but it holds no arrays"),
+    "no_arrays.npz": (b"PK\x05\x06" + bytes(18), "but it holds nothing"),
     "nan.npz": ({"y": np.array([0, np.nan])}, "whole class ids, but got nan at position 1"),
     "negative.npy": (np.array([0, -1]), "class ids from 0 up, but got -1"),
     "two.npy": (HOT + 1, "to be 0 or 1, but got 2"),

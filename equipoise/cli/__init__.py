@@ -10,6 +10,6 @@ except ImportError as error:
     ) from error
 
 from equipoise.cli.app import app
-from equipoise.cli.label_files import read_labels
+from equipoise.training.label_files import read_labels
 
 __all__ = ["app", "read_labels"]

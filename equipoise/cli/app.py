@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
 from equipoise.audit import Audit, audit
-from equipoise.cli.label_files import WITH_FIELDS, read_labels
+from equipoise.cli.comparing import compare_command
+from equipoise.cli.failing import one_line
+from equipoise.cli.reporting import report_command
+from equipoise.cli.training import train_command
+from equipoise.training.label_files import WITH_FIELDS, read_labels
 
 __all__ = ["app"]
 
@@ -43,7 +47,7 @@ def equipoise(
     """Tools for classes that are not learnt equally well.
 
     Exit codes: 0 fine, 1 a file or its values are not as expected (one line on stderr says why),
-    2 wrong usage.
+    2 wrong usage, 130 interrupted by Ctrl-C.
     """
 
 
@@ -107,7 +111,7 @@ def audit_command(
         raise typer.BadParameter(f"--field is for {', '.join(WITH_FIELDS)}; FILE is {file.name}.")
     if labels is not None and suffix != ".arff":
         raise typer.BadParameter(f"--labels is for .arff; FILE is {file.name}.")
-    try:
+    with one_line("audit"):
         found = audit(*read_labels(file, field, labels))
         if plot is not None:
             _plot(found, plot)
@@ -115,10 +119,6 @@ def audit_command(
             typer.echo(json.dumps(found.to_dict(), indent=2))  # ASCII: any terminal can print it
         else:
             found.show(most)
-    except BrokenPipeError:
-        raise  # `| head`: typer ends quietly
-    except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
-        _fail(error)
     if plot is not None:
         typer.echo(f"Picture: {plot}", err=True)
 
@@ -130,7 +130,6 @@ def _plot(found: Audit, path: Path) -> None:
         raise ImportError("--plot needs matplotlib: pip install 'equipoise[report]'") from error
 
 
-def _fail(error: Any) -> NoReturn:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    typer.echo(f"equipoise audit: {reason}", err=True)
-    raise typer.Exit(1)
+app.command(name="train")(train_command)
+app.command(name="compare")(compare_command)
+app.command(name="report")(report_command)

@@ -14,7 +14,20 @@ from numpy.lib.npyio import NpzFile
 from equipoise.arff import read_arff
 from equipoise.targets import Targets
 
-__all__ = ["WITH_FIELDS", "read_labels"]
+__all__ = [
+    "CSR_PARTS",
+    "LABELS",
+    "NAMES",
+    "WITH_FIELDS",
+    "arff_labels",
+    "checked_csr",
+    "from_array",
+    "listed",
+    "load_checked",
+    "naming",
+    "printable",
+    "read_labels",
+]
 
 WITH_FIELDS = (".npz", ".csv", ".tsv", ".beton")
 
@@ -77,15 +90,20 @@ def read_labels(
         raise FileNotFoundError(f"Expected a file of labels, but there is none at {path}.")
     if path.stat().st_size == 0:
         raise ValueError(f"Expected a file of labels, but {path} is empty.")
-    with _naming(path):
+    with naming(path):
         targets, names = read()
     if names is None or len(names) != targets.num_classes:
         return targets, None
-    return targets, ["".join(c if c.isprintable() else "�" for c in name) for name in names]
+    return targets, printable(names)
+
+
+def printable(names: Sequence[str]) -> list[str]:
+    """Names that cannot steer a terminal."""
+    return ["".join(c if c.isprintable() else "�" for c in name) for name in names]
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Puts the file's name before what `Targets` finds wrong with its labels."""
     try:
         yield
@@ -95,7 +113,7 @@ def _naming(path: Path) -> Iterator[None]:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _load(path: Path, kind: type, load: Callable[[], Any]) -> Any:
+def load_checked(path: Path, kind: type, load: Callable[[], Any]) -> Any:
     """What `load` reads from a NumPy file, or the ValueError that says why it is nothing."""
     try:
         found = load()
@@ -119,22 +137,24 @@ def _expected(path: Path) -> str:
 
 def _from_npy(path: Path) -> Labels:
     with path.open("rb") as file:
-        return _from_array(_load(path, np.ndarray, lambda: np.load(file, allow_pickle=False)), None)
+        return from_array(
+            load_checked(path, np.ndarray, lambda: np.load(file, allow_pickle=False)), None
+        )
 
 
 def _from_npz(path: Path, field: str | None) -> Labels:
     from scipy.sparse import csr_matrix, load_npz
 
     with path.open("rb") as file:
-        stored = _load(path, NpzFile, lambda: np.load(file, allow_pickle=False))
+        stored = load_checked(path, NpzFile, lambda: np.load(file, allow_pickle=False))
 
         def load(name: str) -> np.ndarray:
-            return _load(path, np.ndarray, lambda: stored[name])
+            return load_checked(path, np.ndarray, lambda: stored[name])
 
         files = list(stored.files)
         if field is None and {*CSR_PARTS, "format"} <= {*files}:
             file.seek(0)
-            return _from_csr(path, lambda: csr_matrix(load_npz(file))), None
+            return Targets(checked_csr(path, lambda: csr_matrix(load_npz(file)))), None
         sparse = [
             name.removesuffix("_indptr")
             for name in files
@@ -149,41 +169,44 @@ def _from_npz(path: Path, field: str | None) -> Labels:
         if field in sparse:
             data, indices, indptr, shape = (load(f"{field}_{part}") for part in CSR_PARTS)
             size = tuple(shape.ravel().tolist())
-            return _from_csr(path, lambda: csr_matrix((data, indices, indptr), size)), known
-        return _from_array(load(field), known)
+            matrix = checked_csr(path, lambda: csr_matrix((data, indices, indptr), size))
+            return Targets(matrix), known
+        return from_array(load(field), known)
 
 
 def _chosen(path: Path, field: str | None, there: list[str]) -> str:
     """`field`, or the one that is named as labels are, or the only one."""
     if field is not None:
         if field not in there:
-            raise ValueError(f"Expected {path} to hold {field!r}, but it holds {_list(there)}.")
+            raise ValueError(f"Expected {path} to hold {field!r}, but it holds {listed(there)}.")
         return field
     likely = [name for label in LABELS for name in there if name.lower() == label]
     if not likely and len(there) != 1:
         raise ValueError(
             f"Expected {path} to hold labels under a name such as y, labels or targets, but it "
-            f"holds {_list(there)}. Say which with --field."
+            f"holds {listed(there)}. Say which with --field."
         )
     return likely[0] if likely else there[0]
 
 
-def _list(names: Sequence[str], most: int = 12) -> str:
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Names for an error message, the first ones of many."""
     if not names:
-        return "no arrays"
+        return "nothing"
     return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
 
 
-def _from_csr(path: Path, make: Callable[[], Any]) -> Targets:
+def checked_csr(path: Path, make: Callable[[], Any]) -> Any:
+    """The CSR matrix of `make`, which is what it says it is."""
     try:
         matrix = make()
         matrix.check_format(full_check=True)  # else an index out of range is followed
     except Exception as error:  # SciPy, too, trusts its files
         raise ValueError(f"Expected {path} to hold a CSR matrix, but: {error}.") from error
-    return Targets(matrix)
+    return matrix
 
 
-def _from_array(values: np.ndarray, names: list[str] | None) -> Labels:
+def from_array(values: np.ndarray, names: list[str] | None) -> Labels:
     """Class ids or class names `(N,)` or `(N, 1)`; anything else is for `Targets` to judge."""
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
@@ -216,9 +239,9 @@ def _from_table(path: Path, field: str | None, delimiter: str) -> Labels:
     try:
         numbers = np.array(column, np.float64)
     except ValueError:
-        return _from_array(np.array(column), None)
+        return from_array(np.array(column), None)
     whole = np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all()
-    return _from_array(numbers.astype(np.int64) if whole else numbers, None)
+    return from_array(numbers.astype(np.int64) if whole else numbers, None)
 
 
 def _columns(path: Path, delimiter: str) -> tuple[dict[str, list[str]], list[str]]:
@@ -257,14 +280,17 @@ def _is_number(text: str) -> bool:
 
 
 def _from_arff(path: Path, labels: str | int | Sequence[str] | None) -> Labels:
-    which: Any = labels
-    if isinstance(labels, str):
-        if labels.lstrip("+-").isdecimal():
-            which = int(labels)
-        elif not labels.lower().endswith(".xml"):
-            which = [name.strip() for name in labels.split(",")]
-    data = read_arff(path, which)
+    data = read_arff(path, arff_labels(labels))
     return data.targets, data.label_names
+
+
+def arff_labels(labels: str | int | Sequence[str] | None) -> Any:
+    """What `read_arff` takes for `labels`, from text: a number, names, or an XML file's path."""
+    if not isinstance(labels, str) or labels.lower().endswith(".xml"):
+        return labels
+    if labels.lstrip("+-").isdecimal():
+        return int(labels)
+    return [name.strip() for name in labels.split(",")]
 
 
 def _from_beton(path: Path, field: str) -> Labels:
