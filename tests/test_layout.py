@@ -76,6 +76,7 @@ NOT_AT_IMPORT = [
     "pytorch_lightning",
     "transformers",
     "accelerate",
+    "tensorboard",
 ]
 
 MAX_LINES = 300

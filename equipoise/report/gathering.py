@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 
@@ -76,7 +77,7 @@ def make_report(
     evaluation = None if logits is None else evaluate(balancer, logits, targets)
     after = _after(epochs, evaluation)
     return Report(
-        title=str(title),
+        title=_printable(str(title)),
         multilabel=held.multilabel,
         num_examples=held.num_examples,
         names=_names(names, kind, held.num_classes),
@@ -97,7 +98,13 @@ def _names(names: Sequence[Any] | None, kind: str, classes: int) -> list[str]:
         return [f"{kind} {c}" for c in range(classes)]
     if isinstance(names, str) or len(names) != classes:
         raise ValueError(f"Expected names to be {classes} names, but got {len(names)}.")
-    return [str(name) for name in names]
+    return [_printable(str(name)) for name in names]
+
+
+def _printable(text: str) -> str:
+    """Without control characters, which neither a terminal nor SVG may be given."""
+    clean = "".join("�" if category(c) in ("Cc", "Cs", "Cn") else c for c in " ".join(text.split()))
+    return clean or "(no name)"
 
 
 def _baseline(baseline: Any, classes: int) -> list[float | None] | None:
@@ -121,7 +128,7 @@ def _seconds(seconds: Mapping[str, float] | None) -> dict[str, float] | None:
     for name, value in seconds.items():
         if not np.isfinite(value) or value < 0:
             raise ValueError(f"Expected seconds of {name!r} to be at least 0, but got {value}.")
-    return {str(name): float(value) for name, value in seconds.items()}
+    return {_printable(str(name)): float(value) for name, value in seconds.items()}
 
 
 def _epoch(row: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from equipoise.report.drawing import COLOURS, Picture, end_labels
 from equipoise.report.plain import numbers
 from equipoise.report.spread import noise_floor, spread_of
-from equipoise.report.telling import short
+from equipoise.report.telling import name_of, short
 
 if TYPE_CHECKING:
     from equipoise.report.report import Report
@@ -92,9 +92,7 @@ def _lines(
     note = f"Orange: {kind} that began with the lowest recalls; blue: with the highest"
     if len(rest) > ALL_DRAWN:
         note += "; grey: the middle 50% and 90% of all"
-    ends = [
-        f"{short(report.names[c])} {values[0, c]:.2f} to {values[-1, c]:.2f}" for c in low + high
-    ]
+    ends = [f"{name_of(report, c)} {values[0, c]:.2f} to {values[-1, c]:.2f}" for c in low + high]
     return Picture(name, title, f"{note}.", f"{unit}: {'; '.join(ends)}.", 3.3, draw)
 
 
@@ -117,7 +115,7 @@ def path(report: Report) -> Picture | None:
     if report.before["source"] == "baseline":
         extra.append(("baseline", spread_of(report.before["recalls"]), "X", COLOURS["low"]))
     if report.after["source"] == "evaluation":
-        extra.append(("given logits", spread_of(report.after["recalls"]), "D", COLOURS["ink"]))
+        extra.append(("examples given", spread_of(report.after["recalls"]), "D", COLOURS["ink"]))
     floors = [noise_floor(row.get("recalls"), row.get("support")) for row in report.epochs[-1:]]
     floors.append(noise_floor(report.after["recalls"], report.after["support"]))
     floor = next((f for f in reversed(floors) if f is not None), None)

@@ -27,7 +27,7 @@ EXTREMES = 20
 def page(report: Report) -> str:
     """The HTML."""
     body = [
-        f"<header><p class=brand>equipoise report</p><h1>{_text(report.title)}</h1></header>",
+        f"<header><p class=brand>equipoise report</p><h1>{_name(report.title)}</h1></header>",
         _tiles(report),
         _story(report),
         _pictures(report),
@@ -36,7 +36,7 @@ def page(report: Report) -> str:
         _notes(report),
     ]
     return PAGE.format(
-        title=_text(report.title),
+        title=escape(report.title),
         css=_resource("page.css"),
         js=_resource("page.js"),
         body="\n".join(part for part in body if part),
@@ -71,9 +71,9 @@ def _resource(name: str) -> str:
     return (files("equipoise.report") / name).read_text(encoding="utf-8")
 
 
-def _text(text: str) -> str:
-    """Escaped, and of a direction of its own: a name may be written from right to left."""
-    return f"<bdi>{escape(text)}</bdi>" if not text.isascii() else escape(text)
+def _name(name: str) -> str:
+    """Escaped, and of a direction of its own: it may be written from right to left."""
+    return escape(name) if name.isascii() else f"<bdi>{escape(name)}</bdi>"
 
 
 def _tiles(report: Report) -> str:
@@ -106,20 +106,20 @@ def _tile_list(tiles: list[tuple[str, float | None, float, str]], more: str) -> 
         was = (
             "" if old is None else f"<span class=was>{old:.3f} <span aria-label=to>→</span> </span>"
         )
-        under = f"<dd class=note>{_text(note)}</dd>" if note else ""
+        under = f"<dd class=note>{_name(note)}</dd>" if note else ""
         cells.append(f"<div><dt>{name}</dt><dd>{was}{new:.3f}</dd>{under}</div>")
     return f"<dl class=tiles>{''.join(cells)}{more}</dl>" if cells or more else ""
 
 
 def _story(report: Report) -> str:
-    parts = [f"<div><h2>{head}</h2><p>{_text(text)}</p></div>" for head, text in story(report)]
+    parts = [f"<div><h2>{head}</h2><p>{escape(text)}</p></div>" for head, text in story(report)]
     return f"<section class=story aria-label=Summary>{''.join(parts)}</section>"
 
 
 def _pictures(report: Report) -> str:
     figures = [
-        f'<figure id="{picture.name}"><h3>{_text(picture.title)}</h3>{inline_svg(picture)}'
-        f"<figcaption>{_text(picture.note)}</figcaption></figure>"
+        f'<figure id="{picture.name}"><h3>{escape(picture.title)}</h3>{inline_svg(picture)}'
+        f"<figcaption>{escape(picture.note)}</figcaption></figure>"
         for picture in pictures(report)
     ]
     if not figures:
@@ -165,7 +165,7 @@ def _table(report: Report, found: list[Column], rows: np.ndarray, caption: str) 
     body = []
     for c in rows:
         cells = "".join(f"<td>{column[c]}" for column in found)
-        body.append(f"<tr><th scope=row>{_text(report.names[c])}{cells}\n")
+        body.append(f"<tr><th scope=row>{_name(report.names[c])}{cells}\n")
     return (
         f'<div class=scroll role=region tabindex=0 aria-label="{escape(caption)}">'
         f"<table class=sortable><caption>{caption}</caption>"
@@ -201,7 +201,7 @@ def _epochs(report: Report) -> str:
 
 
 def _notes(report: Report) -> str:
-    lines = "".join(f"<li>{_text(line)}" for line in sources(report))
+    lines = "".join(f"<li>{escape(line)}" for line in sources(report))
     parts = report.parts
     used = [("policy", parts["policy"]), ("sampler", parts["sampler"]), ("loss", parts["loss"])]
     used += [("mining", parts["mining"] or "none"), ("decision", parts["decision"] or "not fitted")]

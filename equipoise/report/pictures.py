@@ -12,7 +12,7 @@ from equipoise.report.drawing import COLOURS, Picture
 from equipoise.report.over_epochs import log_weights, mining, path, recalls_by_epoch
 from equipoise.report.plain import numbers
 from equipoise.report.spread import spread_of
-from equipoise.report.telling import BEFORE, per_example, short
+from equipoise.report.telling import BEFORE, name_of, per_example, short
 
 if TYPE_CHECKING:
     from equipoise.report.report import Report
@@ -46,7 +46,7 @@ def _recalls(report: Report) -> list[Picture]:
     series = [("now", after_values, COLOURS["after"])]
     if before_values is not None:
         series.insert(0, (then, before_values, COLOURS["before"]))
-    worst = report.names[now.worst]
+    worst = name_of(report, now.worst)
     alt = f"Recalls now lie between {now.lowest:.2f} ({worst}) and {now.highest:.2f}"
     alt += (
         "." if before is None else f"; {then} between {before.lowest:.2f} and {before.highest:.2f}."
@@ -66,13 +66,13 @@ def _recalls(report: Report) -> list[Picture]:
     )
     lowest = f"The {LOWEST} lowest recalls {then or 'now'}"
     some = order[:LOWEST]
-    named = ", ".join(report.names[c] for c in some[:3])
+    named = ", ".join(name_of(report, int(c)) for c in some[:3])
     return [
         curve,
         _bars_of(
             "lowest",
             lowest,
-            "What is lowest by chance rises by chance: look at all, too.",
+            "Some were lowest by chance, and would have risen anyway: look at all of them, too.",
             f"Lowest are {named}.",
             report,
             some,
@@ -101,8 +101,8 @@ def _draws(report: Report) -> Picture | None:
     ]
     up, down = int(np.nanargmax(drawn)), int(np.nanargmin(drawn))
     alt = (
-        f"An example of {report.names[up]} is drawn {drawn[up]:.2f} times an epoch, one of "
-        f"{report.names[down]} {drawn[down]:.2f} times."
+        f"An example of {name_of(report, up)} is drawn {drawn[up]:.2f} times an epoch, one of "
+        f"{name_of(report, down)} {drawn[down]:.2f} times."
     )
     what = "label" if report.multilabel else "class"
     title = f"How often each {what} comes"
@@ -164,7 +164,7 @@ def _precision_recall(report: Report) -> Picture | None:
         axes.grid(color=COLOURS["grid"], lw=0.6)
         legend(axes, len(curves))
 
-    named = "; ".join(f"{report.names[c['label']]} ({c['why']})" for c in curves)
+    named = "; ".join(f"{name_of(report, c['label'])} ({c['why']})" for c in curves)
     return Picture(
         "precision-recall",
         "Precision over recall of some labels",

@@ -49,7 +49,10 @@ def columns(report: Report) -> list[Column]:
 
     drawn = per_example(report)
     if drawn is not None:
-        add("drawn ×", "times an epoch draws each of them, on average", drawn, _times)
+        meaning = "times an epoch draws each of them, on average"
+        if report.parts["mining"]:
+            meaning += ", before mining"
+        add("drawn ×", meaning, drawn, _times)
     add("λ", "log-weight after the last epoch", _array(report.log_weight), _signed)
     before, after = _array(report.before["recalls"]), _array(report.after["recalls"])
     if before.shape == after.shape:

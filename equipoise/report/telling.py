@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from unicodedata import bidirectional
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from equipoise.report.spread import noise_floor, spread_of
 if TYPE_CHECKING:
     from equipoise.report.report import Report
 
-__all__ = ["last_mining", "per_example", "short", "sources", "story"]
+__all__ = ["last_mining", "name_of", "per_example", "short", "sources", "story"]
 
 BEFORE = {
     "baseline": "in the plain run",
@@ -29,6 +30,17 @@ def story(report: Report) -> list[tuple[str, str]]:
         ("What it changed", _changed(report)),
         ("What it cost", _cost(report)),
     ]
+
+
+def name_of(report: Report, c: int) -> str:
+    """The class's name as part of a sentence: not too long, and with a direction of its own.
+
+    A name written from right to left would turn the sentence around, so it is put between Unicode's
+    isolates.
+    """
+    name = short(report.names[c], 60)
+    turns = any(bidirectional(letter) in ("R", "AL", "AN", "RLE", "RLO") for letter in name)
+    return f"\u2068{name}\u2069" if turns else name
 
 
 def short(name: str, most: int = 24) -> str:
@@ -98,58 +110,70 @@ def sources(report: Report) -> list[str]:
 
 
 def _unbalanced(report: Report) -> str:
-    counts, names = np.array(report.counts), report.names
+    counts = np.array(report.counts)
     most, least = int(counts.argmax()), int(counts.argmin())
     if report.multilabel:
         n = report.num_examples
         text = (
-            f"{names[most]} is on {_percent(counts[most] / n)} of the {n:,} training examples, "
-            f"{names[least]} on {_percent(counts[least] / n)}."
+            f"{name_of(report, most)} is on {_percent(counts[most] / n)} of the {n:,} training "
+            f"examples, {name_of(report, least)} on {_percent(counts[least] / n)}."
         )
     elif counts[most] < 1.05 * counts[least]:
-        text = f"Each of the {len(counts):,} classes has about {_about(counts.mean())} examples."
-    else:
-        ratio = counts[most] / max(counts[least], 1)
         text = (
-            f"{names[most]} has {counts[most]:,} training examples and {names[least]} "
-            f"{counts[least]:,}, a ratio of {_times(ratio)}."
+            f"Each of the {len(counts):,} classes has about {counts.mean():,.0f} training examples."
+        )
+    else:
+        text = (
+            f"{name_of(report, most)} has {counts[most]:,} training examples, "
+            f"{name_of(report, least)} {counts[least]:,}: "
+            f"{_times(counts[most] / max(counts[least], 1))} as many."
         )
     before = spread_of(report.before["recalls"])
     if before is None:
         return text
+    when = BEFORE[report.before["source"]]
     return (
-        f"{text} {_capital(BEFORE[report.before['source']])}, {names[before.worst]} was recalled "
-        f"{before.lowest:.2f} of the time, {names[before.best]} {before.highest:.2f}."
+        f"{text} {when[0].upper()}{when[1:]}, {name_of(report, before.worst)} was recalled "
+        f"{before.lowest:.2f} of the time, {name_of(report, before.best)} {before.highest:.2f}."
     )
 
 
 def _done(report: Report) -> str:
-    parts, names = report.parts, report.names
+    parts = report.parts
     after = _after_epochs(report)
     said = []
     drawn = per_example(report)
     if drawn is not None and np.nanmax(drawn) > 1.005 * np.nanmin(drawn):
         up, down = int(np.nanargmax(drawn)), int(np.nanargmin(drawn))
         by = " by the recalls on a hold-out" if parts["policy"] in CLOSED_LOOP else ""
-        said.append(
-            f"{parts['policy']} changed how often examples are drawn{by}: {after} an example "
-            f"of {names[up]} is drawn {_times(drawn[up] / drawn[down])} as often as one of "
-            f"{names[down]}."
-        )
+        text = f"{parts['policy']} changed how often examples are drawn{by}: {after}"
+        if drawn[down] > 0:
+            said.append(
+                f"{text} an example of {name_of(report, up)} is drawn "
+                f"{_times(drawn[up] / drawn[down])} as often as one of {name_of(report, down)}."
+            )
+        else:
+            said.append(f"{text} none of {name_of(report, down)} is drawn any more.")
     weight = np.array(report.log_weight) * (1 - parts["sampler_share"])
     if np.ptp(weight) > 0.005:
         up, down = int(weight.argmax()), int(weight.argmin())
+        ratio = _times(np.exp(np.ptp(weight)))
         said.append(
-            f"{'The loss' if said else parts['policy'] + ': the loss'} counts {names[up]} "
-            f"{_times(np.exp(np.ptp(weight)))} as much as {names[down]}."
+            f"{'The loss' if said else parts['policy'] + ': the loss'} counts "
+            f"{name_of(report, up)} {ratio} as much as {name_of(report, down)}."
         )
     mined = last_mining(report)
     if mined is not None:
-        said.append(f"{parts['mining']} learnt from {_percent(mined['share_kept'])} of what came.")
+        said.append(
+            f"Mining ({parts['mining']}) learnt from {_percent(mined['share_kept'])} of what came."
+        )
     if parts["decision"]:
         said.append(f"Predictions are made with {parts['decision']} fitted on a hold-out.")
     if not said:
-        said.append("Nothing: every example is drawn equally often, and all count the same.")
+        kind = "label" if report.multilabel else "class"
+        said.append(f"No {kind} is drawn or weighted differently from another.")
+    if parts["loss"] != "WeightedCrossEntropy":
+        said.append(f"The loss is {parts['loss']}.")
     return " ".join(said)
 
 
@@ -157,9 +181,10 @@ def _changed(report: Report) -> str:
     now, before = spread_of(report.after["recalls"]), spread_of(report.before["recalls"])
     if now is None:
         return "Not known: no recalls were observed, and no logits given."
-    names = report.names
-    said = f"Recalls now lie between {now.lowest:.2f} ({names[now.worst]}) and {now.highest:.2f}"
-    said += f" ({names[now.best]})"
+    said = (
+        f"Recalls now lie between {now.lowest:.2f} ({name_of(report, now.worst)}) and "
+        f"{now.highest:.2f} ({name_of(report, now.best)})"
+    )
     if before is None:
         said += f"; their spread (sd) is {now.sd:.3f}"
     else:
@@ -169,6 +194,12 @@ def _changed(report: Report) -> str:
         )
     floor = noise_floor(report.after["recalls"], report.after["support"])
     said += "." if floor is None else f"; chance alone would leave about {floor:.3f}."
+    areas = [row.get("mean_average_precision") for row in report.epochs]
+    if areas[-1] is not None and areas[0] is not None and len(areas) > 1:
+        said += (
+            f" On the hold-out, mean average precision went from {areas[0]:.3f} after the first "
+            f"epoch to {areas[-1]:.3f}."
+        )
     if report.multilabel and report.evaluation is not None:
         found = report.evaluation
         true = max(sum(found["support"]), 1)
@@ -192,16 +223,15 @@ def _cost(report: Report) -> str:
             )
         else:
             said.append(f"The {went}.")
-    precision = [row.get("mean_average_precision") for row in report.epochs]
-    if precision[-1] is not None and precision[0] is not None and len(precision) > 1:
-        said.append(f"Mean average precision went from {precision[0]:.3f} to {precision[-1]:.3f}.")
     drawn = per_example(report)
     if drawn is not None and np.nanmax(drawn) > 1.005 * np.nanmin(drawn):
         up, down = int(np.nanargmax(drawn)), int(np.nanargmin(drawn))
         share = min(drawn[down], 1.0)
-        text = f"An epoch draws each example of {report.names[up]} {_times(drawn[up])} on average"
+        text = (
+            f"An epoch draws each example of {name_of(report, up)} {_times(drawn[up])} on average"
+        )
         if share < 0.995:
-            text += f", and {_percent(share)} of those of {report.names[down]}"
+            text += f", and {_percent(share)} of those of {name_of(report, down)}"
         said.append(text + ".")
     if report.seconds:
         said.append(f"Time: {times(report.seconds)}.")
@@ -247,11 +277,3 @@ def _percent(share: float) -> str:
     if 0 < share < 0.0995:
         return f"{100 * share:.2g}%"
     return f"{share:.0%}"
-
-
-def _about(count: float) -> str:
-    return f"{count:,.0f}"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
