@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from equipoise.mining.base import Miner, check_share
+from equipoise.mining.batch_pruning import kinds_of
 from equipoise.mining.hardest_examples import check_losses
 from equipoise.mining.loss_memory import LossMemory, class_means
-from equipoise.mining.pruned_sampler import NEW, PrunedSampler
+from equipoise.mining.pruned_sampler import PrunedSampler
 from equipoise.targets import Targets
 
 __all__ = ["LossPruning", "keep_probabilities"]
@@ -72,7 +73,8 @@ class LossPruning(Miner):
     a known probability p, and `miner(losses, targets, indices)` is the mean of losses · keep / p:
     its expectation is the plain mean over the other sampler's epoch, so what that one and the
     loss weigh stays true and the decision has nothing to undo. The choice is fixed at the start
-    of an epoch, so the losses of the running one act from the next on.
+    of an epoch, so the losses of the running one act from the next on; only through
+    `equipoise.ffcv.BalancedLoader(just_in_time=True)` each batch is chosen when it is drawn.
 
     The loader has to give each example's index with it. Only the sampler's `set_epoch` need be
     called. With several ranks see `LossMemory`.
@@ -155,21 +157,27 @@ class LossPruning(Miner):
         self.sampler = PrunedSampler(sampler, self)
         return self.sampler
 
+    @property
+    def num_kinds(self) -> int:
+        """3 for each class: see `kinds`."""
+        return 3 * self._num_classes
+
+    def groups(self) -> np.ndarray | None:
+        """`(N,)` class ids; `None` where all examples are one class."""
+        return self._labels
+
     def kinds(self) -> np.ndarray:
         """`(N,)` 3 · class + kind (0 never seen, 1 hard, 2 easy) of the examples, as of now."""
         losses = self.memory.losses()
         means = class_means(losses, self._labels, self._num_classes)
         groups = np.zeros(len(losses), np.int64) if self._labels is None else self._labels
-        kind = np.where(np.isnan(losses), NEW, np.where(losses >= means[groups], 1, 2))
-        most = 3 * self._num_classes
-        return (3 * groups.astype(np.int64) + kind).astype(np.min_scalar_type(-most))
+        return kinds_of(losses, groups, means).astype(np.min_scalar_type(-self.num_kinds))
 
-    def probabilities(self, drawn_kinds: np.ndarray, length: int) -> np.ndarray:
-        """`(3C,)` probabilities for the kinds of an epoch's draws, of which `length` are kept."""
+    def probabilities(self, counts: np.ndarray, length: int) -> np.ndarray:
+        """`(3C,)` probabilities for `counts` draws of each kind, of which `length` are kept."""
         if not self.active:
-            return np.full(3 * self._num_classes, length / len(drawn_kinds))
-        counts = np.bincount(drawn_kinds, minlength=3 * self._num_classes).reshape(-1, 3)
-        return keep_probabilities(counts, length, self.least).reshape(-1)
+            return np.full(self.num_kinds, length / counts.sum())
+        return keep_probabilities(counts.reshape(-1, 3), length, self.least).reshape(-1)
 
     def inclusion_probability(self, indices: Any) -> Tensor:
         """Probability that a draw of each example is kept in the running epoch, float32 `(B,)`.

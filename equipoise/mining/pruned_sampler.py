@@ -3,64 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from equipoise.mining.base import key_of
+from equipoise.mining.batch_pruning import BatchPruning, Pruning, keep_positions
 
-__all__ = ["NEW", "PrunedSampler", "keep_positions"]
+__all__ = ["PrunedSampler"]
 
-NEW = 0  # the kind of an example never seen
 CHUNK = 16384
-
-
-def keep_positions(
-    kinds: np.ndarray, probability: np.ndarray, length: int, offset: float
-) -> np.ndarray:
-    """`length` positions, ascending; position t is among them with probability[kinds[t]].
-
-    Systematic sampling: positions are laid out kind by kind, each as long as its probability, and
-    those are kept into which one of offset, offset + 1, … falls. So each kind is kept as often as
-    its probability says, rounded up or down.
-
-    Args:
-        kinds: `(M,)` small integers.
-        probability: of each kind; over all positions they sum to `length`.
-        length: how many to keep.
-        offset: in [0, 1), random and uniform.
-
-    Example:
-        >>> keep_positions(np.array([0, 1, 1, 0, 1, 1]), np.array([1.0, 0.5]), 4, 0.3).tolist()
-        [0, 2, 3, 5]
-    """
-    surely = probability[kinds] >= 1 - 1e-9
-    rest = np.flatnonzero(~surely)
-    rest = rest[np.argsort(kinds[rest], kind="stable")]
-    wanted = length - int(np.count_nonzero(surely))
-    if not len(rest) or wanted <= 0:
-        return np.flatnonzero(surely)
-    ends = np.cumsum(probability[kinds[rest]])
-    places = np.floor(ends * (wanted / ends[-1]) + offset).astype(np.int64)
-    places[-1] = wanted  # floor(wanted + offset) but for rounding errors
-    kept = surely.copy()
-    kept[rest[np.diff(places, prepend=0) > 0]] = True
-    return np.flatnonzero(kept)
-
-
-class Pruning(Protocol):
-    """What decides on probabilities: a `LossPruning`."""
-
-    keep: float
-    fixed_length: bool
-
-    @property
-    def active(self) -> bool: ...
-    def set_epoch(self, epoch: int) -> None: ...
-    def kinds(self) -> np.ndarray: ...
-    def probabilities(self, drawn_kinds: np.ndarray, length: int) -> np.ndarray: ...
 
 
 class PrunedSampler(torch.utils.data.Sampler[int]):
@@ -72,6 +26,8 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
     the epoch's first position is drawn, from the losses remembered by then, and kept until
     `set_epoch` or `set_log_weight`: asking twice gives the same. It takes O(M), once an epoch.
     Rank r of R takes places r, r + R, … of what is kept.
+
+    An epoch drawn by `take` decides batch by batch instead, see there.
 
     Made by `LossPruning.over(sampler)`.
 
@@ -91,6 +47,8 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
         self.rank, self.num_replicas = sampler.rank, sampler.num_replicas
         self.seed, self.epoch = sampler.seed, sampler.epoch
         self._start = self.position = 0
+        self._batches: BatchPruning | None = None
+        self._by_batch = False  # how the running epoch is drawn
         self._forget()
 
     def set_log_weight(self, log_weight: Any) -> None:
@@ -131,6 +89,7 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
         if epoch != self.epoch:
             self.inner.set_epoch(epoch)
             self._forget()
+            self._by_batch = False
         self.pruning.set_epoch(epoch)
         self.epoch = int(epoch)
         if not 0 <= position <= self.num_samples:
@@ -160,13 +119,19 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
         for first in range(0, m, CHUNK):
             positions = np.arange(first, min(first + CHUNK, m))
             drawn[first : first + CHUNK] = self._kinds[self.inner.draw(positions)]
-        self._probability = self.pruning.probabilities(drawn, length)
+        counts = np.bincount(drawn, minlength=self.pruning.num_kinds)
+        self._probability = self.pruning.probabilities(counts, length)
         offset = np.random.default_rng(key_of(self.seed, 21, self.epoch)).random()
         self._kept = keep_positions(drawn, self._probability, length, offset)
         return self._kept
 
     def inclusion_probability(self, indices: Tensor) -> Tensor:
-        """Probability that a draw of each example is kept in this epoch, on the indices' device."""
+        """Probability that a draw of each example is kept in this epoch, on the indices' device.
+
+        In an epoch drawn by `take`: in the batch last handed out that holds it.
+        """
+        if self._by_batch and self._batches is not None:
+            return self._batches.probability(indices)
         self._decide()
         if indices.device not in self._on:
             table = torch.from_numpy(self._probability).float()
@@ -177,6 +142,31 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
         kinds, table = self._on[indices.device]
         return table[kinds[indices.long()].long()]
 
+    def take(self, first: int, last: int) -> np.ndarray:
+        """Example ids (int64) at kept positions [first, last): a batch, chosen just in time.
+
+        The inner sampler's positions in [first · M / L, last · M / L) are its candidates, L the
+        epoch's length; `last - first` of them are kept, by the losses remembered by now (see
+        `BatchPruning`). Batches are taken one after another, from 0 on, and `hand_out` is called
+        when the next of them is about to be trained on: `inclusion_probability` is its own then.
+        """
+        if self._batches is None:
+            self._batches = BatchPruning(self.pruning)
+        if first == 0:
+            self._batches.begin()
+            self._by_batch = True
+        m, length = self.inner.num_samples, self.num_samples
+        begin, end = first * m // length, last * m // length
+        take = getattr(self.inner, "take", None)
+        ids = take(begin, end) if take else self.inner.draw(np.arange(begin, end))
+        offset = np.random.default_rng(key_of(self.seed, 22, self.epoch, first)).random()
+        return self._batches.keep(ids, last - first, offset)
+
+    def hand_out(self) -> None:
+        """Say that the next of the batches taken is about to be trained on."""
+        if self._batches is not None:
+            self._batches.hand_out()
+
     def draw(self, positions: np.ndarray) -> np.ndarray:
         """Example ids (int64) at global positions of the current epoch."""
         return self.inner.draw(self._decide()[positions])
@@ -186,6 +176,7 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
         return max(0, -(-(self.num_samples - self.rank) // self.num_replicas))
 
     def __iter__(self) -> Iterator[int]:
+        self._by_batch = False
         start, self._start = self._start, 0
         self.position = start
         stride, end = self.num_replicas, self.num_samples
@@ -197,6 +188,7 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
 
     def indices(self) -> np.ndarray:
         """This rank's whole epoch as one contiguous int64 array."""
+        self._by_batch = False
         mine = np.arange(self.rank, self.num_samples, self.num_replicas)
         parts = [self.draw(mine[i : i + CHUNK]) for i in range(0, len(mine), CHUNK)]
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
@@ -208,6 +200,8 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
             "epoch": self.epoch,
             "position": self.position,
             "kinds": kinds,
+            "by_batch": self._by_batch,
+            "batches": None if self._batches is None else self._batches.state_dict(),
             "inner": self.inner.state_dict(),
         }
 
@@ -220,3 +214,7 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
         self.set_epoch(state["epoch"], state["position"])
         if state["kinds"] is not None:
             self._kinds = state["kinds"].numpy().copy()
+        self._by_batch, self._batches = state.get("by_batch", False), None
+        if state.get("batches") is not None:
+            self._batches = BatchPruning(self.pruning)
+            self._batches.load_state_dict(state["batches"])
