@@ -13,6 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from equipoise import checkpoint
 from equipoise.balancer import Balancer
 from equipoise.trainers.counting import keep_on_first_rank, recall_summary, refuse_loader_mining
 from equipoise.trainers.global_order import GlobalOrder
@@ -79,19 +80,17 @@ class BalancerCallback(TrainerCallback):
     ) -> None:
         if state.is_world_process_zero:
             path = Path(args.output_dir, f"checkpoint-{state.global_step}", FILE)
-            torch.save(self.balancer.state_dict(), path.with_suffix(".part"))
-            os.replace(path.with_suffix(".part"), path)
+            checkpoint.save(path, balancer=self.balancer)
 
-    def load(self, checkpoint: str | os.PathLike[str]) -> None:
-        """Take over the balancer's state of a checkpoint's folder, on every rank."""
-        path = Path(checkpoint, FILE)
+    def load(self, folder: str | os.PathLike[str]) -> None:
+        """Take over the balancer's state from a checkpoint's folder, on every rank."""
+        path = Path(folder, FILE)
         if not path.is_file():
             raise FileNotFoundError(
                 f"Expected {path} to resume from, but there is none: was the checkpoint saved "
                 "without a BalancerCallback?"
             )
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        self.balancer.load_state_dict(state)
+        self.balancer.load_state_dict(checkpoint.load(path)["balancer"])
         keep_on_first_rank(self.balancer, self.balancer.sampler.rank)
 
 
@@ -159,11 +158,11 @@ class BalancedTrainer(Trainer):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As `Trainer.train`; a checkpoint's balancer is resumed with it."""
-        checkpoint = resume_from_checkpoint
-        if checkpoint is True:
-            checkpoint = get_last_checkpoint(self.args.output_dir)
-        if checkpoint:
-            self._balancing.load(checkpoint)
+        folder = resume_from_checkpoint
+        if folder is True:
+            folder = get_last_checkpoint(self.args.output_dir)
+        if folder:
+            self._balancing.load(folder)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> GlobalOrder:

@@ -82,6 +82,7 @@ def plain(
     epochs: int,
     train: Points = TRAIN,
     held: Points = HELD,
+    batch_size: int = BATCH,
     accumulate: int = 1,
     rest_by_its_own: bool = False,
 ) -> Run:
@@ -91,7 +92,7 @@ def plain(
     number, as Transformers does, and not over `accumulate`, as Lightning does.
     """
     balancer, model = run.balancer, run.model
-    loader = DataLoader(train, BATCH, sampler=balancer.sampler)
+    loader = DataLoader(train, batch_size, sampler=balancer.sampler)
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
     while balancer.epoch < epochs:
         for batch, data in enumerate(loader, 1):

@@ -53,7 +53,7 @@ def fit(
     epochs: int,
     workers: int = 0,
     train: Points = TRAIN,
-    held: Points = HELD,
+    held: Points | None = HELD,
     accumulate: int = 1,
     ckpt_path: Path | None = None,
     module: type[Module] = Module,
@@ -72,7 +72,8 @@ def fit(
     callbacks = [BalancerCallback(run.balancer), *settings.pop("callbacks", [])]
     trainer = pl.Trainer(callbacks=callbacks, **defaults | settings)
     loader = DataLoader(train, BATCH, sampler=sampler or run.balancer.sampler, num_workers=workers)
-    trainer.fit(module(run), loader, DataLoader(held, 50), ckpt_path=ckpt_path)
+    validation = None if held is None else DataLoader(held, 50)
+    trainer.fit(module(run), loader, validation, ckpt_path=ckpt_path)
     return trainer
 
 
