@@ -21,12 +21,12 @@ and .json.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import multiprocessing as mp
 import pickle
 import platform
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +34,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+
+from equipoise import Targets
+from equipoise.samplers import ClassBalancedSampler
 
 BATCH = 256
 MOST_SECONDS, MOST_BYTES = 180.0, 6e9
@@ -48,9 +52,6 @@ class Ours:
     """ClassBalancedSampler, iterated."""
 
     def __init__(self, labels: np.ndarray, classes: int) -> None:
-        from equipoise import Targets
-        from equipoise.samplers import ClassBalancedSampler
-
         self.sampler = ClassBalancedSampler(Targets(labels, classes), seed=1)
 
     def first(self) -> Any:
@@ -84,15 +85,13 @@ class Weighted:
     """torch.utils.data.WeightedRandomSampler, iterated."""
 
     def __init__(self, labels: np.ndarray, classes: int) -> None:
-        import torch
-
-        self.torch, self.labels = torch, torch.from_numpy(labels)
+        self.labels = torch.from_numpy(labels)
         self.counts = np.bincount(labels, minlength=classes)
         self.update(np.log(1 / self.counts))
 
     def update(self, log_weight: np.ndarray) -> None:
-        weights = self.torch.from_numpy(np.exp(log_weight))[self.labels]
-        self.sampler = self.torch.utils.data.WeightedRandomSampler(weights, len(weights))
+        weights = torch.from_numpy(np.exp(log_weight))[self.labels]
+        self.sampler = torch.utils.data.WeightedRandomSampler(weights, len(weights))
 
     def first(self) -> Any:
         stream = iter(self.sampler)
@@ -212,9 +211,6 @@ def repeated(call: Callable[[], Any], most: int = 5, within: float = 2.0) -> flo
 
 def measure(name: str, path: str, classes: int) -> dict[str, Any]:
     """In a process of its own: every quantity of one sampler."""
-    import torch
-
-    torch.set_num_threads(1)
     SAMPLERS[name](np.arange(2000) % 10, 10).epoch()  # imports, and first calls
     labels = np.load(path)
     before = peak()
@@ -250,16 +246,27 @@ def write_labels(path: Path, examples: int, classes: int) -> None:
 
 
 def run(name: str, path: Path, classes: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--measure", name, str(path), str(classes)]
+    """`measure` in a forked process: this one has imported everything, and holds nothing else."""
+    here, there = mp.get_context("fork").Pipe(duplex=False)
+
+    def work() -> None:
+        try:
+            there.send(measure(name, str(path), classes))
+        except Exception as error:
+            there.send({"why": f"{type(error).__name__}: {error}".splitlines()[0][:120]})
+
+    process = mp.get_context("fork").Process(target=work)
+    process.start()
+    there.close()
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=2 * MOST_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return {"why": f"over {2 * MOST_SECONDS:.0f} s"}
-    if done.returncode:
-        return {"why": (done.stderr.strip().splitlines() or ["killed"])[-1][:120]}
-    return json.loads(done.stdout)
+        if not here.poll(3 * MOST_SECONDS):
+            return {"why": f"over {3 * MOST_SECONDS:.0f} s"}
+        return here.recv()
+    except EOFError:
+        return {"why": "killed"}
+    finally:
+        process.kill()
+        process.join()
 
 
 def cost(one: dict[str, Any]) -> float:
@@ -346,7 +353,6 @@ def ratios(rows: dict[tuple[str, int, int], list[dict[str, Any]]], examples: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--sizes", type=float, nargs="+", default=[1e5, 1e6, 1e7, 1e8])
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 1000, 100_000])
     parser.add_argument("--sampler", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
@@ -356,10 +362,10 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
-    if args.measure:
-        name, path, classes = args.measure
-        print(json.dumps(measure(name, path, int(classes))))
-        return
+    torch.set_num_threads(1)
+    for kind in SAMPLERS.values():
+        with contextlib.suppress(ImportError):
+            kind(np.arange(2000) % 10, 10)  # what it imports, the forked processes have
     rows: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
     sizes = sorted(int(n) for n in args.sizes)
     with tempfile.TemporaryDirectory() as folder:
@@ -382,8 +388,6 @@ def main() -> None:
 
 
 def write_report(rows: dict[tuple[str, int, int], list[dict[str, Any]]], args: Any) -> None:
-    import torch
-
     lines = [
         "# Samplers, from 10^5 to 10^8 examples",
         "",
