@@ -14,8 +14,9 @@ from equipoise.losses.base import (
     class_vector,
     log_of,
 )
-from equipoise.losses.pointwise import Curve, Terms, mirrored, pointwise, softplus
-from equipoise.losses.sigmoid_focal import focal_curve, log_focal_slope, power
+from equipoise.losses.curves import Curve, mirrored, power, softplus
+from equipoise.losses.pointwise import Terms, pointwise
+from equipoise.losses.sigmoid_focal import focal_curve, log_focal_slope
 
 LEAST = 1e-6  # stands for a shifted probability of zero where its logarithm is taken
 
@@ -33,8 +34,7 @@ def shifted_focal_curve(gamma: float, margin: float) -> Curve:
         if gamma >= 1.0:
             factor = power(p, gamma - 1.0)
             value = (factor * p).mul_(log)
-            bracket = torch.rsub(p, 1.0)
-            torch.div(p, bracket, out=bracket).add_(log, alpha=gamma)
+            bracket = p.div_(torch.rsub(p, 1.0)).add_(log, alpha=gamma)
         else:  # p^(γ−1) would be infinite at 0
             factor = p.pow(gamma).mul_(p > 0)
             value = factor * log

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from equipoise.losses.base import (
@@ -16,7 +15,8 @@ from equipoise.losses.base import (
     class_counts,
     fill_empty,
 )
-from equipoise.losses.pointwise import Curve, ElementWeight, Terms, mirrored, pointwise
+from equipoise.losses.curves import Curve, mirrored
+from equipoise.losses.pointwise import ElementWeight, Terms, pointwise
 from equipoise.losses.positives import find_positives, positive_sums
 from equipoise.losses.sigmoid_focal import focal_curve, log_focal_slope
 
@@ -101,10 +101,9 @@ def distribution_balanced_loss(
     # The bound stands for an example without positives: r then is 10⁴ or more.
     found = find_positives(targets, dtype)
     sums = positive_sums(targets, found, inverse).clamp_min(1e-4 * inverse.min())
-    centre = inverse.new_full((), -beta * mu)
 
     def map_of(share: Tensor, rarity: Tensor) -> Tensor:
-        return torch.addcmul(centre, share, rarity).sigmoid_().add_(alpha)
+        return (share * rarity).sub_(beta * mu).sigmoid_().add_(alpha)
 
     curve = focal_curve(gamma)
     terms = Terms(

@@ -18,7 +18,7 @@ from equipoise.losses.base import (
     log_of,
     reduce,
 )
-from equipoise.losses.pointwise import softplus
+from equipoise.losses.curves import softplus
 from equipoise.losses.sigmoid_focal import (
     check_alpha,
     correct_sigmoid_focal,

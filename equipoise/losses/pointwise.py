@@ -18,27 +18,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses.base import at_least_float32, check_multilabel, check_per_class
+from equipoise.losses.curves import Curve
 from equipoise.losses.positives import (
     Positives,
     as_fraction,
     find_positives,
-    keeps_graph,
     may_look,
 )
 
-Curve = Callable[[Tensor, Tensor], Tensor]
-"""(logits, out) -> values, a new tensor; slopes with respect to the logit are written to out.
-
-Any shape; logits are left as they are.
-"""
 Weight = Tensor | float | None
 """(C,), or one number for all labels, or nothing."""
 
-LOG2_E = math.log2(math.e)
 CPU_CHUNK = 1 << 17  # elements for each thread: a few tensors of this size stay in the cache
 DEVICE_CHUNK = 1 << 21
 
@@ -70,6 +63,8 @@ class Terms:
     shift: Tensor | None = None
     """(C,), subtracted from the logits."""
     element_weight: ElementWeight | None = None
+    scale: float = 1.0
+    """On everything. Costs less than the same weight on both sides."""
 
     def cast(self, dtype: torch.dtype) -> Terms:
         """The same with its vectors by label and by example in ``dtype``, without gradients."""
@@ -121,8 +116,10 @@ def pointwise(
     terms = terms.cast(at_least_float32(logits.dtype))
     keep = torch.is_grad_enabled() and logits.requires_grad
     found = found or find_positives(targets, at_least_float32(logits.dtype))
+    if reduction == "mean":
+        terms = replace(terms, scale=terms.scale / logits.numel() if logits.numel() else math.nan)
     value: Tensor = _Pointwise.apply(logits, targets, terms, found, reduction == "none", keep)
-    return value / logits.numel() if reduction == "mean" else value
+    return value
 
 
 class _Pointwise(torch.autograd.Function):
@@ -136,10 +133,14 @@ class _Pointwise(torch.autograd.Function):
         elements: bool,
         keep: bool,
     ) -> Tensor:
-        dtype = at_least_float32(logits.dtype)
+        dtype, scale = at_least_float32(logits.dtype), terms.scale
+        # A mean's 1/(B·C) does not fit into half precision: there backward applies it.
+        early = scale if logits.dtype == dtype and may_look(logits) else 1.0
         slopes = _like(logits) if keep else None
         out = _like(logits) if elements else None
-        step = _rows_in_a_chunk(logits, targets)
+        step = rows_in_a_chunk(logits)
+        if torch.compiler.is_compiling() or (found is not None and not may_look(logits)):
+            step = max(1, logits.shape[0])  # the compiler fuses; where rows begin is on the device
         bounds = found.bounds(step) if found is not None else []
         sums = []
         for number, first in enumerate(range(0, logits.shape[0], step)):
@@ -148,7 +149,9 @@ class _Pointwise(torch.autograd.Function):
             kept = slopes[rows] if slopes is not None else None
             slope = kept if kept is not None and kept.dtype == dtype else torch.empty_like(z)
             value = _of_rows(z, slope, terms, rows, targets if found is None else None)
-            if kept is not None and kept is not slope:
+            if kept is slope:
+                slope *= early
+            elif kept is not None:
                 kept.copy_(slope)
             if out is not None:
                 out[rows] = value
@@ -160,24 +163,29 @@ class _Pointwise(torch.autograd.Function):
         if found is not None:
             value, slope = _of_positives(logits, terms, found)
             if slopes is not None:
+                slope *= early
                 slopes.view(-1).index_copy_(0, found.index, slope.to(slopes.dtype))
             if out is not None:
                 out.view(-1).index_copy_(0, found.index, value.to(out.dtype))
             sums.append(value.sum())
         if slopes is not None:
             ctx.save_for_backward(slopes)
+            ctx.scale = 1.0 if early == scale else scale
         if out is not None:
-            return out
-        return torch.stack(sums).sum() if sums else logits.new_zeros((), dtype=dtype)
+            return out if scale == 1.0 else out.mul_(scale)
+        total = torch.stack(sums).sum() if sums else logits.new_zeros((), dtype=dtype)
+        return total * scale
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
+        if ctx.scale != 1.0:
+            grad = grad.to(at_least_float32(grad.dtype)) * ctx.scale
         return scaled_slopes(slopes, grad), None, None, None, None, None
 
 
 def scaled_slopes(slopes: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of the logits, in the slopes' place if they are not needed again.
+    """The gradient of the logits; in the slopes' place, if they are not needed again.
 
     Raises:
         RuntimeError: If the gradient is to be differentiated again.
@@ -191,11 +199,20 @@ def scaled_slopes(slopes: Tensor, grad: Tensor) -> Tensor:
             "for second derivatives write the loss in plain torch operations"
         )
     else:
-        again = keeps_graph()
+        again = _keeps_graph()
     dtype = at_least_float32(slopes.dtype)
-    if slopes.dtype != dtype:  # a mean's 1/(B·C) does not fit into half precision
+    if slopes.dtype != dtype:
         return (slopes.to(dtype) * grad.to(dtype)).to(slopes.dtype)
-    return slopes * grad if again else slopes.mul_(grad)
+    if again:
+        return slopes * grad
+    done = grad.ndim == 0 and may_look(grad) and float(grad) == 1.0
+    return slopes if done else slopes.mul_(grad)
+
+
+def _keeps_graph() -> bool:
+    """Whether what was kept for backward, which is now running, will be needed again."""
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return ask is None or bool(ask())
 
 
 def _of_rows(z: Tensor, slope: Tensor, terms: Terms, rows: slice, blended: Tensor | None) -> Tensor:
@@ -255,34 +272,7 @@ def _like(logits: Tensor) -> Tensor:
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
-def _rows_in_a_chunk(logits: Tensor, targets: Tensor) -> int:
-    num_rows, num_classes = logits.shape
-    on_cpu = may_look(logits)
-    if torch.compiler.is_compiling() or (targets.layout != torch.strided and not on_cpu):
-        return max(1, num_rows)  # the compiler fuses; and where rows begin is on the device
-    chunk = CPU_CHUNK * torch.get_num_threads() if on_cpu else DEVICE_CHUNK
-    return max(1, chunk // max(1, num_classes))
-
-
-def softplus(z: Tensor) -> Tensor:
-    """log(1 + exp(z)), a new tensor.
-
-    On the CPU, torch's spends half of its time in ``exp``; its ``exp2`` takes a quarter of that.
-    The relative error is about |z|/2²⁴: the exponent's own. In float64 it is torch's.
-    """
-    if z.dtype != torch.float32 or not may_look(z):
-        return F.softplus(z, threshold=50.0)
-    value = (z * LOG2_E).clamp_max_(64.0)
-    value.exp2_().log1p_()
-    return torch.maximum(value, z, out=value)
-
-
-def mirrored(curve: Curve) -> Curve:
-    """The curve of −z: what a loss that treats both sides alike does to positives."""
-
-    def flipped(z: Tensor, out: Tensor) -> Tensor:
-        value = curve(-z, out)
-        out.neg_()
-        return value
-
-    return flipped
+def rows_in_a_chunk(logits: Tensor) -> int:
+    """How many rows to treat at a time."""
+    chunk = CPU_CHUNK * torch.get_num_threads() if may_look(logits) else DEVICE_CHUNK
+    return max(1, chunk // max(1, logits.shape[1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,19 +18,32 @@ class Positives:
 
     index: Tensor
     """Their places in the flattened matrix, row after row."""
-    example: Tensor
-    label: Tensor
     fraction: Tensor | None
     """Their values, if these may be other than 1."""
-    num_rows: int
+    shape: torch.Size
+
+    @cached_property
+    def example(self) -> Tensor:
+        """The row of each."""
+        return self.index.div(self.shape[1], rounding_mode="floor")
+
+    @cached_property
+    def label(self) -> Tensor:
+        """The column of each."""
+        return self.index % self.shape[1]
 
     def bounds(self, step: int) -> list[int]:
         """Where each chunk of ``step`` rows begins in ``index``, and the end of the last one."""
-        if step >= self.num_rows:
+        num_rows, num_classes = self.shape
+        if step >= num_rows:
             return [0, self.index.numel()]
-        starts = torch.arange(0, self.num_rows + step, step)
-        begins: list[int] = torch.searchsorted(self.example, starts).tolist()
+        starts = torch.arange(0, num_rows + step, step) * num_classes
+        begins: list[int] = torch.searchsorted(self.index, starts).tolist()
         return begins
+
+    def only(self, chosen: Tensor) -> Positives:
+        """Those chosen by a mask, all of them with fraction 1."""
+        return Positives(self.index[chosen], None, self.shape)
 
 
 def find_positives(targets: Tensor, dtype: torch.dtype) -> Positives | None:
@@ -45,12 +59,11 @@ def find_positives(targets: Tensor, dtype: torch.dtype) -> Positives | None:
     if targets.layout not in (torch.strided, torch.sparse_csr):
         raise TypeError(f"Expected targets to be dense or sparse CSR, but got {targets.layout}")
     if targets.layout == torch.sparse_csr:
-        row_begins, label = targets.crow_indices(), targets.col_indices()
-        rows = torch.arange(targets.shape[0], device=label.device)
-        example = rows.repeat_interleave(row_begins.diff(), output_size=label.numel())
-        index = example * targets.shape[1] + label
-        fraction = _unless_ones(as_fraction(targets.values(), dtype))
-        return Positives(index, example, label, fraction, targets.shape[0])
+        columns = targets.col_indices()
+        begins = torch.arange(targets.shape[0], device=columns.device) * targets.shape[1]
+        index = begins.repeat_interleave(targets.crow_indices().diff(), output_size=columns.numel())
+        fraction = _unless_ones(as_fraction(targets.values().detach(), dtype))
+        return Positives(index.add_(columns), fraction, targets.shape)
     if not may_look(targets):
         return None
     flat = targets.detach().reshape(-1)
@@ -58,13 +71,11 @@ def find_positives(targets: Tensor, dtype: torch.dtype) -> Positives | None:
     if index.numel() > DENSE_SHARE * flat.numel():
         return None
     fraction = flat.index_select(0, index).to(dtype) if flat.is_floating_point() else None
-    example = index.div(targets.shape[1], rounding_mode="floor")
-    label = index - example * targets.shape[1]
-    return Positives(index, example, label, _unless_ones(fraction), targets.shape[0])
+    return Positives(index, _unless_ones(fraction), targets.shape)
 
 
 def _unless_ones(fraction: Tensor | None) -> Tensor | None:
-    if fraction is None or (may_look(fraction) and bool((fraction == 1).all())):
+    if fraction is None or (may_look(fraction) and bool((fraction.numpy() == 1).all())):
         return None
     return fraction
 
@@ -76,9 +87,11 @@ def _nonzero(flat: Tensor) -> Tensor:
     """
     bits = flat.bool().numpy()
     whole = bits.size // 8 * 8
-    words = np.flatnonzero(bits[:whole].view(np.int64) != 0)
-    place = np.flatnonzero(bits[:whole].reshape(-1, 8)[words])
-    index = words[place >> 3] * 8 + (place & 7)
+    eights = bits[:whole].view(np.int64)
+    some = np.flatnonzero(eights != 0)
+    within = np.flatnonzero(eights[some].view(np.bool_))
+    index = (some * 8)[within >> 3]
+    index += within & 7
     rest = whole + np.flatnonzero(bits[whole:])
     return torch.from_numpy(np.concatenate([index, rest]) if rest.size else index)
 
@@ -86,12 +99,6 @@ def _nonzero(flat: Tensor) -> Tensor:
 def may_look(tensor: Tensor) -> bool:
     """Whether values can be looked at without waiting for a device or breaking a graph."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def keeps_graph() -> bool:
-    """Whether what was kept for backward, which is now running, will be needed again."""
-    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-    return ask is None or bool(ask())
 
 
 def as_fraction(values: Tensor, dtype: torch.dtype) -> Tensor:

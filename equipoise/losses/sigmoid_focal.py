@@ -16,21 +16,8 @@ from equipoise.losses.base import (
     class_vector,
     log_of,
 )
-from equipoise.losses.pointwise import Curve, Terms, Weight, mirrored, pointwise, softplus
-
-
-def power(x: Tensor, exponent: float) -> Tensor:
-    """``x ** exponent`` as a new tensor, by products where that is much faster."""
-    if exponent == 1.0:
-        return x.clone()
-    if exponent == 2.0:
-        return x * x
-    if exponent == 3.0:
-        return (x * x).mul_(x)
-    if exponent == 4.0:
-        square = x * x
-        return square.mul_(square)
-    return x.pow(exponent)
+from equipoise.losses.curves import Curve, mirrored, power, softplus
+from equipoise.losses.pointwise import Terms, Weight, pointwise
 
 
 def focal_curve(gamma: float) -> Curve:
@@ -104,6 +91,9 @@ def sigmoid_focal_loss(
     curve = focal_curve(gamma)
     positive, negative = focal_weights(alpha, pos_weight, logits)
     terms = Terms(curve, mirrored(curve), negative, positive)
+    if isinstance(negative, float) and negative > 0.0 and positive is not None:
+        positive, scale = positive / negative, negative  # one factor on all is applied for free
+        terms = Terms(curve, mirrored(curve), None, positive, scale=scale)
     return pointwise(logits, targets, terms, reduction)
 
 
@@ -111,6 +101,8 @@ def focal_weights(
     alpha: float | Tensor | None, pos_weight: Tensor | None, logits: Tensor
 ) -> tuple[Weight, Weight]:
     """α·pos_weight and 1−α; ``None`` where they are 1."""
+    if pos_weight is not None:
+        pos_weight = pos_weight.to(at_least_float32(logits.dtype))
     if alpha is None:
         return pos_weight, None
     if isinstance(alpha, Tensor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -16,10 +17,12 @@ from equipoise.losses.base import (
     check_number,
     check_per_class,
 )
-from equipoise.losses.pointwise import scaled_slopes, softplus
-from equipoise.losses.positives import find_positives
+from equipoise.losses.curves import LOG2_E, softplus
+from equipoise.losses.pointwise import rows_in_a_chunk, scaled_slopes
+from equipoise.losses.positives import Positives, find_positives, may_look
 
 REDUCTIONS = ("mean", "sum")
+LARGE = 40.0  # exp of this, and sums of a million of it, are far from the end of float32
 
 
 def two_way_loss(
@@ -83,47 +86,15 @@ class _TwoWay(torch.autograd.Function):
         reduction: str,
         keep: bool,
     ) -> Tensor:
-        t_p, t_n = temperatures
-        num_classes = logits.shape[1]
         z = logits.to(at_least_float32(logits.dtype))
-        lift = z.new_zeros(num_classes) if log_weight is None else log_weight.to(z.dtype)
-        # The other side is set to a true −∞: it leaves no trace, whatever the size of the logits.
-        infinite = float("-inf")
-        rising = z / t_n
+        lift = z.new_zeros(z.shape[1]) if log_weight is None else log_weight.to(z.dtype)
         found = find_positives(targets, z.dtype)
-        groups: tuple[Tensor | None, Tensor | None] = (None, None)
-        if found is None:
-            positive = targets != 0
-            falling = (z / -t_p + lift).masked_fill_(~positive, infinite)
-            rising.masked_fill_(positive, infinite)
-        else:
-            index, values = found.index, found.fraction
-            groups = (found.label, found.example)
-            falling = z.reshape(-1).index_select(0, index) / -t_p + lift[groups[0]]
-            gone = torch.full_like(falling, infinite)
-            if values is not None:  # a stored zero is a negative
-                falling.masked_fill_(values == 0, infinite)
-                gone = torch.where(values == 0, rising.view(-1).index_select(0, index), gone)
-            rising.view(-1).index_copy_(0, index, gone)
-        total = z.new_zeros(())
-        slopes = torch.zeros_like(rising) if keep else None
-        for dim in (1, 0) if logits.numel() else ():
-            log_n, share_n, _ = _log_sum(rising, dim)
-            size = logits.shape[1 - dim]
-            group = groups[dim]
-            log_p, share_p, some = (
-                _log_sum(falling, dim) if group is None else _log_sum_of(falling, group, size)
-            )
-            margin = t_n * log_n + t_p * log_p
-            divisor = some.sum().clamp_min(1).to(z.dtype) if reduction == "mean" else 1.0
-            total = total + softplus(margin).sum() / divisor
-            if slopes is not None:
-                pull = margin.sigmoid() / divisor  # 0 for a group that is empty on one side
-                slopes += share_n.mul_(pull.unsqueeze(dim))
-                if group is None:
-                    slopes -= share_p.mul_(pull.unsqueeze(dim))
-                else:
-                    slopes.view(-1).index_add_(0, index, share_p.mul_(pull[group]), alpha=-1.0)
+        done = None
+        if found is not None and may_look(z):
+            done = _by_sums(z.contiguous(), found, temperatures, lift, reduction, keep)
+        if done is None:
+            done = _by_logarithms(z, targets, found, temperatures, lift, reduction, keep)
+        total, slopes = done
         if slopes is not None:
             ctx.save_for_backward(slopes.to(logits.dtype))
         return total
@@ -132,6 +103,111 @@ class _TwoWay(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
         return scaled_slopes(slopes, grad), None, None, None, None, None
+
+
+def _by_sums(
+    z: Tensor,
+    found: Positives,
+    temperatures: tuple[float, float],
+    lift: Tensor,
+    reduction: str,
+    keep: bool,
+) -> tuple[Tensor, Tensor | None] | None:
+    """Value and slopes from plain sums of exponentials: one exponential an element.
+
+    ``None`` where one of the sums is outside of what float32 can hold well: logits beyond about 40,
+    or a group without negatives.
+    """
+    t_p, t_n = temperatures
+    if found.fraction is not None:  # a stored zero is a negative
+        found = found.only(found.fraction != 0)
+    groups = (found.example, found.label)
+    falling = z.view(-1).index_select(0, found.index).mul_(-1.0 / t_p).add_(lift[found.label])
+    if falling.numel() and float(falling.abs().max()) > LARGE:
+        return None
+    falling.exp_()
+    shares = torch.empty_like(z)
+    step = rows_in_a_chunk(z)
+    bounds = found.bounds(step)
+    by_row, by_column = z.new_empty(z.shape[0]), z.new_zeros(z.shape[1])
+    for number, first in enumerate(range(0, z.shape[0], step)):
+        rows = slice(first, first + step)
+        share = torch.mul(z[rows], LOG2_E / t_n, out=shares[rows]).exp2_()
+        here = found.index[bounds[number] : bounds[number + 1]] - first * z.shape[1]
+        share.view(-1).index_fill_(0, here, 0.0)
+        torch.sum(share, 1, out=by_row[rows])
+        by_column += share.sum(0)
+    total = z.new_zeros(())
+    pulls, pushes = [], []
+    for negatives, group in zip((by_row, by_column), groups, strict=True):
+        if not bool(((negatives > math.exp(-LARGE)) & (negatives < math.exp(LARGE))).all()):
+            return None
+        positives = torch.zeros_like(negatives).index_add_(0, group, falling)
+        some = positives > 0
+        margin = t_n * negatives.log() + t_p * positives.log()
+        divisor = some.sum().clamp_min(1).to(z.dtype) if reduction == "mean" else 1.0
+        total += softplus(margin).sum() / divisor
+        pull = margin.sigmoid() / divisor
+        pulls.append(pull / negatives)
+        pushes.append(pull / positives.masked_fill(~some, 1.0))
+    if not keep:
+        return total, None
+    for first in range(0, z.shape[0], step):
+        rows = slice(first, first + step)
+        shares[rows] *= pulls[0][rows].unsqueeze(1) + pulls[1]
+    push = pushes[0][found.example].add_(pushes[1][found.label])
+    shares.view(-1).index_copy_(0, found.index, push.mul_(falling).neg_())
+    return total, shares
+
+
+def _by_logarithms(
+    z: Tensor,
+    targets: Tensor,
+    found: Positives | None,
+    temperatures: tuple[float, float],
+    lift: Tensor,
+    reduction: str,
+    keep: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Value and slopes for logits of any size."""
+    t_p, t_n = temperatures
+    # The other side is set to a true −∞: it leaves no trace, whatever the size of the logits.
+    infinite = float("-inf")
+    rising = z / t_n
+    groups: tuple[Tensor | None, Tensor | None] = (None, None)
+    if found is None:
+        positive = targets != 0
+        falling = (z / -t_p + lift).masked_fill_(~positive, infinite)
+        rising.masked_fill_(positive, infinite)
+    else:
+        index, values = found.index, found.fraction
+        groups = (found.label, found.example)
+        falling = z.reshape(-1).index_select(0, index) / -t_p + lift[found.label]
+        gone = torch.full_like(falling, infinite)
+        if values is not None:  # a stored zero is a negative
+            falling.masked_fill_(values == 0, infinite)
+            gone = torch.where(values == 0, rising.view(-1).index_select(0, index), gone)
+        rising.view(-1).index_copy_(0, index, gone)
+    total = z.new_zeros(())
+    slopes = torch.zeros_like(rising) if keep else None
+    for dim in (1, 0) if z.numel() else ():
+        log_n, share_n, _ = _log_sum(rising, dim)
+        size = z.shape[1 - dim]
+        group = groups[dim]
+        log_p, share_p, some = (
+            _log_sum(falling, dim) if group is None else _log_sum_of(falling, group, size)
+        )
+        margin = t_n * log_n + t_p * log_p
+        divisor = some.sum().clamp_min(1).to(z.dtype) if reduction == "mean" else 1.0
+        total = total + softplus(margin).sum() / divisor
+        if slopes is not None:
+            pull = margin.sigmoid() / divisor  # 0 for a group that is empty on one side
+            slopes += share_n.mul_(pull.unsqueeze(dim))
+            if group is None:
+                slopes -= share_p.mul_(pull.unsqueeze(dim))
+            else:
+                slopes.view(-1).index_add_(0, index, share_p.mul_(pull[group]), alpha=-1.0)
+    return total, slopes
 
 
 def _log_sum(x: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,8 @@ from equipoise.losses.base import (
     class_vector,
     log_of,
 )
-from equipoise.losses.pointwise import Terms, mirrored, pointwise, softplus
+from equipoise.losses.curves import mirrored, softplus
+from equipoise.losses.pointwise import Terms, pointwise
 
 NORMALIZATIONS = ("batch", "weight", "nonzero")
 
