@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types pytest bench clean distclean
+.PHONY: help setup demo test lint types pytest docs bench clean distclean
 
 PYTHON ?= python3
 DATA ?= digits
@@ -53,6 +53,10 @@ types: $(STAMP) ## mypy
 
 pytest: $(STAMP) ## the tests and the docstring examples; ARGS="-k sampler", WORKERS=0 for one process
 	$(TEST_ENV) $(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+docs: $(STAMP) ## the site, in build/docs
+	$(PY) -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo 'docs: build/docs/index.html'
 
 bench: $(STAMP) ## the measurements of benchmarks/README.md
 	$(PY) benchmarks/run.py $(ARGS)

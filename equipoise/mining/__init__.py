@@ -1,23 +1,22 @@
 """Mining: which of the drawn examples are learnt from. Each miner is usable without a `Balancer`.
 
-| miner | chooses | saves |
-|---|---|---|
-| `HardestExamples`, `HardNegatives` | among a batch's losses | nothing: it changes the loss |
-| `SelectiveBackprop` | before the backward pass, by a forward pass of its own | backward passes |
-| `LossPruning` | before loading, by remembered losses | whole steps, and loading |
+* `HardestExamples` and `HardNegatives` choose among a batch's losses. They save nothing.
+* `SelectiveBackprop` chooses before the backward pass, by a forward pass of its own, and saves
+  backward passes.
+* `LossPruning` chooses before loading, by remembered losses, and saves whole steps.
 
 **In the batch** (`HardestExamples`, `HardNegatives`, `LossPruning`) a miner turns unreduced losses
-into a scalar:
+into a scalar::
 
     losses = loss.unreduced(logits, targets)         # (B,), or (B, C) multilabel
     miner(losses, targets, indices).backward()       # `indices` are needed by LossPruning alone
 
 **Before the backward pass** `SelectiveBackprop` turns a loader into one of full batches of chosen
-examples, to be trained on with the plain loss:
+examples, to be trained on with the plain loss::
 
     for images, labels in miner(loader, model, loss): ...
 
-**Before loading** `LossPruning` wraps a sampler:
+**Before loading** `LossPruning` wraps a sampler::
 
     sampler = miner.over(ClassBalancedSampler(targets))   # shorter epochs, by what is remembered
 
