@@ -46,7 +46,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional.classification import binary_calibration_error
 
 from equipoise import Balancer
-from equipoise.decision import calibrate_labels, label_thresholds
+from equipoise.decision import calibrate_labels, label_thresholds, thresholds_at_prevalence
 from equipoise.losses import AsymmetricLoss, SigmoidFocalLoss, WeightedBCE, pos_weight_from_counts
 from equipoise.weighting import EqualRecall
 
@@ -61,8 +61,8 @@ METHODS = {
 }
 # Predicted / true is shown for labels with this many test positives: chance moves fewer by a third.
 COUNTABLE = 10
-# The run with the best AUPRC on the hold-out among these is a row of its own, "picked".
-PICKED_AMONG = ("plain", "balancer", "focused")
+# The mean of these runs' corrected logits is a row of its own, "averaged".
+AVERAGED = ("plain", "balancer", "focused")
 
 
 def make_balancer(method: str, labels: sp.csr_matrix, **options) -> Balancer:
@@ -328,26 +328,42 @@ def train(method: str, seed: int, data: dict, settings: dict, tick: Callable[[],
         tick()
 
     logits, y_test = predict(averaged, test_loader, device)
-    decided = {}
+    decided = {"half": logits > 0}
     for objective in ("prevalence", "f1"):
         balancer.fit_decision(held_logits, y_held, objective)
         decided[objective] = balancer.decide(logits)
-    decided["searched"] = logits > label_thresholds(held_logits, y_held, "f1", prior=0)
-    decided["half"] = logits > 0
-    corrected = balancer.correct(logits)
-    calibrate = calibrate_labels(balancer.correct(held_logits), y_held)
-    calibrated = calibrate.slope * corrected + calibrate.intercept
+    corrected = {"held": balancer.correct(held_logits), "test": balancer.correct(logits)}
     return {
         "method": method,
         "seed": seed,
-        "seconds": time.perf_counter() - began,
-        **figures(logits, corrected, decided, y_test),
-        **calibration({"raw": logits, "corrected": corrected, "calibrated": calibrated}, y_test),
-        "holdout_macro_auprc": auprc(held_logits, y_held)["macro"],
+        **figures(decided, logits, corrected, y_held, y_test, data),
         **mined(balancer, len(kept)),
+        "seconds": time.perf_counter() - began,
         "history": [
             {k: v for k, v in row.items() if not isinstance(v, list)} for row in balancer.history
         ],
+        "logits": corrected,
+        "truth": (y_held, y_test),
+    }
+
+
+def averaged_runs(method: str, runs: list[dict], data: dict) -> dict:
+    """The figures of the mean of several runs' corrected logits."""
+    corrected = {
+        part: torch.stack([run["logits"][part] for run in runs]).mean(0)
+        for part in ("held", "test")
+    }
+    y_held, y_test = runs[0]["truth"]
+    decided = {"half": corrected["test"] > 0}
+    for objective in ("prevalence", "f1"):
+        decided[objective] = corrected["test"] > label_thresholds(
+            corrected["held"], y_held, objective
+        )
+    return {
+        "method": method,
+        "seed": runs[0]["seed"],
+        **figures(decided, corrected["test"], corrected, y_held, y_test, data),
+        "seconds": sum(run["seconds"] for run in runs),
     }
 
 
@@ -360,11 +376,18 @@ def auprc(logits: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
     }
 
 
-def figures(logits, corrected, decided: dict, truth: torch.Tensor) -> dict:
+def figures(decided: dict, raw, corrected: dict, y_held, y_test, data: dict) -> dict:
     """All figures of one run; labels without positives among the test examples are left out."""
-    occurs = truth.sum(0) > 0
-    true = truth[:, occurs]
-    found: dict = {f"auprc_{kind}": value for kind, value in auprc(corrected, truth).items()}
+    held, logits = corrected["held"], corrected["test"]
+    prevalence = torch.from_numpy(data["y"][data["train"]].mean(0)).flatten()
+    decided = decided | {
+        "searched": logits > label_thresholds(held, y_held, "f1", prior=0),
+        "unlabelled": logits > thresholds_at_prevalence(logits, prevalence),
+    }
+    occurs = y_test.sum(0) > 0
+    true = y_test[:, occurs]
+    found: dict = {f"auprc_{kind}": value for kind, value in auprc(logits, y_test).items()}
+    found["holdout_macro_auprc"] = auprc(held, y_held)["macro"]
     for name, predicted in decided.items():
         for kind in ("macro", "micro"):
             found[f"f1_{kind}_{name}"] = float(
@@ -375,16 +398,12 @@ def figures(logits, corrected, decided: dict, truth: torch.Tensor) -> dict:
         found[f"ratio_{name}"] = float(frequent.quantile(0.5))
         found[f"worst_{name}"] = float(frequent[frequent.clamp_min(0.02).log().abs().argmax()])
         found[f"ratios_{name}"] = ratio.tolist()
-        found[f"total_{name}"] = float(predicted.sum() / truth.sum())
-    return found
-
-
-def calibration(logits: dict[str, torch.Tensor], truth: torch.Tensor) -> dict:
-    found = {}
-    for name, z in logits.items():
-        p = torch.sigmoid(z)
-        found[f"mean_{name}"] = float(p.mean() / truth.float().mean())
-        found[f"ece_{name}"] = float(binary_calibration_error(p.flatten(), truth.flatten()))
+        found[f"total_{name}"] = float(predicted.sum() / y_test.sum())
+    calibrate = calibrate_labels(held, y_held)
+    stages = {"raw": raw.sigmoid(), "corrected": logits.sigmoid(), "calibrated": calibrate(logits)}
+    for name, p in stages.items():
+        found[f"mean_{name}"] = float(p.mean() / y_test.float().mean())
+        found[f"ece_{name}"] = float(binary_calibration_error(p.flatten(), y_test.flatten()))
     return found
 
 
@@ -408,11 +427,15 @@ TABLES = {
         "micro F1\nat .5": "f1_micro_half",
         "\nfitted ": "f1_micro_f1",
     },
-    f"Predicted / true positives (labels with {COUNTABLE} or more of the test), calibration": {
+    f"Predicted / true positives, of labels with {COUNTABLE} or more of the test": {
         "median\nat .5": "ratio_half",
         "\nfitted": "ratio_prevalence",
+        "\nunlabelled": "ratio_unlabelled",
         "worst\nat .5": "worst_half",
         "\nfitted ": "worst_prevalence",
+        "\nunlabelled ": "worst_unlabelled",
+    },
+    "Calibration": {
         "mean p / prev.\nraw": "mean_raw",
         "\ncorrected": "mean_corrected",
         "\ncalibrated": "mean_calibrated",
@@ -430,42 +453,43 @@ TABLES = {
 }
 
 
-def with_picked(results: list[dict]) -> list[dict]:
-    """The results, and those of the method that did best on each seed's hold-out once more."""
+def with_averages(results: list[dict], data: dict) -> list[dict]:
+    """The results, and the averages of each seed's different runs, and of plain's seeds."""
     rows = list(results)
     for seed in sorted({r["seed"] for r in results}):
-        runs = [r for r in results if r["seed"] == seed and r["method"] in PICKED_AMONG]
+        runs = [r for r in results if r["seed"] == seed and r["method"] in AVERAGED]
         if len(runs) > 1:
-            best = max(runs, key=lambda r: r["holdout_macro_auprc"])
-            seconds = sum(r["seconds"] for r in runs)
-            rows.append(best | {"method": "picked", "of": best["method"], "seconds": seconds})
-    return rows
+            rows.append(averaged_runs("averaged", runs, data))
+    plain = [r for r in results if r["method"] == "plain"]
+    if len(plain) > 1:
+        rows.append(averaged_runs(f"plain × {len(plain)}", plain, data))
+    return [{k: v for k, v in r.items() if k not in ("logits", "truth")} for r in rows]
 
 
 def print_tables(results: list[dict], console: Console) -> None:
-    methods = list(dict.fromkeys(r["method"] for r in results))
     for place, (title, columns) in enumerate(TABLES.items()):
         shown = {name: key for name, key in columns.items() if key in results[0]}
-        if not shown:
+        rows = [r for r in results if shown and set(shown.values()) <= r.keys()]
+        if not rows:
             continue
         table = Table(title=title)
         table.add_column("method", no_wrap=True)
         for name in shown:
             table.add_column(name, justify="right")
-        for method in methods:
-            runs = [r for r in results if r["method"] == method]
+        for method in dict.fromkeys(r["method"] for r in rows):
             cells = []
             for key in shown.values():
-                values = [r[key] for r in runs]
-                spread = f" ±{np.std(values, ddof=1):.3f}" if len(runs) > 1 and not place else ""
+                values = [r[key] for r in rows if r["method"] == method]
+                spread = f" ±{np.std(values, ddof=1):.3f}" if len(values) > 1 and not place else ""
                 cells.append(f"{np.mean(values):.{1 if max(values) >= 100 else 3}f}{spread}")
             table.add_row(method, *cells)
         console.print(table)
     console.print(
         "searched: cuts by trying every one on the hold-out; fitted: fit_decision on the hold-out, "
-        "for F1, or for predicted = true. picked: for each seed the run with the best AUPRC on the "
-        f"hold-out among {', '.join(PICKED_AMONG)}. corrected: loss and sampling taken out; "
-        "calibrated: a slope and intercepts fitted on the hold-out besides."
+        "for F1, or for predicted = true; unlabelled: as many of the test's scores as the "
+        "training labels' prevalence says. corrected: loss and sampling taken out; calibrated: a "
+        "slope and intercepts fitted on the hold-out besides. averaged: the corrected logits of "
+        f"{', '.join(AVERAGED)} averaged, at the cost of all; plain × n: of n seeds."
     )
 
 
@@ -549,7 +573,7 @@ def main() -> None:
             for method in methods
             for seed in range(args.seeds)
         ]
-    results = with_picked(results)
+    results = with_averages(results, data)
     print_tables(results, console)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)

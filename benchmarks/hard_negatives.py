@@ -1,0 +1,102 @@
+"""Hard negatives against all negatives, on multilabel sets.
+
+    python -m benchmarks.hard_negatives --folder FOLDER
+
+FOLDER holds Mulan's sets as `.npz`. The network, its training and the figures are those of
+examples/multilabel.py (method "plain", binary cross-entropy); only `mining=` differs:
+`HardNegatives` with 1, 3 or 10 negatives a positive, of each example or of each label, or none, so
+that all negatives are learnt from. Every seed of a set trains all rows in turn. Figures go to
+runs/hard_negatives, the table to the terminal; `--table` only prints it anew.
+
+AUPRC and F1 are of the test rows, F1 with cuts fitted on the hold-out; the last columns are of the
+hold-out alone, for choosing a ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from equipoise.mining import HardNegatives
+from examples.multilabel import load_data, train
+
+RUNS = Path(__file__).resolve().parent.parent / "runs" / "hard_negatives"
+EPOCHS = {"yeast": 20, "corel5k": 20, "bibtex": 20, "tmc2007_500": 15, "delicious": 15}
+ROWS = ((None, ""), *((r, per) for per in ("example", "label") for r in (1, 3, 10)))
+FIGURES = {
+    "macro AUPRC": "auprc_macro",
+    "micro AUPRC": "auprc_micro",
+    "macro F1": "f1_macro_f1",
+    "micro F1": "f1_micro_f1",
+    "hold-out macro AUPRC": "holdout_macro_auprc",
+}
+
+
+def measure(folder: Path, name: str, seeds: int) -> None:
+    """Train every row with every seed that has not been trained yet."""
+    path = RUNS / f"{name}.json"
+    results = json.loads(path.read_text()) if path.exists() else []
+    data = load_data(str(folder / f"{name}.npz"), 64)
+    settings = {"epochs": EPOCHS[name], "lr": 3e-3, "holdout": 0.2, "device": "cpu"}
+    settings |= {"net": "small", "width": None}
+    settings["batch_size"] = 64 if len(data["train"]) < 8000 else 256
+    done = {(r["ratio"], r["per"], r["seed"]) for r in results}
+    for seed in range(seeds):
+        for ratio, per in ROWS:
+            if (ratio, per, seed) in done:
+                continue
+            mining = None if ratio is None else HardNegatives(ratio, per=per)
+            found = train("plain", seed, data, settings | {"mining": mining}, lambda: None)
+            kept = {key: found[key] for key in (*FIGURES.values(), "share_kept") if key in found}
+            results.append({"ratio": ratio, "per": per, "seed": seed} | kept)
+            path.write_text(json.dumps(results, indent=1))
+            print(name, seed, ratio, per, flush=True)
+
+
+def table(name: str) -> list[str]:
+    """A row for each ratio: means over the seeds ± sd, and less those of all negatives."""
+    results = json.loads((RUNS / f"{name}.json").read_text())
+
+    def values(row: tuple, key: str) -> np.ndarray:
+        return np.array([r.get(key, 1.0) for r in results if (r["ratio"], r["per"]) == row])
+
+    lines = []
+    for row in ROWS:
+        ratio, per = row
+        cells = [name, "all" if ratio is None else f"{ratio} a positive, of each {per}"]
+        cells.append(f"{values(row, 'share_kept').mean():.2f}")
+        for key in FIGURES.values():
+            own, base = values(row, key), values(ROWS[0], key)
+            spread = f" ± {own.std(ddof=1):.3f}" if len(own) > 1 else ""
+            if ratio is None:
+                cells.append(f"{own.mean():.3f}{spread}")
+            else:
+                cells.append(f"{own.mean() - base.mean():+.3f}{spread}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--folder", type=Path, help="where Mulan's sets lie as .npz")
+    parser.add_argument("--sets", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--table", action="store_true", help="only print the table")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    for name in () if args.table else args.sets:
+        measure(args.folder, name, args.seeds)
+    head = ("set", "negatives", "of all entries", *FIGURES)
+    print("| " + " | ".join(head) + " |", "|---" * len(head) + "|", sep="\n")
+    for name in args.sets:
+        if (RUNS / f"{name}.json").exists():
+            print(*table(name), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
