@@ -50,13 +50,15 @@ def keep_probabilities(counts: np.ndarray, budget: float, least: float) -> np.nd
         rest = budget - least * (hard + easy).sum()
         first = np.clip(rest / new.sum(), least, 1.0) if new.any() else 1.0
         return np.tile([first, least, least], (len(counts), 1))
-    low, high = 0.0, 1.0
-    for _ in range(64):  # the share of its draws each class keeps, where it needs no more
-        share = (low + high) / 2
-        low, high = (
-            (low, share) if np.maximum(needed, share * total).sum() > budget else (share, high)
-        )
-    rest = np.maximum(needed, low * total) - new
+    # Which share of its draws each class keeps, where it needs no more: those that need the least
+    # get it, as many of them as it suffices for
+    need = np.divide(needed, total, out=np.zeros_like(needed), where=total > 0)
+    rising = np.argsort(need, kind="stable")
+    left = budget - (needed.sum() - np.cumsum(needed[rising]))
+    among = np.cumsum(total[rising])
+    shares = np.divide(left, among, out=np.zeros_like(left), where=among > 0)
+    share = shares[(shares <= np.append(need[rising][1:], np.inf)) & (among > 0)][0]
+    rest = np.maximum(needed, min(share, 1.0) * total) - new
     of_easy = np.divide(rest - hard, easy, out=np.ones_like(rest), where=easy > 0)
     of_easy = np.clip(of_easy, least, 1.0)
     of_hard = np.divide(rest - easy * of_easy, hard, out=np.ones_like(rest), where=hard > 0)
