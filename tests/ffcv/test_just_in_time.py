@@ -312,3 +312,98 @@ def test_where_it_is_refused(beton, make):
     attach(loader, AtOnce())  # afterwards
     with pytest.raises(ValueError, match="draws by position"):
         next(iter(loader))
+
+
+def pruned(**settings):
+    """A miner and its sampler."""
+    from equipoise.mining import LossPruning
+
+    miner = LossPruning(0.5, least=0.05)
+    inner = ClassBalancedSampler(LABELS, num_samples=2 * EPOCH, **settings)
+    return miner, miner.over(inner)
+
+
+def odd_are_hard(ids, k):
+    return 1.0 + ids % 2 + 0.01 * k
+
+
+def train(miner, loader, start=0, until=None, loss=odd_are_hard):
+    """Ids and weights of what is left of the epoch."""
+    ids, weights = [], []
+    for k, batch in enumerate(loader, start):
+        assert LABELS[batch[3]].tolist() == batch[1].flatten().tolist()
+        weights += miner.weight(batch[3]).tolist()
+        ids += batch[3].tolist()
+        miner(loss(batch[3], k), None, batch[3])
+        if k == until:
+            break
+    return ids, weights
+
+
+def test_remembered_losses_act_in_the_running_epoch(make, inner):
+    miner, sampler = pruned()
+    loader, at = make(sampler), 6
+
+    def turned(ids, k):
+        if k == at:
+            every = torch.arange(SIZE)
+            miner.memory.update(every, 9.0 - 8.0 * (every % 2))
+        return odd_are_hard(ids, k) if k < at else 9.0 - 8.0 * (ids % 2)
+
+    train(miner, loader)
+    train(miner, loader)
+    ids, weights = train(miner, loader, loss=turned)
+    assert len(ids) == EPOCH
+    acts = BATCH * (at + inner.batches_ahead + 2)
+    odd = np.array(ids) % 2
+    assert odd[:acts].mean() > 0.6 > 0.4 > odd[acts:].mean()
+    easy, hard = (
+        np.array(weights)[:acts][odd[:acts] == 0],
+        np.array(weights)[:acts][odd[:acts] == 1],
+    )
+    assert np.mean(easy) > 1 > np.mean(hard)
+
+
+@pytest.mark.parametrize("at", [0, 7, BATCHES - 1])
+def test_state_of_remembered_losses_in_mid_epoch(make, at):
+    def begun():
+        miner, sampler = pruned()
+        return miner, sampler, make(sampler)
+
+    miner, sampler, loader = begun()
+    expected = [train(miner, loader) for _ in range(3)]
+    miner, sampler, loader = begun()
+    assert train(miner, loader) == expected[0]
+    first = train(miner, loader, until=at)
+    state = (miner.state_dict(), sampler.state_dict(), loader.state_dict())
+    miner, sampler, loader = begun()
+    for part, saved in zip((miner, sampler, loader), state, strict=True):
+        part.load_state_dict(saved)
+    rest = train(miner, loader, start=at + 1)
+    assert (first[0] + rest[0], first[1] + rest[1]) == expected[1]
+    assert train(miner, loader) == expected[2]
+
+
+def test_several_ranks_with_losses_of_their_own_are_refused(inner):
+    from equipoise.ffcv import BalancedLoader, attach
+
+    _, sampler = pruned(num_replicas=2)
+    with pytest.raises(ValueError, match=r"num_replicas=1 .* LossPruning, but got 2: each rank"):
+        BalancedLoader(attach(inner, sampler), just_in_time=True)
+
+
+def test_with_a_balancer(make):
+    from equipoise import Balancer
+
+    balancer = Balancer(LABELS, mining="loss-pruning", num_samples=2 * EPOCH)
+    loader = make(balancer)
+    for epoch in range(3):
+        assert balancer.sampler.epoch == epoch
+        count = 0
+        for _, labels, _, ids in loader:
+            logits = torch.zeros(len(ids), 4, requires_grad=True)
+            balancer.loss(logits, labels.flatten(), ids).backward()
+            count += len(ids)
+        assert count == EPOCH
+        balancer.observe(torch.eye(4).repeat(8, 1), torch.arange(32) // 2 % 4)
+        balancer.step()
