@@ -93,6 +93,7 @@ def compare_command(
         if name in Settings().to_dict() or name in READING
     }
     again = " ".join(["equipoise compare", shlex.quote(str(data)), "--out", shlex.quote(str(out))])
+    o.check_reading(data, inputs, field, labels)
     path = out / "compare.json"
     with one_line("compare", f"; go on with the same command and --resume: {again} … --resume"):
         if threads is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +17,11 @@ WRONG = (OSError, ValueError, TypeError, ImportError, MemoryError, RuntimeError)
 def one_line(command: str, interrupted: str | None = None) -> Iterator[None]:
     """Errors become one line and exit code 1; Ctrl-C becomes `interrupted` and 130."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: typer.echo(
+                f"equipoise {command}: note: {' '.join(str(message).split())}", err=True
+            )
+            yield
     except (BrokenPipeError, typer.Exit, typer.Abort, typer.BadParameter):
         raise  # `| head`: typer ends quietly
     except KeyboardInterrupt as error:

@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from equipoise.training import METHODS
-
 __all__ = [
     "AsJson",
     "BatchSize",
@@ -33,6 +31,7 @@ __all__ = [
     "TestShare",
     "Threads",
     "Width",
+    "check_reading",
     "one_of",
     "settled",
 ]
@@ -139,9 +138,16 @@ Flip = Annotated[
 ]
 
 
-def policy_help() -> str:
-    """The policies by name."""
-    return ", ".join(METHODS["policies"])
+def check_reading(data: Path, inputs: str | None, field: str | None, labels: str | None) -> None:
+    """Wrong usage where an option is not for this kind of data."""
+    suffix = data.suffix.lower()
+    for name, value, able in (
+        ("--inputs", inputs, (".npz", ".beton")),
+        ("--field", field, (".npz", ".beton")),
+        ("--labels", labels, (".arff",)),
+    ):
+        if value is not None and suffix not in able:
+            raise typer.BadParameter(f"{name} is for {', '.join(able)}; DATA is {data.name}.")
 
 
 def settled(

@@ -94,6 +94,7 @@ def train_command(
     For example: equipoise train birds/ --out runs/birds --epochs 20
     """
     given: dict[str, Any] = {k: v for k, v in context.params.items() if k in _all_names()}
+    o.check_reading(data, inputs, field, labels)
     again = f"equipoise train {shlex.quote(str(data))} --out {shlex.quote(str(out))} --resume"
     with one_line("train", f"; go on with: {again}"):
         if resume and (out / "run.json").exists():

@@ -103,31 +103,42 @@ def read_data(
     path = Path(path)
     suffix = path.suffix.lower()
     known = (".npz", ".arff", ".beton")
+    if not path.exists():
+        raise FileNotFoundError(f"Expected data at {path}, but there is nothing.")
     if not path.is_dir() and suffix not in known:
         raise ValueError(
             f"Expected a folder of images or a file that ends in {', '.join(known)}, "
             f"but got {path}."
         )
-    if not path.exists() or (suffix in known and not path.is_file() and not path.is_dir()):
-        raise FileNotFoundError(f"Expected data at {path}, but there is nothing.")
     with naming(path):
         contents = _read(path, inputs, field, labels, size, progress)
-        values, targets = contents.inputs, contents.targets
+        values = contents.inputs
+        targets, known_names = _occurring(contents.targets, contents.names)
+        if targets.num_classes < 2 and not targets.multilabel:
+            raise ValueError(f"Expected at least two classes, but got {targets!r}.")
         if len(values) != targets.num_examples:
             raise ValueError(
                 f"Expected as many inputs as labels, but got {len(values)} and "
                 f"{targets.num_examples}."
             )
-        known_names = contents.names or []
-        names = printable(known_names) if len(known_names) == targets.num_classes else None
         parts = split_ids(targets, contents.split, holdout=holdout, test=test, limit=limit)
         return Data(
             path,
             values,
             targets,
-            names or [str(c) for c in range(targets.num_classes)],
+            printable(known_names),
             *parts,
         )
+
+
+def _occurring(targets: Targets, names: list[str] | None) -> tuple[Targets, list[str]]:
+    """Names of the classes, and targets without those that no example has (ids from 1 up)."""
+    if names is None or len(names) != targets.num_classes:
+        names = [str(c) for c in range(targets.num_classes)]
+    if targets.multilabel or targets.counts.all():
+        return targets, names
+    found, ids = np.unique(targets.require_single_label("read_data"), return_inverse=True)
+    return Targets(ids), [names[c] for c in found]
 
 
 def _read(

@@ -72,6 +72,8 @@ def train_run(
     """
     out, settings = Path(out), settings or Settings()
     path = out / "run.json"
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"Expected out to be a folder, but {out} is something else.")
     if path.exists():
         if not resume:
             raise FileExistsError(

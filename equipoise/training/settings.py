@@ -18,6 +18,8 @@ __all__ = ["METHODS", "Settings", "make_balancer", "settings_of_method"]
 
 # Losses beside those the Balancer knows by name, made in `make_balancer`
 EXTRA: dict[str, Any] = {"cross-entropy": None, "pos-weight": None}
+CLASS_OBJECTIVES = ("equal-recall", "accuracy")
+LABEL_OBJECTIVES = ("prevalence", "f1", "equal-recall")
 METHODS = {
     "policies": [*POLICIES],
     "losses": [*EXTRA, *LOSSES],
@@ -82,8 +84,15 @@ class Settings:
             ) from error
         net = self.net or ("cnn" if data.images else "mlp")
         if data.images == (net == "mlp"):
-            kind = "images" if data.images else "features"
-            raise ValueError(f"Expected net to be one for {kind}, but got {net!r}.")
+            able = "cnn, or one of torchvision, for images" if data.images else "mlp for features"
+            raise ValueError(f"Expected net to be {able}, but got {net!r}.")
+        objectives = LABEL_OBJECTIVES if data.targets.multilabel else CLASS_OBJECTIVES
+        if self.objective not in (None, *objectives):
+            kind = "labels" if data.targets.multilabel else "classes"
+            raise ValueError(
+                f"Expected objective to be {' or '.join(objectives)} for {kind}, "
+                f"but got {self.objective!r}."
+            )
         return replace(
             self,
             device=device,
