@@ -165,7 +165,9 @@ def _table(report: Report, found: list[Column], rows: np.ndarray, caption: str) 
     body = []
     for c in rows:
         cells = "".join(f"<td>{column[c]}" for column in found)
-        body.append(f"<tr><th scope=row>{_name(report.names[c])}{cells}\n")
+        name = report.names[c]
+        title = f' title="{escape(name)}"' if len(name) > 28 else ""  # the column may cut it
+        body.append(f"<tr><th scope=row{title}>{_name(name)}{cells}\n")
     return (
         f'<div class=scroll role=region tabindex=0 aria-label="{escape(caption)}">'
         f"<table class=sortable><caption>{caption}</caption>"

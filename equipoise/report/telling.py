@@ -125,16 +125,17 @@ def _unbalanced(report: Report) -> str:
     else:
         text = (
             f"{name_of(report, most)} has {counts[most]:,} training examples, "
-            f"{name_of(report, least)} {counts[least]:,}: "
-            f"{_times(counts[most] / max(counts[least], 1))} as many."
+            f"{_times(counts[most] / max(counts[least], 1))} as many as {name_of(report, least)} "
+            f"({counts[least]:,})."
         )
     before = spread_of(report.before["recalls"])
     if before is None:
         return text
     when = BEFORE[report.before["source"]]
     return (
-        f"{text} {when[0].upper()}{when[1:]}, {name_of(report, before.worst)} was recalled "
-        f"{before.lowest:.2f} of the time, {name_of(report, before.best)} {before.highest:.2f}."
+        f"{text} {when[0].upper()}{when[1:]}, {before.lowest:.0%} of "
+        f"{name_of(report, before.worst)} was recalled, and {before.highest:.0%} of "
+        f"{name_of(report, before.best)}."
     )
 
 

@@ -67,7 +67,7 @@ def test_a_baseline_is_before():
     report = make_report(of_classes(), baseline=torch.from_numpy(baseline))
     assert report.before["source"] == "baseline"
     assert report.before["recalls"][4] is None
-    assert "In the plain run, class 9 was recalled 0.40" in told(report)["What was unbalanced"]
+    assert "In the plain run, 40% of class 9 was recalled" in told(report)["What was unbalanced"]
     assert "no baseline" not in " ".join(sources(report))
 
 
@@ -203,8 +203,8 @@ def test_the_story_of_cat_and_car():
     report = make_report(balancer, names=["cat", "car"], seconds={"training": 90, "hold-out": 10})
     said = told(report)
     assert said["What was unbalanced"] == (
-        "Each of the 2 classes has about 100 training examples. After the first epoch, cat was "
-        "recalled 0.61 of the time, car 0.91."
+        "Each of the 2 classes has about 100 training examples. After the first epoch, 61% of cat "
+        "was recalled, and 91% of car."
     )
     ratio = balancer.sampler.quotas[0] / balancer.sampler.quotas[1]
     assert (
