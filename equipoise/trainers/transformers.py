@@ -102,8 +102,9 @@ class BalancedTrainer(Trainer):
       one, goes to the loss.
     * accelerate splits loaders over the processes itself, by whole batches, by parts of each
       (`split_batches`) or from rank 0 (`dispatch_batches`): so it is given the `GlobalOrder`, and
-      each example comes once. To make the last batch of an epoch even, accelerate repeats some of
-      the first; `dataloader_drop_last=True` leaves it out instead.
+      each example comes once. To make the last batch of an epoch even over several processes,
+      accelerate repeats some of the first; a `num_samples` of the balancer that the batches of
+      all processes divide avoids that.
     * `eval_dataset` is the hold-out. Evaluations during training count its recalls, each example
       once, from the logits they compute anyway, and report `eval_recall_mean`, `eval_recall_sd`
       and `eval_recall_lowest`; the last one in an epoch is for `balancer.step()`. `eval_loss` is
@@ -118,7 +119,8 @@ class BalancedTrainer(Trainer):
 
     Raises:
         ValueError: a balancer of another number of examples than `train_dataset`, or whose mining
-            needs a loop of its own; several evaluation sets.
+            needs a loop of its own; several evaluation sets; `dataloader_drop_last`, which would
+            leave out the end of the hold-out too.
     """
 
     loss_is_scaled_for_ga = False  # a mean over the batch, which Trainer divides by accumulation
@@ -148,6 +150,12 @@ class BalancedTrainer(Trainer):
             raise ValueError(
                 "Expected eval_dataset to be one hold-out, whose recalls the balancer follows, "
                 f"but got {sorted(self.eval_dataset)}."
+            )
+        if self.args.dataloader_drop_last:
+            raise ValueError(
+                "Expected dataloader_drop_last to be False, because Trainer then leaves out the "
+                "end of the hold-out too, but got True. Give the balancer a num_samples that is a "
+                "multiple of the batch instead."
             )
         processes = self.accelerator.process_index, self.accelerator.num_processes
         if (balancer.sampler.rank, balancer.sampler.num_replicas) != processes:

@@ -186,6 +186,8 @@ def test_what_cannot_work_is_refused(tmp_path):
         make(start(), tmp_path, 1, held={"a": HELD, "b": HELD})
     with pytest.raises(ValueError, match="got SelectiveBackprop, which needs a loop of your own"):
         make(start(mining="selective-backprop"), tmp_path, 1)
+    with pytest.raises(ValueError, match="Expected dataloader_drop_last to be False"):
+        make(start(), tmp_path, 1, dataloader_drop_last=True)
     (tmp_path / "checkpoint-7").mkdir()
     with pytest.raises(FileNotFoundError, match=r"balancer\.pt to resume from, but there is none"):
         make(start(), tmp_path, 1).train(resume_from_checkpoint=True)
