@@ -18,6 +18,7 @@ from equipoise.losses.curves import Curve, mirrored, power, softplus
 from equipoise.losses.pointwise import Terms, pointwise
 from equipoise.losses.sigmoid_focal import focal_curve, log_focal_slope
 
+NOTHING = 1e-7  # stands for a shifted probability of zero where it divides; smaller is slow
 LEAST = 1e-6  # stands for a shifted probability of zero where its logarithm is taken
 
 
@@ -25,22 +26,17 @@ def shifted_focal_curve(gamma: float, margin: float) -> Curve:
     """ASL of a negative, ``−p^γ log(1−p)`` with ``p = max(σ(z) − m, 0)``, and its slope."""
     if margin == 0.0:
         return focal_curve(gamma)
-    tiny = torch.finfo(torch.float32).tiny
 
     def curve(z: Tensor, out: Tensor) -> Tensor:
         sigma = torch.sigmoid(z, out=out)
-        p = (sigma - margin).clamp_min_(0.0)
-        log = torch.neg(p).log1p_().neg_()  # −log(1−p), finite: p ≤ 1 − m
-        if gamma >= 1.0:
-            factor = power(p, gamma - 1.0)
-            value = (factor * p).mul_(log)
-            bracket = p.div_(torch.rsub(p, 1.0)).add_(log, alpha=gamma)
-        else:  # p^(γ−1) would be infinite at 0
-            factor = p.pow(gamma).mul_(p > 0)
-            value = factor * log
-            bracket = torch.rsub(p, 1.0).reciprocal_().add_(log / p.clamp_min(tiny), alpha=gamma)
-        factor *= bracket  # dvalue/dp
-        torch.ops.aten.sigmoid_backward.grad_input(factor, sigma, grad_input=out)
+        minus_p = torch.rsub(sigma, margin).clamp_max_(-NOTHING)
+        factor = power(minus_p if gamma % 2.0 == 0.0 else -minus_p, gamma)
+        if gamma < 2.0:  # otherwise it vanishes by itself
+            factor *= sigma > margin
+        value = torch.log1p(minus_p).mul_(factor).neg_()
+        slope = factor.div_(minus_p + 1.0)
+        slope.add_(torch.div(value, minus_p, out=minus_p), alpha=-gamma)  # of p
+        torch.ops.aten.sigmoid_backward.grad_input(slope, sigma, grad_input=out)
         return value
 
     return curve

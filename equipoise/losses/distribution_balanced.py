@@ -15,19 +15,10 @@ from equipoise.losses.base import (
     class_counts,
     fill_empty,
 )
-from equipoise.losses.curves import Curve, mirrored
+from equipoise.losses.curves import mirrored
 from equipoise.losses.pointwise import ElementWeight, Terms, pointwise
 from equipoise.losses.positives import find_positives, positive_sums
 from equipoise.losses.sigmoid_focal import focal_curve, log_focal_slope
-
-
-def _tolerant(curve: Curve, scale: float) -> Curve:
-    """``curve(scale·z)/scale``: the slope of negatives falls off sooner."""
-
-    def scaled(z: Tensor, out: Tensor) -> Tensor:
-        return curve(scale * z, out).div_(scale)
-
-    return scaled
 
 
 def prior_log_odds(counts: Tensor, num_examples: float) -> Tensor:
@@ -107,10 +98,11 @@ def distribution_balanced_loss(
 
     curve = focal_curve(gamma)
     terms = Terms(
-        _tolerant(curve, negative_scale),
+        curve,
         mirrored(curve),
         positive_weight=pos_weight,
         shift=-kappa * prior_log_odds(counts, num_examples),
+        negative_scale=negative_scale,
         element_weight=ElementWeight(map_of, beta / sums, inverse),
     )
     return pointwise(logits, targets, terms, reduction, found)

@@ -62,6 +62,8 @@ class Terms:
     """(B,)"""
     shift: Tensor | None = None
     """(C,), subtracted from the logits."""
+    negative_scale: float = 1.0
+    """s: a negative costs ``curve(s·z)/s``."""
     element_weight: ElementWeight | None = None
     scale: float = 1.0
     """On everything. Costs less than the same weight on both sides."""
@@ -217,11 +219,10 @@ def _keeps_graph() -> bool:
 
 def _of_rows(z: Tensor, slope: Tensor, terms: Terms, rows: slice, blended: Tensor | None) -> Tensor:
     """Values of a chunk; writes its slopes. All are negatives, unless targets are blended in."""
-    if terms.shift is not None:
-        z = z - terms.shift
-    value = terms.negative(z, slope)
+    value = _negatives(z, slope, terms, terms.shift)
     _weigh(terms.negative_weight, value, slope)
     if blended is not None:
+        z = z if terms.shift is None else z - terms.shift
         y = as_fraction(blended[rows], z.dtype)
         p_slope = torch.empty_like(z)
         p_value = terms.positive(z, p_slope)
@@ -239,23 +240,33 @@ def _of_rows(z: Tensor, slope: Tensor, terms: Terms, rows: slice, blended: Tenso
 def _of_positives(logits: Tensor, terms: Terms, found: Positives) -> tuple[Tensor, Tensor]:
     """Values and slopes of the elements found."""
     z = logits.reshape(-1).index_select(0, found.index).to(at_least_float32(logits.dtype))
-    if terms.shift is not None:
-        z -= terms.shift[found.label]
+    shift = None if terms.shift is None else terms.shift.index_select(0, found.label)
     slope = torch.empty_like(z)
-    value = terms.positive(z, slope)
+    value = terms.positive(z if shift is None else z - shift, slope)
     _weigh(_at(terms.positive_weight, found.label), value, slope)
     if found.fraction is not None:
         n_slope = torch.empty_like(z)
-        n_value = terms.negative(z, n_slope)
+        n_value = _negatives(z, n_slope, terms, shift)
         _weigh(_at(terms.negative_weight, found.label), n_value, n_slope)
         value = torch.lerp(n_value, value, found.fraction)
         slope = torch.lerp(n_slope, slope, found.fraction)
     if terms.element_weight is not None:
         w = terms.element_weight
-        _weigh(w.combine(w.by_example[found.example], w.by_label[found.label]), value, slope)
+        by_example = w.by_example.index_select(0, found.example)
+        _weigh(w.combine(by_example, w.by_label.index_select(0, found.label)), value, slope)
     if terms.example_weight is not None:
-        _weigh(terms.example_weight[found.example], value, slope)
+        _weigh(terms.example_weight.index_select(0, found.example), value, slope)
     return value, slope
+
+
+def _negatives(z: Tensor, slope: Tensor, terms: Terms, shift: Tensor | None) -> Tensor:
+    scale = terms.negative_scale
+    if shift is not None:
+        z = torch.add(shift * -scale, z, alpha=scale)
+    elif scale != 1.0:
+        z = z * scale
+    value = terms.negative(z, slope)
+    return value if scale == 1.0 else value.div_(scale)
 
 
 def _weigh(weight: Weight, value: Tensor, slope: Tensor) -> None:
@@ -265,7 +276,7 @@ def _weigh(weight: Weight, value: Tensor, slope: Tensor) -> None:
 
 
 def _at(weight: Weight, label: Tensor) -> Weight:
-    return weight[label] if isinstance(weight, Tensor) else weight
+    return weight.index_select(0, label) if isinstance(weight, Tensor) else weight
 
 
 def _like(logits: Tensor) -> Tensor:
