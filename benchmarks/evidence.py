@@ -373,7 +373,13 @@ def _job(method: str, seed: int, settings: dict[str, Any], source: str, plain: l
 
 
 def run_all(
-    methods: list[str], seeds: int, settings: dict[str, Any], source: str, folder: Path, jobs: int
+    methods: list[str],
+    seeds: int,
+    settings: dict[str, Any],
+    source: str,
+    folder: Path,
+    jobs: int,
+    only_read: bool = False,
 ) -> list[dict[str, Any]]:
     """Every method with every seed, seeds outermost; finished runs are read back."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -386,6 +392,7 @@ def run_all(
             results[method, seed] = done["result"]
         else:
             todo.append((method, seed, path))
+    todo = [] if only_read else todo
     with ProcessPoolExecutor(jobs, mp.get_context("spawn")) as pool:
         running: dict[Any, tuple[str, int, Path]] = {}
         while todo or running:
@@ -409,7 +416,7 @@ def run_all(
                     f"{recalls.mean():.3f}  sd {recalls.std():.3f}  lowest {recalls.min():.3f}",
                     flush=True,
                 )
-    return [results[m, s] for m in methods for s in range(seeds)]
+    return [results[m, s] for m in methods for s in range(seeds) if (m, s) in results]
 
 
 def main() -> None:
@@ -427,6 +434,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--pilot", action="store_true", help="test on training images instead")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, one thread each")
+    parser.add_argument("--table", action="store_true", help="only report what is finished")
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
     args = parser.parse_args()
@@ -444,7 +452,8 @@ def main() -> None:
     support = {part: np.bincount(data[part][1]).tolist() for part in ("train", "holdout", "test")}
     print("\n".join(f"{part:8} {sum(n):,} images: {n}" for part, n in support.items()), flush=True)
     folder = args.out / (name + ("-pilot" if args.pilot else ""))
-    results = run_all(methods, args.seeds, settings, args.data, folder, args.jobs)
+    results = run_all(methods, args.seeds, settings, args.data, folder, args.jobs, args.table)
+    methods = [m for m in methods if any(r["method"] == m for r in results)]
     record = {
         "settings": settings,
         "classes": data["classes"],
