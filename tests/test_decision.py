@@ -5,8 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize
 
 from equipoise.decision import equal_recall_offset
+from equipoise.rates import reliabilities
 
 
 def sample(n, seed, shift):
@@ -40,6 +42,42 @@ def test_offsets_scale_with_the_logits(scale):
     logits, targets = sample(2000, 2, [1.0, 0.0, -0.5])
     offset = equal_recall_offset(logits, targets)
     assert torch.allclose(equal_recall_offset(logits * scale, targets) / scale, offset, atol=1e-3)
+
+
+def plain_offset(logits, targets, temperature=0.25, ridge=0.01):
+    """The docstring's objective on all examples at once, its gradient from autograd."""
+    z, classes = logits.double(), logits.shape[1]
+    scale = (z - z.mean(1, keepdim=True)).std(correction=0)
+    hot = torch.nn.functional.one_hot(targets, classes).double()
+    support = hot.sum(0)
+    seen = support > 0
+
+    def spread(offset, t):
+        b = torch.from_numpy(offset).requires_grad_()
+        soft = torch.softmax((z / scale + b) / t, 1)
+        recalls = (soft * hot).sum(0)[seen] / support[seen]
+        value = (recalls - recalls.mean()).square().sum() + ridge * b.square().mean()
+        value.backward()
+        return value.item(), (b.grad * seen).numpy()
+
+    offset = np.zeros(classes)
+    for t in (temperature, temperature / 5):
+        options = {"maxiter": 60, "ftol": 1e-7}
+        offset = minimize(spread, offset, (t,), "L-BFGS-B", jac=True, options=options).x
+    hits = (hot[logits.argmax(1) == targets]).sum(0)
+    shrunk = reliabilities(hits, support) * torch.from_numpy(offset)
+    return (shrunk - shrunk.mean()) * scale
+
+
+@pytest.mark.parametrize("classes", [3, 12])
+@pytest.mark.filterwarnings("ignore:Classes without an example")
+def test_blocks_change_nothing(classes, monkeypatch):
+    monkeypatch.setattr("equipoise.decision.equal_recall._AT_A_TIME", 37 * classes)
+    logits, targets = sample(1500, 5, np.linspace(-1, 1, classes).tolist())
+    targets[targets == 2] = 1  # and a class without examples
+    assert torch.allclose(
+        equal_recall_offset(logits, targets), plain_offset(logits, targets), atol=1e-5
+    )
 
 
 def test_nothing_is_done_about_noise():

@@ -12,6 +12,8 @@ from equipoise.rates import reliabilities
 
 __all__ = ["equal_recall_offset"]
 
+_AT_A_TIME = 1 << 16  # logits
+
 
 def equal_recall_offset(
     logits: Tensor, targets: Tensor, *, temperature: float = 0.25, ridge: float = 0.01
@@ -25,7 +27,8 @@ def equal_recall_offset(
 
     Each offset is drawn towards zero by what sampling noise explains of its class's recall
     (`reliabilities`): a class of a few examples moves little, one without any not at all, and
-    recalls that are equal but for noise are left alone.
+    recalls that are equal but for noise are left alone. 10,000 × 1,000 take 2 to 3 s of one core,
+    without a sign of progress.
 
     Args:
         logits: `(N, C)` of a hold-out the network did not train on.
@@ -58,21 +61,7 @@ def equal_recall_offset(
     z = z / scale
     support = torch.bincount(y, minlength=classes)
     hits = torch.bincount(y[z.argmax(1) == y], minlength=classes)
-    seen = support > 0
-
-    def spread(offset: np.ndarray, temperature: float) -> tuple[float, np.ndarray]:
-        b = torch.from_numpy(offset)
-        soft = torch.softmax((z + b) / temperature, 1)
-        own = soft.gather(1, y[:, None])[:, 0]
-        recalls = torch.zeros(classes, dtype=z.dtype).index_add_(0, y, own)[seen] / support[seen]
-        behind = recalls - recalls.mean()
-        slope = torch.zeros(classes, dtype=z.dtype)
-        slope[seen] = 2 * behind / support[seen]  # of the loss in each example's own probability
-        pull = slope[y] * own
-        gradient = torch.zeros(classes, dtype=z.dtype).index_add_(0, y, pull) - pull @ soft
-        gradient = (gradient / temperature + 2 * ridge * b / classes) * seen
-        return float(behind.square().sum() + ridge * b.square().mean()), gradient.numpy()
-
+    spread = _Spread(z, y, support, ridge)
     offset = np.zeros(classes)
     for t in (temperature, temperature / 5):
         offset = minimize(
@@ -85,6 +74,33 @@ def equal_recall_offset(
         ).x
     shrunk = reliabilities(hits, support) * torch.from_numpy(offset)
     return (shrunk - shrunk.mean()) * scale
+
+
+class _Spread:
+    """The objective of `equal_recall_offset` as a function of the offsets, with its gradient."""
+
+    def __init__(self, z: Tensor, y: Tensor, support: Tensor, ridge: float) -> None:
+        self.z, self.y, self.support, self.ridge = z, y, support, ridge
+        self.seen = support > 0
+        # Kept: fresh memory of this size costs more than the exponentials written into it
+        self.soft = torch.empty_like(z)
+        self.shifted = torch.empty_like(z[: max(1, _AT_A_TIME // z.shape[1])])
+
+    def __call__(self, offset: np.ndarray, temperature: float) -> tuple[float, np.ndarray]:
+        b, y, seen, support = torch.from_numpy(offset), self.y, self.seen, self.support[self.seen]
+        rows = len(self.shifted)
+        for z, soft in zip(self.z.split(rows), self.soft.split(rows), strict=True):
+            shifted = torch.add(z, b, out=self.shifted[: len(z)]).div_(temperature)
+            torch.softmax(shifted, 1, out=soft)
+        own = self.soft.gather(1, y[:, None])[:, 0]
+        recalls = torch.zeros_like(b).index_add_(0, y, own)[seen] / support
+        behind = recalls - recalls.mean()
+        slope = torch.zeros_like(b)
+        slope[seen] = 2 * behind / support  # of the loss in each example's own probability
+        pull = slope[y] * own
+        gradient = torch.zeros_like(b).index_add_(0, y, pull) - pull @ self.soft
+        gradient = (gradient / temperature + 2 * self.ridge * b / len(b)) * seen
+        return float(behind.square().sum() + self.ridge * b.square().mean()), gradient.numpy()
 
 
 def _checked(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,8 @@ def label_thresholds(
     for n positives. So a label with many positives gets the threshold its hold-out shows; one with
     few gets what calibrated probabilities expect, which for F1 is the rule to predict above half
     of the F1 that can be reached (Lipton et al. 2014, "Optimal thresholding of classifiers to
-    maximize F1 measure"). Sums over the hold-out, not draws: nothing is random.
+    maximize F1 measure"). Sums over the hold-out, not draws: nothing is random. Equal scores keep
+    the order of the examples. 20,000 × 7,900 take 3 to 6 s of one core, without a sign of progress.
 
     Args:
         logits: `(N, C)` of a hold-out the network was not trained on, any floating dtype; best
@@ -69,24 +71,52 @@ def label_thresholds(
     parts = []
     for first in range(0, z.shape[1], step := max(1, _AT_A_TIME // len(z))):
         part = slice(first, first + step)
-        scores, truth = _by_score(z[:, part].T.contiguous(), y[:, part].T, calibration, part, prior)
-        parts.append(_thresholds(scores, truth, objective, at_least or 0.0))
+        own = LabelCalibration(calibration.slope, calibration.intercept[part, None])
+        scores, truth = (x[:, part].T.contiguous() for x in (z, y))
+        if objective == "prevalence":
+            parts.append(_at_prevalence(scores, truth, own, prior))
+        else:
+            scores, truth = _by_score(scores, truth, own, prior)
+            parts.append(_thresholds(scores, truth, objective, at_least or 0.0))
     if objective != "equal-recall":
         return torch.cat([cut for cut, _ in parts])[:, 0].float()
     cuts, counts = (torch.cat(columns) for columns in zip(*parts, strict=True))
     return _at_equal_recall(cuts, counts, float(y.sum())).float()
 
 
-def _by_score(
-    z: Tensor, y: Tensor, calibration: LabelCalibration, part: slice, prior: float
+def _at_prevalence(
+    z: Tensor, y: Tensor, own: LabelCalibration, prior: float
 ) -> tuple[Tensor, Tensor]:
+    """Thresholds `(C, 1)` with Σ ỹ examples above them, and that sum: no need for ỹ by score."""
+    n = y.sum(1, keepdim=True).double()
+    weight = n / (n + prior) if prior > 0 else 1.0
+    count = weight * n + (1 - weight) * own(z).sum(1, keepdim=True, dtype=torch.float64)
+    ascending = torch.from_numpy(np.sort(z.numpy(), axis=1))
+    return _score_at(ascending.flip(1), count), count
+
+
+def _by_score(z: Tensor, y: Tensor, own: LabelCalibration, prior: float) -> tuple[Tensor, Tensor]:
     """Scores of labels `(C, N)` in descending order, and Σ ỹ of the first 1 … N examples."""
-    scores, order = z.sort(1, descending=True)
-    y = y.gather(1, order).double()
-    n = y.sum(1, keepdim=True)
+    order = _descending(z)
+    scores, y = z.gather(1, order), y.gather(1, order)
+    n = y.sum(1, keepdim=True).double()
     weight = n / (n + prior) if prior > 0 else torch.ones_like(n)
-    own = LabelCalibration(calibration.slope, calibration.intercept[part, None])
-    return scores.double(), (weight * y + (1 - weight) * own(scores).double()).cumsum_(1)
+    expected = own(scores).double().mul_(1 - weight)
+    return scores, expected.add_(y * weight).cumsum_(1)
+
+
+def _descending(z: Tensor) -> Tensor:
+    """`z.argsort(1, descending=True, stable=True)` of float32, in a tenth of its time.
+
+    NumPy sorts whole numbers with vector instructions, torch pairs one by one. So the order of a
+    float's bits, which is that of the floats once those of negative ones are turned round, goes
+    above the position in one number. 0.0 is added to make −0 a 0.
+    """
+    bits = (z + 0.0).view(torch.int32)
+    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    keys = ((~rising).long() << 32) | torch.arange(z.shape[1])
+    keys.numpy().sort(axis=1)
+    return keys & 0xFFFFFFFF
 
 
 def _thresholds(
@@ -95,9 +125,7 @@ def _thresholds(
     """Thresholds `(C, K)`, and how many examples lie above them; K = 1 but for "equal-recall"."""
     total = truth[:, -1:].contiguous()
     ranks = torch.arange(1, scores.shape[1] + 1, dtype=torch.float64)
-    if objective == "prevalence":
-        count = total
-    elif objective == "f1":
+    if objective == "f1":
         count = 1 + (truth / (ranks + total)).argmax(1, keepdim=True).double()
     elif objective == "precision":
         reached = truth >= at_least * ranks
@@ -123,7 +151,8 @@ def _score_at(scores: Tensor, count: Tensor) -> Tensor:
     place = (count - 0.5).clamp(0, n - 1)
     low = place.floor().long()
     high = (low + 1).clamp_max(n - 1)
-    between = torch.lerp(scores.gather(1, low), scores.gather(1, high), place - low)
+    near, far = scores.gather(1, low).double(), scores.gather(1, high).double()
+    between = torch.lerp(near, far, place - low)
     above = (0.5 / count.clamp(1e-9, 0.5)).log()
     below = 2 * (count - (n - 0.5)).clamp_min(0)
     return between + above - below
@@ -147,18 +176,21 @@ def _checked(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     if not logits.numel():
         raise ValueError(f"Expected logits of at least one example, but got {tuple(logits.shape)}.")
     z = logits.detach().cpu().float()
-    finite = torch.isfinite(z)
-    if not finite.all():
-        rows = int((~finite.all(1)).sum())
+    if not torch.isfinite(torch.stack(z.aminmax())).all():
+        rows = int((~torch.isfinite(z).all(1)).sum())
         raise ValueError(f"Expected logits to be finite, but got {rows} rows that are not.")
-    dense = targets.detach() if targets.layout == torch.strided else targets.detach().to_dense()
-    y = (dense == 1).cpu()
-    wrong = ~y & (dense != 0).cpu()
-    if wrong.any():
+    values = targets.detach().cpu()
+    if values.layout != torch.strided:
+        sparse = values.to_sparse_coo().coalesce()
+        at, values = sparse.indices(), sparse.values()
+    y = values == 1
+    if torch.count_nonzero(values) != torch.count_nonzero(y):
+        wrong = values[(values != 0) & ~y]
         raise ValueError(
-            f"Expected targets to be 0 or 1, but got {dense.cpu()[wrong][0].item()} "
-            f"({int(wrong.sum())} of them)."
+            f"Expected targets to be 0 or 1, but got {wrong[0].item()} ({len(wrong)} of them)."
         )
+    if targets.layout != torch.strided:
+        y = torch.zeros(z.shape, dtype=torch.bool).index_put_(tuple(at), y)
     return z, y
 
 

@@ -44,6 +44,48 @@ def test_without_smoothing_equals_the_naive_search(objective):
     assert np.allclose(found, expected, atol=1e-5)
 
 
+def plain_threshold(z, y, expected, objective, at_least=0.0, prior=20.0):
+    """The docstring's rule for one label: a stable sort, and every number of examples tried."""
+    order = np.argsort(-z, kind="stable")
+    z, y, expected = z[order].astype(float), y[order], expected[order].astype(float)
+    weight = y.sum() / (y.sum() + prior) if prior else 1.0
+    found = np.cumsum(weight * y + (1 - weight) * expected)
+    counts = np.arange(1, len(z) + 1)
+    if objective == "prevalence":
+        count = found[-1]
+    elif objective == "f1":
+        count = counts[(2 * found / (counts + found[-1])).argmax()]
+    elif objective == "recall":
+        count = counts[found >= at_least * found[-1] * (1 - 1e-12)][0] if found[-1] else 0
+    else:
+        reached = counts[found >= at_least * counts]
+        if not len(reached):
+            return np.inf
+        count = reached[-1]
+    place = np.clip(count - 0.5, 0, len(z) - 1)  # a rank between two examples, from 0
+    above, below = z[int(place)], z[min(int(place) + 1, len(z) - 1)]
+    cut = above + (place - int(place)) * (below - above)
+    return cut - np.log(np.clip(count, 1e-9, 0.5) / 0.5) - 2 * max(count - len(z) + 0.5, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("prior", [0, 20])
+def test_equals_the_rule_for_one_label(dtype, prior, monkeypatch):
+    """Also with ties (half precision, zeros of both signs), and in blocks of labels."""
+    monkeypatch.setattr("equipoise.decision.thresholds._AT_A_TIME", 300 * 4)
+    logits, targets = scored(300, labels=13, rarest=-4)
+    logits[::5, ::2], logits[1::5, ::2] = 0.0, -0.0
+    targets[:, 3], targets[:, 4] = 0, 1
+    logits = logits.to(dtype)
+    expected = calibrate_labels(logits.float(), targets)(logits.float()).T.numpy()
+    columns = list(zip(logits.float().T.numpy(), targets.T.numpy(), expected, strict=True))
+    for objective in [o for o in OBJECTIVES if o != "equal-recall"]:
+        settings = {"at_least": FLOORS[objective]} if objective in FLOORS else {}
+        found = label_thresholds(logits, targets, objective, prior=prior, **settings)
+        plain = [plain_threshold(*c, objective, prior=prior, **settings) for c in columns]
+        assert np.allclose(found, plain, atol=1e-5), objective
+
+
 def test_equal_recall_gives_one_recall_and_the_true_number_of_positives():
     logits, targets = scored(20_000, labels=10, rarest=-3)
     predicted = logits > label_thresholds(logits, targets, "equal-recall")
@@ -126,10 +168,15 @@ def test_calibration_leaves_noise_alone():
     assert calibrate_labels(logits, targets).intercept.std() < 0.2
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 def test_sparse_targets_and_half_precision():
     logits, targets = scored(200, labels=5, rarest=-2)
     dense = label_thresholds(logits.half(), targets)
-    assert torch.equal(label_thresholds(logits.half(), targets.float().to_sparse()), dense)
+    for sparse in (targets.float().to_sparse(), targets.int().to_sparse_csr()):
+        assert torch.equal(label_thresholds(logits.half(), sparse), dense)
+    twice = torch.sparse_coo_tensor([[0, 0], [1, 1]], [1, 1], targets.shape, check_invariants=True)
+    with pytest.raises(ValueError, match="targets to be 0 or 1, but got 2"):
+        label_thresholds(logits, twice)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +186,9 @@ def test_sparse_targets_and_half_precision():
         ({"targets": torch.zeros(3)}, "logits"),
         ({"logits": torch.zeros(0, 2), "targets": torch.zeros(0, 2)}, "logits of at least one"),
         ({"logits": torch.full((3, 2), float("nan"))}, "logits to be finite"),
-        ({"targets": torch.full((3, 2), 2)}, "targets to be 0 or 1, but got 2"),
+        ({"targets": torch.full((3, 2), 2)}, r"targets to be 0 or 1, but got 2 \(6 of them"),
+        ({"targets": torch.eye(3)[:, :2].to_sparse() * 3}, "targets to be 0 or 1, but got 3"),
+        ({"logits": torch.tensor([[0, 1.0], [0, 0], [-torch.inf, 0]])}, "logits to be finite"),
         ({"targets": torch.full((3, 2), float("nan"))}, "targets to be 0 or 1"),
         ({"objective": "f2"}, "objective"),
         ({"objective": "recall"}, "at_least to be the recall"),
