@@ -115,6 +115,16 @@ def goals(record: dict[str, Any], default: str) -> list[str]:
     return lines
 
 
+def apart(heights: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Heights in increasing order, moved as little as keeps their labels from overlapping."""
+    from sklearn.isotonic import isotonic_regression
+
+    gap = (high - low) / max(26, len(heights))
+    steps = gap * np.arange(len(heights))
+    most = max(low, high - gap / 2 - steps[-1])
+    return isotonic_regression(heights - steps, y_min=min(low + gap / 2, most), y_max=most) + steps
+
+
 def draw(record: dict[str, Any], title: str, default: str, path: Path) -> None:
     """Mean recall against its spread over the classes, as trained and decided, with the front.
 
@@ -153,7 +163,7 @@ def draw(record: dict[str, Any], title: str, default: str, path: Path) -> None:
                 "noise", (floor, low), (3, 3), textcoords="offset points", size=7, color="#5d6975"
             )
         order = sorted(at, key=lambda m: at[m][0])
-        places = np.linspace(low + margin_y / 2, high - margin_y / 2, len(order))
+        places = apart(np.array([at[m][0] for m in order]), low, high)
         for method, place in zip(order, places, strict=True):
             chosen = method in members or method == default
             axes.annotate(
@@ -169,9 +179,11 @@ def draw(record: dict[str, Any], title: str, default: str, path: Path) -> None:
                     "arrowstyle": "-",
                     "color": "#c2502d" if method == default else "#c5ccd3",
                     "linewidth": 0.6,
+                    "relpos": (0, 0.5),
                 },
             )
         axes.set_title(view, size=10)
+        axes.xaxis.set_major_locator(plt.MaxNLocator(5))
         axes.set_xlabel("sd of the classes' recalls  (less is better)")
         axes.set_ylabel("mean recall")
         axes.spines[["top", "right"]].set_visible(False)

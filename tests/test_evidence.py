@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import evidence, sampler_scale
-from benchmarks.evidence_report import front, half_width
+from benchmarks.evidence_report import apart, front, half_width
 
 SETTINGS = dict(
     evidence.SETS["digits"], set="digits", lr=0.05, net="small", bf16=False, device="cpu",
@@ -95,6 +95,7 @@ def test_runs_are_read_back_and_reported(tmp_path, monkeypatch, capsys):
 def test_front_and_intervals():
     points = {"best": [[0.8, 0.02]], "even": [[0.7, 0.01]], "worse": [[0.75, 0.03]]}
     assert front({k: np.array(v) for k, v in points.items()}) == ["best", "even"]
+    assert np.diff(apart(np.array([0.5, 0.5, 0.51, 0.9]), 0, 1)).min() >= 1 / 26 - 1e-12
     # t of 2 degrees of freedom is 4.3027
     np.testing.assert_allclose(half_width(np.array([1.0, 2.0, 3.0])), 4.3027 / 3**0.5, rtol=1e-4)
 
@@ -114,5 +115,5 @@ def test_left_out_by_what_the_size_before_took():
     row = {"construct": 1.0, "first batch": 1.0, "epoch": 1.0, "update": 1.0, "memory": 1e9}
     assert sampler_scale.expected_too_much([row], 2) is None
     assert sampler_scale.expected_too_much([row], 10) == "would take 10 GB"
-    assert sampler_scale.expected_too_much([row], 90) == "would take 6 minutes"
+    assert sampler_scale.expected_too_much([row], 90) == "would take 360 s"
     assert sampler_scale.expected_too_much([{"why": "no"}], 10) == "no"
