@@ -58,24 +58,21 @@ def measure(folder: Path, name: str, seeds: int) -> None:
 
 
 def table(name: str) -> list[str]:
-    """A row for each ratio: means over the seeds ± sd, and less those of all negatives."""
+    """A row for each ratio: what all negatives reach, and the differences to it, seed by seed."""
     results = json.loads((RUNS / f"{name}.json").read_text())
-
-    def values(row: tuple, key: str) -> np.ndarray:
-        return np.array([r.get(key, 1.0) for r in results if (r["ratio"], r["per"]) == row])
-
+    rows = {row: [r for r in results if (r["ratio"], r["per"]) == row] for row in ROWS}
+    every = {r["seed"]: r for r in rows[ROWS[0]]}
     lines = []
-    for row in ROWS:
-        ratio, per = row
-        cells = [name, "all" if ratio is None else f"{ratio} a positive, of each {per}"]
-        cells.append(f"{values(row, 'share_kept').mean():.2f}")
+    for (ratio, per), runs in rows.items():
+        if not runs:
+            continue
+        share = np.mean([r.get("share_kept", 1.0) for r in runs])
+        what = "all" if ratio is None else f"{ratio} a positive, of each {per}"
+        cells = [name, what, f"{share:.2f}", str(len(runs))]
         for key in FIGURES.values():
-            own, base = values(row, key), values(ROWS[0], key)
-            spread = f" ± {own.std(ddof=1):.3f}" if len(own) > 1 else ""
-            if ratio is None:
-                cells.append(f"{own.mean():.3f}{spread}")
-            else:
-                cells.append(f"{own.mean() - base.mean():+.3f}{spread}")
+            values = [r[key] - (0 if ratio is None else every[r["seed"]][key]) for r in runs]
+            spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):{'.3f' if ratio is None else '+.3f'}}{spread}")
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 
@@ -91,7 +88,7 @@ def main() -> None:
     RUNS.mkdir(parents=True, exist_ok=True)
     for name in () if args.table else args.sets:
         measure(args.folder, name, args.seeds)
-    head = ("set", "negatives", "of all entries", *FIGURES)
+    head = ("set", "negatives", "of all entries", "seeds", *FIGURES)
     print("| " + " | ".join(head) + " |", "|---" * len(head) + "|", sep="\n")
     for name in args.sets:
         if (RUNS / f"{name}.json").exists():

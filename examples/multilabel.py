@@ -39,11 +39,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
-from torchmetrics.functional.classification import binary_calibration_error
+from torchmetrics.functional.classification import binary_calibration_error, multilabel_f1_score
 
 from equipoise import Balancer
 from equipoise.decision import calibrate_labels, label_thresholds, thresholds_at_prevalence
@@ -367,13 +367,10 @@ def averaged_runs(method: str, runs: list[dict], data: dict) -> dict:
     }
 
 
-def auprc(logits: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
-    """Macro (mean over labels that occur) and micro average precision."""
+def auprc(logits: torch.Tensor, truth: torch.Tensor, kind: str) -> float:
+    """Macro (mean over labels that occur) or micro average precision."""
     occurs = truth.sum(0) > 0
-    return {
-        kind: float(average_precision_score(truth[:, occurs], logits[:, occurs], average=kind))
-        for kind in ("macro", "micro")
-    }
+    return float(average_precision_score(truth[:, occurs], logits[:, occurs], average=kind))
 
 
 def figures(decided: dict, raw, corrected: dict, y_held, y_test, data: dict) -> dict:
@@ -386,12 +383,12 @@ def figures(decided: dict, raw, corrected: dict, y_held, y_test, data: dict) -> 
     }
     occurs = y_test.sum(0) > 0
     true = y_test[:, occurs]
-    found: dict = {f"auprc_{kind}": value for kind, value in auprc(logits, y_test).items()}
-    found["holdout_macro_auprc"] = auprc(held, y_held)["macro"]
+    found: dict = {f"auprc_{kind}": auprc(logits, y_test, kind) for kind in ("macro", "micro")}
+    found["holdout_macro_auprc"] = auprc(held, y_held, "macro")
     for name, predicted in decided.items():
         for kind in ("macro", "micro"):
             found[f"f1_{kind}_{name}"] = float(
-                f1_score(true, predicted[:, occurs], average=kind, zero_division=0)
+                multilabel_f1_score(predicted[:, occurs].int(), true, true.shape[1], average=kind)
             )
         ratio = (predicted[:, occurs].sum(0) / true.sum(0)).double()
         frequent = ratio[true.sum(0) >= min(COUNTABLE, int(true.sum(0).max()))]
