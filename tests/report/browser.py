@@ -66,6 +66,16 @@ class Browser:
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         """Send a command and wait for its answer."""
+        number = self._write(method, params)
+        while True:
+            answer = self._read()
+            if answer.get("id") == number:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']}")
+                return answer["result"]
+            self._keep(answer)
+
+    def _write(self, method: str, params: dict[str, Any]) -> int:
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
         if self._session:
@@ -73,13 +83,13 @@ class Browser:
         data = json.dumps(message).encode() + b"\0"
         while data:
             data = data[os.write(self._send, data) :]
-        while True:
-            answer = self._read()
-            if answer.get("id") == self._number:
-                if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']}")
-                return answer["result"]
-            self.events.append(answer)
+        return self._number
+
+    def _keep(self, event: dict[str, Any]) -> None:
+        """A dialog is closed at once: nothing else would go on."""
+        self.events.append(event)
+        if event.get("method") == "Page.javascriptDialogOpening":
+            self._write("Page.handleJavaScriptDialog", {"accept": False})
 
     def _read(self) -> dict[str, Any]:
         until = time.monotonic() + PATIENCE
@@ -102,7 +112,7 @@ class Browser:
         self.events.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
         while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
-            self.events.append(self._read())
+            self._keep(self._read())
 
     def resize(self, width: int, height: int = 900) -> None:
         phone = width < 600
@@ -129,8 +139,13 @@ class Browser:
         return [event["params"]["request"]["url"] for event in sent]
 
     def complaints(self) -> list[str]:
-        """Uncaught errors, console messages and the browser's own log since `open`."""
-        kinds = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
+        """Uncaught errors, dialogs, console messages and the browser's own log since `open`."""
+        kinds = (
+            "Runtime.exceptionThrown",
+            "Page.javascriptDialogOpening",
+            "Runtime.consoleAPICalled",
+            "Log.entryAdded",
+        )
         return [json.dumps(e["params"]) for e in self.events if e.get("method") in kinds]
 
     def screenshot(self, path: Path, height: int | None = None) -> None:
