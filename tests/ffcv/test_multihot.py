@@ -9,33 +9,38 @@ import torch
 pytestmark = pytest.mark.ffcv
 
 
+@pytest.mark.parametrize("ids", [False, True])
 @pytest.mark.parametrize("num_classes", [1, 7, 8, 9, 64, 101])
-def test_packing(num_classes):
+def test_packing(num_classes, ids):
     from equipoise.ffcv import MultiHotField
 
-    field = MultiHotField(num_classes)
+    field = MultiHotField(num_classes, max_labels=num_classes if ids else None)
     hot = (np.random.default_rng(0).random((5000, num_classes)) < 0.3).astype(np.uint8)
-    packed = np.zeros((5000, -(-num_classes // 8)), np.uint8)
-    assert field.metadata_type.itemsize == packed.shape[1]
+    packed = np.zeros(5000, field.metadata_type)
+    assert packed.nbytes == 5000 * (2 * num_classes if ids else -(-num_classes // 8))
     forms = [lambda row: row, torch.from_numpy, list, lambda row: row.astype(bool)]
     for i, row in enumerate(hot):
         field.encode(packed[i : i + 1], forms[i % 4](row), None)
     assert (np.concatenate(list(field.rows(packed))) == hot).all()
     again = MultiHotField.from_binary(field.to_binary()[0])
-    assert again.num_classes == num_classes
+    assert repr(again) == repr(field)
+    assert again.metadata_type == field.metadata_type
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("os_cache", [True, False])
-def test_through_a_loader(tmp_path, os_cache, workers, no_thread_left):
+@pytest.mark.parametrize(
+    ("os_cache", "workers", "max_labels"),
+    [(True, 1, None), (True, 2, 37), (False, 1, 37), (False, 2, None)],
+)
+def test_through_a_loader(tmp_path, os_cache, workers, max_labels, no_thread_left):
     from ffcv.loader import Loader, OrderOption
 
     from equipoise.ffcv import BalancedLoader, MultiHotField, targets, write
 
     hot = (np.random.default_rng(1).random((50, 37)) < 0.3).astype(np.uint8)
     images = np.arange(50, dtype=np.uint8)[:, None, None, None] + np.zeros((4, 4, 3), np.uint8)
-    path = str(tmp_path / "hot.beton")
-    write((images, hot), path, {"image": None, "label": MultiHotField(37)}, progress=False)
+    hot[0], hot[1], path = 0, 1, str(tmp_path / "hot.beton")
+    field = MultiHotField(37, max_labels)
+    write((images, hot), path, {"image": None, "label": field}, progress=False)
     loader = Loader(
         path,
         8,
@@ -72,3 +77,20 @@ def test_wrong_number_of_classes(num_classes):
 
     with pytest.raises(ValueError, match="Expected num_classes to be a positive int"):
         MultiHotField(num_classes)
+
+
+@pytest.mark.parametrize("max_labels", [0, 11, 2.0, True])
+def test_wrong_number_of_labels(max_labels):
+    from equipoise.ffcv import MultiHotField
+
+    with pytest.raises(ValueError, match="Expected max_labels to be in 1 … 10"):
+        MultiHotField(10, max_labels)
+
+
+def test_label_ids_that_do_not_fit():
+    from equipoise.ffcv import MultiHotField
+
+    with pytest.raises(ValueError, match=r"for MultiHotField\(3, max_labels=2\) to be at most 2"):
+        MultiHotField(3, 2).encode(np.zeros((1, 2), np.uint16), [1, 1, 1], None)
+    with pytest.raises(ValueError, match="num_classes to be at most 65535 with max_labels"):
+        MultiHotField(65_536, 2)
