@@ -72,7 +72,7 @@ class MultiHotField(Field):
     """Multi-hot labels of C classes in an FFCV file's index.
 
     ⌈C/8⌉ bytes an example; with `max_labels` its label ids instead, 2 · max_labels bytes, which is
-    less from C = 16 · max_labels on, and faster to decode.
+    less from C = 16 · max_labels on.
 
     A loader needs `custom_fields={"label": MultiHotField}` and yields `(batch, C)` uint8.
     Reading the targets of a whole file takes no decoding (`equipoise.ffcv.targets`). The index is
