@@ -27,7 +27,7 @@ def equal_recall_offset(
 
     Each offset is drawn towards zero by what sampling noise explains of its class's recall
     (`reliabilities`): a class of a few examples moves little, one without any not at all, and
-    recalls that are equal but for noise are left alone. 10,000 × 1,000 take 2 to 3 s of one core,
+    recalls that are equal but for noise are left alone. 10,000 × 1,000 take some seconds,
     without a sign of progress.
 
     Args:
