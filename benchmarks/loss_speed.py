@@ -4,9 +4,9 @@
 
 Multilabel losses are measured against torch's binary_cross_entropy_with_logits, losses for class
 ids against torch's cross_entropy. Each run of a loss is paired with a run of torch's next to it;
-thread CPU time, so that other work on the machine matters less. Prints, as Markdown, the median ratio of
-the pairs with its quartiles, and what autograd keeps for backward in units of one logits tensor,
-apart from the logits and the targets themselves.
+thread CPU time, so that other work on the machine matters less. Prints, as Markdown, the median
+ratio of the pairs with its quartiles, and what autograd keeps for backward in units of one logits
+tensor, apart from the logits and the targets themselves.
 
 Peers: torchvision's focal loss, timm's asymmetric loss where timm can be imported, and the
 published formulas written with torch's operations, as the authors' code has them. "compiled"
