@@ -80,9 +80,8 @@ def show_comparison(record: dict[str, Any]) -> None:
     kind = "labels" if multilabel else "recalls of classes"
     seeds = max(row["seeds"] for row in record["summary"].values())
     over = f", mean ± sd over {seeds} seeds" if seeds > 1 else ""
-    table = Table(
-        title=f"{kind} on {record['examples']['test']:,} test examples{over}", box=SIMPLE_HEAD
-    )
+    title = f"{kind} on {record['examples']['test']:,} test examples{over}"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("method", overflow="fold")
     table.add_column("", no_wrap=True)
     for heading in columns.values():

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from equipoise.balancer import Balancer
-from equipoise.checkpoint import load, save
+from equipoise.checkpoint import load
 from equipoise.report import make_report
 from equipoise.training.batches import Prepared, as_input, as_tensor
 from equipoise.training.data import Data
 from equipoise.training.figures import class_figures, label_figures
 from equipoise.training.nets import make_net, scaling_of, start_at_prevalence
-from equipoise.training.saving import check_same, plain, read_json, versions, write_json
+from equipoise.training.saving import check_same, plain, read_json, save_parts, versions, write_json
 from equipoise.training.settings import Settings, make_balancer
 
 __all__ = ["Progress", "train_run"]
@@ -113,13 +113,13 @@ def train_run(
         for epoch in range(len(run.history), chosen.epochs):
             run.train_epoch(epoch, progress)
             elapsed = seconds + time.perf_counter() - began
-            save(checkpoint, **run.state(), seconds=elapsed)
+            save_parts(checkpoint, **run.state(), seconds=elapsed)
             write_json(path, {**record, "history": run.history, "results": None,
                               "seconds": elapsed})  # fmt: skip
         results, logits = run.results()
         seconds += time.perf_counter() - began
-        save(out / "model.pt", **run.model_state())
-        save(out / "balancer.pt", balancer=run.balancer)
+        save_parts(out / "model.pt", **run.model_state())
+        save_parts(out / "balancer.pt", balancer=run.balancer)
         report = make_report(
             run.balancer,
             logits,

@@ -13,10 +13,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from equipoise.checkpoint import load
+from equipoise.checkpoint import load, save
 from equipoise.training.nets import make_net
 
-__all__ = ["check_same", "load_model", "plain", "read_json", "versions", "write_json"]
+__all__ = ["check_same", "load_model", "plain", "read_json", "save_parts", "versions", "write_json"]
+
+
+def save_parts(path: Path, **parts: Any) -> None:
+    """`equipoise.checkpoint.save`, with an OSError that names the file where it cannot be written.
+
+    torch's writer says "unexpected pos" where the disk is full.
+    """
+    try:
+        save(path, **parts)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise OSError(f"Expected room to write {path}, but the disk refused: {reason}") from error
 
 
 def write_json(path: Path, content: Any) -> None:
