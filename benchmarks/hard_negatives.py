@@ -6,7 +6,7 @@ FOLDER holds Mulan's sets as `.npz`. The network, its training and the figures a
 examples/multilabel.py (method "plain", binary cross-entropy); only `mining=` differs:
 `HardNegatives` with 1, 3 or 10 negatives a positive, of each example or of each label, or none, so
 that all negatives are learnt from. Every seed of a set trains all rows in turn. Figures go to
-runs/hard_negatives, the table to the terminal; `--table` only prints it anew.
+runs/hard_negatives, the table to benchmarks/results/hard_negatives.md; `--table` only writes that.
 
 AUPRC and F1 are of the test rows, F1 with cuts fitted on the hold-out; the last columns are of the
 hold-out alone, for choosing a ratio.
@@ -21,10 +21,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import equipoise
 from equipoise.mining import HardNegatives
 from examples.multilabel import load_data, train
 
-RUNS = Path(__file__).resolve().parent.parent / "runs" / "hard_negatives"
+HERE = Path(__file__).resolve().parent
+RUNS = HERE.parent / "runs" / "hard_negatives"
+RESULTS = HERE / "results" / "hard_negatives.md"
 EPOCHS = {"yeast": 20, "corel5k": 20, "bibtex": 20, "tmc2007_500": 15, "delicious": 15}
 ROWS = ((None, ""), *((r, per) for per in ("example", "label") for r in (1, 3, 10)))
 FIGURES = {
@@ -77,22 +80,39 @@ def table(name: str) -> list[str]:
     return lines
 
 
+def write(path: Path) -> None:
+    head = ("set", "negatives", "of all entries", "seeds", *FIGURES)
+    lines = [
+        "# Hard negatives",
+        "",
+        "Written by `python -m benchmarks.hard_negatives --folder FOLDER`; "
+        f"equipoise {equipoise.__version__}, torch {torch.__version__}, one thread, CPU.",
+        "",
+        *(__doc__ or "").split("\n\n", 2)[2].strip().splitlines(),
+        "",
+        "Rows below a set's first: differences to it, seed by seed, ± their sd over the seeds.",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|---" * len(head) + "|",
+    ]
+    for name in EPOCHS:
+        if (RUNS / f"{name}.json").exists():
+            lines += table(name)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--folder", type=Path, help="where Mulan's sets lie as .npz")
     parser.add_argument("--sets", nargs="+", choices=list(EPOCHS), default=list(EPOCHS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--table", action="store_true", help="only print the table")
+    parser.add_argument("--table", action="store_true", help="only write the table")
     args = parser.parse_args()
     torch.set_num_threads(1)
     RUNS.mkdir(parents=True, exist_ok=True)
     for name in () if args.table else args.sets:
         measure(args.folder, name, args.seeds)
-    head = ("set", "negatives", "of all entries", "seeds", *FIGURES)
-    print("| " + " | ".join(head) + " |", "|---" * len(head) + "|", sep="\n")
-    for name in args.sets:
-        if (RUNS / f"{name}.json").exists():
-            print(*table(name), sep="\n")
+    write(RESULTS)
 
 
 if __name__ == "__main__":

@@ -190,7 +190,9 @@ def write(path: Path) -> None:
         "seed, at the cost of all three; **plain × 3**: of plain's three seeds, at the same cost. "
         "± is the sd over the seeds. Two settings, the same for all methods, were "
         "changed after a first table had been seen: hold-outs are drawn at random, and the last "
-        "bias starts at each label's frequency.",
+        "bias starts at each label's frequency. Tables without unlabelled cuts and averaged rows "
+        "are of an earlier run, of the same methods with other random numbers. Seconds are of a "
+        "machine shared with up to twenty other processes: compare within a table at most.",
     ]
     for name, settings in SETS.items():
         found = RUNS / f"{name}.json"
