@@ -113,7 +113,7 @@ def test_a_sampler_is_measured(name, tmp_path):
 
 def test_left_out_by_what_the_size_before_took():
     row = {"construct": 1.0, "first batch": 1.0, "epoch": 1.0, "update": 1.0, "memory": 1e9}
-    assert sampler_scale.expected_too_much([row], 2) is None
-    assert sampler_scale.expected_too_much([row], 10) == "would take 10 GB"
-    assert sampler_scale.expected_too_much([row], 90) == "would take 360 s"
-    assert sampler_scale.expected_too_much([{"why": "no"}], 10) == "no"
+    assert sampler_scale.expected_too_much([row], 2, 180) is None
+    assert sampler_scale.expected_too_much([row], 10, 180) == "would take 10 GB"
+    assert sampler_scale.expected_too_much([row], 90, 180) == "would take 360 s"
+    assert sampler_scale.expected_too_much([{"why": "no"}], 10, 180) == "no"
