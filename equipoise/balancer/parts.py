@@ -193,6 +193,7 @@ def history_row(rates: Any, recalls: np.ndarray | None) -> dict[str, Any]:
         seen = rates.support.numpy() > 0
         row |= {
             "recalls": np.where(seen, recalls, np.nan).tolist(),
+            "support": rates.support.tolist(),
             "mean_recall": float(recalls[seen].mean()),
             "sd_recall": float(recalls[seen].std()),
             "lowest_recall": float(recalls[seen].min()),
