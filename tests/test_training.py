@@ -293,7 +293,7 @@ def test_beton(tmp_path):
     assert (data.inputs.shape, data.targets.counts.tolist()) == ((8, 6, 3), [20] * 3)
     pixels = torch.cat([x.clone() for x, _ in data.inputs.batches(data.held, 7)])
     assert np.array_equal(pixels.numpy(), PIXELS[data.held])
-    settings = Settings(epochs=2, width=4)
+    settings = Settings("inverse-frequency", epochs=2, width=4)
 
     def stop(now):
         if (now.epoch, now.batch) == (1, 1):

@@ -51,7 +51,7 @@ def read_beton(path: Path, inputs: str | None, field: str, size: int) -> Content
     handler = reader.handlers[name]
     stored = reader.metadata[f"f{list(reader.handlers).index(name)}"]
     if isinstance(handler, NDArrayField):
-        shape = tuple(handler.shape)
+        shape: tuple[int, ...] = tuple(int(n) for n in handler.shape)
         if len(shape) != 1:
             raise ValueError(f"Expected {name!r} to hold rows of features, but got shape {shape}.")
         source = Beton(path, list(reader.handlers), name, shape, uniform=True)

@@ -120,6 +120,11 @@ def train_run(
         seconds += time.perf_counter() - began
         save_parts(out / "model.pt", **run.model_state())
         save_parts(out / "balancer.pt", balancer=run.balancer)
+        record |= {"state": "finished", "history": run.history, "results": results}
+        record |= {"seconds": seconds}
+        record = plain(record)
+        write_json(path, record)
+        checkpoint.unlink(missing_ok=True)
         report = make_report(
             run.balancer,
             logits,
@@ -132,11 +137,6 @@ def train_run(
         write_json(out / "report.json", report.to_dict())
         with suppress(ImportError):  # without matplotlib there is no page
             report.save_html(out / "report.html")
-        record |= {"state": "finished", "history": run.history, "results": results}
-        record |= {"seconds": seconds}
-        record = plain(record)
-        write_json(path, record)
-        checkpoint.unlink(missing_ok=True)
     return record
 
 
