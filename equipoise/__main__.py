@@ -14,6 +14,8 @@ def main() -> None:
         from equipoise.cli import app
     except ImportError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:  # loading torch takes seconds
+        sys.exit(130)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not in UTF-8
