@@ -11,6 +11,7 @@ from equipoise.mining.hardest_examples import check_losses, reduce_chosen
 __all__ = ["HardNegatives", "hard_negatives"]
 
 REDUCTIONS = ("mean", "positives", "sum", "none")
+DEFAULT_RATIO = 10.0
 
 
 def hard_negatives(
@@ -35,7 +36,7 @@ def hard_negatives(
     Args:
         losses: `(B, C)`, any floating dtype.
         positives: `(B, C)` bool.
-        ratio: negatives a positive, above 0; 3 if neither it nor `keep` is given.
+        ratio: negatives a positive, above 0; 10 if neither it nor `keep` is given.
         keep: share of the negatives in (0, 1] instead.
         per: "example" to rank within a row, "label" within a column.
         trim: share of the negatives in [0, 1) to leave out at the top: a label that was missed
@@ -67,7 +68,9 @@ def hard_negatives(
     if keep is not None:
         wanted = keep * count
     else:
-        wanted = (3.0 if ratio is None else ratio) * (positives & finite).sum(dim, keepdim=True)
+        wanted = (DEFAULT_RATIO if ratio is None else ratio) * (positives & finite).sum(
+            dim, keepdim=True
+        )
     wanted = (wanted - 1e-6).ceil().long().clamp(at_least, most)
     skipped = torch.minimum((trim * count).long(), (count - wanted).clamp_min(0))
     hard = (rank >= skipped) & (rank < skipped + wanted)
@@ -80,9 +83,10 @@ class HardNegatives(Miner):
     It changes what is learnt from a batch and saves no time in the network.
 
     Args:
-        ratio: negatives a positive; 3 if neither is given: of 1, 3 and 10 an example it had the
-            best mean macro AUPRC on the hold-outs of four multilabel sets, above all negatives by
-            no more than noise (benchmarks/results/hard_negatives.md).
+        ratio: negatives a positive; 10 if neither is given: of 1, 3 and 10 an example it had the
+            best mean macro AUPRC on the hold-outs of five multilabel sets. None of them is above
+            all negatives by more than noise, and 1 and 3 lose much on one set
+            (benchmarks/results/hard_negatives.md).
         keep: share of the negatives instead.
         per: "example" or "label".
         trim: share of the negatives to leave out at the top.
@@ -128,7 +132,7 @@ class HardNegatives(Miner):
         if ratio is not None and keep is not None:
             raise ValueError(f"Expected ratio or keep, but got both: {ratio} and {keep}.")
         if keep is None and ratio is None:
-            ratio = 3.0
+            ratio = DEFAULT_RATIO
         if ratio is not None and not 0 < ratio < float("inf"):
             raise ValueError(f"Expected ratio to be a finite number above 0, but got {ratio!r}.")
         if per not in ("example", "label"):

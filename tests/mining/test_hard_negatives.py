@@ -84,3 +84,10 @@ def test_reductions():
 def test_keep_one_is_the_plain_mean():
     losses, targets = torch.rand(5, 6), torch.rand(5, 6) < 0.3
     torch.testing.assert_close(HardNegatives(keep=1.0)(losses, targets), losses.mean())
+
+
+def test_ten_negatives_a_positive_by_default():
+    losses = torch.rand(1, 40, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(40)[None] < 2
+    assert HardNegatives().select(losses, targets).sum() == 22
+    assert hard_negatives(losses, targets).sum() == 22
