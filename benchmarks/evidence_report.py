@@ -134,6 +134,7 @@ def draw(record: dict[str, Any], title: str, default: str, path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.colors import to_rgba
 
     figure, panels = plt.subplots(1, 2, figsize=(13, 6), layout="constrained")
     for axes, (key, view) in zip(panels, VIEWS.items(), strict=True):
@@ -144,9 +145,8 @@ def draw(record: dict[str, Any], title: str, default: str, path: Path) -> None:
             half = np.nan_to_num(half_width(figures[method]))
             colour = "#c2502d" if method == default else "#2f6f9f"
             colour = colour if method in members or method == default else "#8d99a6"
-            axes.errorbar(
-                sd, mean, half[0], half[1], "o", color=colour, markersize=5, elinewidth=0.8
-            )
+            bars = to_rgba(colour, 0.3)
+            axes.errorbar(sd, mean, half[0], half[1], "o", color=colour, ecolor=bars, markersize=5)
         line = np.array(sorted(at[m][[1, 0]].tolist() for m in members))
         axes.step(*line.T, where="post", color="#2f6f9f", linewidth=1.2, alpha=0.6)
         spans = np.array([[p[0], p[1]] for p in at.values()])
@@ -224,7 +224,9 @@ def write_report(record: dict[str, Any], name: str, folder: Path, default: str) 
     body = table(record, default) + [""] + [f"* {line.strip()}" for line in goals(record, default)]
     text = "\n".join(head + body + ["", f"![front](evidence_{name}.png)", ""])
     (folder / f"evidence_{name}.md").write_text(text)
-    (folder / f"evidence_{name}.json").write_text(json.dumps(_rounded(record)) + "\n")
+    last = [r | {"log_weight": r["log_weight"][-1]} for r in record["results"]]
+    short = _rounded(record | {"results": last})
+    (folder / f"evidence_{name}.json").write_text(json.dumps(short) + "\n")
     draw(record, name, default, folder / f"evidence_{name}.png")
     print("\n" + text)
 
