@@ -326,3 +326,12 @@ def test_the_loop_equalises_recalls_of_a_small_classifier():
         spreads[policy] = balancer.history[-1]["sd_recall"]
     assert spreads["plain"] > 0.1
     assert spreads["equal-recall"] < 0.04
+
+
+@pytest.mark.parametrize("labels", [LABELS, np.eye(3, dtype=np.uint8)[LABELS]])
+def test_plain_shuffling_can_be_pruned(labels):
+    balancer = Balancer(labels, "plain", sampler=None, mining="loss-pruning")
+    drawn = list(balancer.sampler)
+    assert len(set(drawn)) == len(drawn) == 50
+    balancer.step()
+    assert len(list(balancer.sampler)) == 50

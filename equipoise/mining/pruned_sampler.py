@@ -53,7 +53,8 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
 
     def set_log_weight(self, log_weight: Any) -> None:
         """Pass class log-weights on to the inner sampler, and decide anew what is kept."""
-        self.inner.set_log_weight(log_weight)
+        if hasattr(self.inner, "set_log_weight"):  # plain shuffling has none
+            self.inner.set_log_weight(log_weight)
         self._forget()
 
     @property
