@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["conftest.py", "Thumbs.db"]
 html_theme = "furo"
 html_title = "equipoise"
 html_copy_source = False
@@ -43,30 +41,19 @@ HERE = Path(__file__).parent
 MEASURED = HERE / "measured"
 
 
-def _on_site(text: str, folder: str) -> str:
-    """Links to benchmarks/README.md and benchmarks/results/*.md, relative to a page in `folder`."""
-    text = re.sub(r"\]\((?:\.\./)?(?:benchmarks/)?results/(\w+\.md)", rf"]({folder}\1", text)
-    return re.sub(r"\]\(\.\./benchmarks/README\.md", rf"]({folder}benchmarks.md", text)
-
-
 def _copy_measurements() -> None:
-    MEASURED.mkdir(exist_ok=True)
     benchmarks = HERE.parent / "benchmarks"
-    for source in [benchmarks / "README.md", *sorted((benchmarks / "results").glob("*.md"))]:
-        name = "benchmarks.md" if source.name == "README.md" else source.name
-        text = _on_site(source.read_text(encoding="utf-8"), "")
-        page = MEASURED / name
-        if not page.exists() or page.read_text(encoding="utf-8") != text:
-            page.write_text(text, encoding="utf-8")
-    (MEASURED / "results").mkdir(exist_ok=True)
-    for other in (benchmarks / "results").iterdir():
-        if other.suffix in (".png", ".svg", ".json"):
-            shutil.copy(other, MEASURED / "results" / other.name)
+    shutil.copytree(benchmarks / "results", MEASURED / "results", dirs_exist_ok=True)
+    shutil.copy(benchmarks / "README.md", MEASURED / "benchmarks.md")
 
 
 def _relink(app: Any, name: str, source: list[str]) -> None:
-    if not name.startswith("measured/"):
-        source[0] = _on_site(source[0], "measured/")
+    """Links to the measurements lead to the copies."""
+    text = source[0].replace("](../benchmarks/results/", "](measured/results/")
+    text = text.replace("](../benchmarks/README.md", "](measured/benchmarks.md")
+    if name.startswith("measured/"):
+        text = text.replace("](../README.md", "](../benchmarks.md")
+    source[0] = text
 
 
 def setup(app: Any) -> None:
