@@ -180,7 +180,7 @@ def observed(balancer: Any) -> tuple[dict[str, Any], np.ndarray | None]:
     row |= history_row(rates, rates.recalls().numpy() if seen else None)
     if mining is not None:
         mining.sum_over_ranks()
-        row["mining"] = mining.tally.summary()
+        row["mining"] = mining.tally.summary() | {"estimated_cost": mining.cost()}
     return row, rates.recalls(prior=None).numpy() if seen else None
 
 

@@ -72,6 +72,13 @@ class Miner:
             raise ValueError(f"Expected epoch to be an int from 0 up, but got {epoch!r}.")
         self.epoch = int(epoch)
 
+    def cost(self) -> float:
+        """What the epoch so far cost, of training on all that was drawn: an estimate from passes.
+
+        A forward pass counts 1 and a backward pass 2. Choosing within a batch saves nothing: 1.
+        """
+        return 1.0
+
     def sum_over_ranks(self) -> None:
         """Bring together what the ranks of torch.distributed have seen. Every rank calls it."""
         self.tally.sum_over_ranks()

@@ -227,6 +227,10 @@ class LossPruning(Miner):
             raise RuntimeError("Expected over(sampler) to be called first: it makes the sampler.")
         return self.sampler
 
+    def cost(self) -> float:
+        """The share of the epoch's draws that came."""
+        return self._sampler().share
+
     def sum_over_ranks(self) -> None:
         super().sum_over_ranks()
         self.memory.merge_ranks()

@@ -228,6 +228,13 @@ class SelectiveBackprop(Miner):
         self.tally.add(losses, mask, ids)
         return mask.nonzero().squeeze(1)
 
+    def cost(self) -> float:
+        """A forward pass of all, smaller by `resolution`, and three for what was kept."""
+        kept = self.tally.summary()["share_kept"]
+        if kept is None:  # nothing was mined
+            return 1.0
+        return float(self.resolution**2 / 3 + kept)
+
     def state_dict(self) -> dict[str, Any]:
         """State between passes; a pass itself starts at its loader's beginning."""
         return {**super().state_dict(), "losses": self._losses.cpu().clone()}

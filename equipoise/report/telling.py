@@ -165,8 +165,10 @@ def _done(report: Report) -> str:
         )
     mined = last_mining(report)
     if mined is not None:
+        cost = mined.get("estimated_cost", 1.0)
         said.append(
-            f"Mining ({parts['mining']}) learnt from {_percent(mined['share_kept'])} of what came."
+            f"Mining ({parts['mining']}) learnt from {_percent(mined['share_kept'])} of what came"
+            + (f", in about {_percent(cost)} of the time without it." if cost < 0.995 else ".")
         )
     if parts["decision"]:
         said.append(f"Predictions are made with {parts['decision']} fitted on a hold-out.")

@@ -8,7 +8,9 @@ import random
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
+from equipoise import Balancer
 from equipoise.mining import HardestExamples, HardNegatives, LossMemory, LossPruning
 from equipoise.mining import SelectiveBackprop as Selective
 from tests.mining.cases import CASES, LABELS, NoWaiting, batch
@@ -193,3 +195,20 @@ def test_bad_input(call, message):
 
 def test_labels_of_the_cases_are_uneven():
     assert np.bincount(LABELS).tolist() == [30, 18, 12]
+
+
+def test_the_estimated_cost_counts_passes():
+    """A forward pass 1, a backward pass 2; measured: benchmarks/README.md, "Mining"."""
+    labels = np.arange(400) % 4
+    costs = {}
+    for name in ("hardest-examples", "selective-backprop", "loss-pruning"):
+        balancer = Balancer(labels, "plain", mining=name)
+        model = torch.nn.Linear(4, 4)
+        data = TensorDataset(torch.randn(400, 4), torch.as_tensor(labels), torch.arange(400))
+        loader = DataLoader(data, batch_size=40, sampler=balancer.sampler)
+        for inputs, targets, ids in balancer.mine(loader, model):
+            balancer.loss(model(inputs), targets, ids)
+        balancer.step()
+        costs[name] = balancer.history[-1]["mining"]["estimated_cost"]
+    expected = {"hardest-examples": 1, "selective-backprop": 1 / 3 + 1 / 2, "loss-pruning": 1 / 2}
+    assert costs == pytest.approx(expected)
