@@ -11,10 +11,10 @@ from torch import Tensor
 from equipoise.balancer import parts
 from equipoise.balancer.deciding import Decision
 from equipoise.balancer.progress import Progress
-from equipoise.balancer.state import made_of, restore, state_of
+from equipoise.balancer.state import restore, state_of
 from equipoise.losses import Loss
 from equipoise.mining import Miner
-from equipoise.ranks import rank_and_replicas, require_same
+from equipoise.ranks import rank_and_replicas
 from equipoise.rates import ClassRates, LabelRates
 from equipoise.samplers import OrderSampler
 from equipoise.targets import Targets
@@ -109,7 +109,7 @@ class Balancer:
         self.progress = Progress(self.sampler)
         self._set_log_weight(self.policy.start(np.maximum(self.targets.counts, 1)))
         self._learn()
-        require_same(made_of(self))
+        parts.check_ranks(self)
 
     def _set_log_weight(self, log_weight: np.ndarray) -> None:
         self.log_weight = np.array(log_weight, np.float64)
@@ -194,7 +194,7 @@ class Balancer:
         For a balancer made before `torch.distributed.init_process_group`. Every rank calls it.
         """
         self.sampler.set_ranks(*rank_and_replicas(rank, num_replicas))
-        require_same(made_of(self))
+        parts.check_ranks(self)
 
     def observe(self, logits: Tensor, targets: Tensor) -> None:
         """Count a hold-out batch, like a metric's `update`; nothing waits for the device."""

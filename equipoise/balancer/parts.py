@@ -10,9 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from equipoise import losses, mining
+from equipoise.balancer.state import made_of
 from equipoise.losses import Loss
 from equipoise.mining import Miner
-from equipoise.ranks import rank_and_replicas
+from equipoise.ranks import rank_and_replicas, require_same
 from equipoise.samplers import (
     ClassBalancedSampler,
     ExampleWeightedSampler,
@@ -25,6 +26,7 @@ from equipoise.weighting import Policy
 __all__ = [
     "check_logits",
     "check_observed",
+    "check_ranks",
     "check_share",
     "fixed_classes",
     "history_row",
@@ -94,6 +96,21 @@ def check_share(share: float | None, sampler: Any) -> float:
     if not 0 <= share <= 1:
         raise ValueError(f"Expected sampler_share to be in [0, 1], but got {share}.")
     return share
+
+
+def check_ranks(balancer: Any) -> None:
+    """Raise on all ranks where they differ; warn where they draw different numbers of examples."""
+    require_same(made_of(balancer))
+    draws, ranks = balancer.sampler.num_samples, balancer.sampler.num_replicas
+    if draws % ranks:
+        warnings.warn(
+            f"Expected num_samples to be a multiple of num_replicas={ranks}, but got {draws}: the "
+            "first ranks draw an example more, and where that makes a batch more, "
+            "DistributedDataParallel waits for ever for the others (FFCV's order leaves those "
+            f"examples out). Pass num_samples={draws // ranks * ranks or ranks}, or better a "
+            "multiple of the global batch.",
+            stacklevel=3,
+        )
 
 
 def make_sampler(

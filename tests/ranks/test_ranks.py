@@ -73,3 +73,12 @@ def test_rank_and_number_of_ranks_come_together(given):
 def test_set_ranks_is_checked():
     with pytest.raises(ValueError, match="rank to be below num_replicas=2, but got 2"):
         Balancer([0, 1]).set_ranks(2, 2)
+
+
+def test_ranks_of_different_lengths_are_warned_of():
+    labels = [0, 1] * 5
+    with pytest.warns(UserWarning, match=r"multiple of num_replicas=3, but got 10.*num_samples=9"):
+        balancer = Balancer(labels, rank=0, num_replicas=3)
+    with pytest.warns(UserWarning, match="num_replicas=4"):
+        balancer.set_ranks(0, 4)
+    balancer.set_ranks(0, 5)
