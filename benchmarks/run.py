@@ -2,8 +2,9 @@
 
     python benchmarks/run.py --data cifar10.npz --multilabel DIR
 
-Without a data set, those that need it are left out, and named. The evidence runs (an hour and more)
-are commands of their own: see benchmarks/README.md.
+Without a data set, those that need it are left out, and named. What trains for an hour and more
+(evidence, mining_time_to_recall, multilabel_methods, hard_negatives) are commands of their own: see
+benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -13,26 +14,30 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", help="an .npz with x_train, y_train, x_test, y_test")
-    parser.add_argument("--multilabel", help="a folder of multilabel .npz files")
+    parser.add_argument("--data", type=Path, help="an .npz with x_train, y_train, x_test, y_test")
+    parser.add_argument("--multilabel", type=Path, help="a folder of multilabel .npz files")
     args = parser.parse_args()
-    jobs = [["sampler_speed.py"], ["loss_speed.py"]]
-    jobs += [["ffcv_speed.py", "--data", args.data]] if args.data else []
-    jobs += [["multilabel_balance.py", "--data", args.multilabel]] if args.multilabel else []
+    jobs = [["sampler_speed"], ["sampler_scale"], ["loss_speed"], ["multilabel_scale"]]
+    jobs += [["trainer_overhead"], ["mining_cost"]]
+    with_data = [["ffcv_speed"], ["ffcv_just_in_time"], ["loader_speed"]]
+    jobs += [[*job, "--data", str(args.data.resolve())] for job in with_data] if args.data else []
+    if args.multilabel:
+        jobs.append(["multilabel_balance", "--data", str(args.multilabel.resolve())])
     failed = []
-    for job in jobs:
-        print(f"\n## {job[0]}\n", flush=True)
-        if subprocess.run([sys.executable, str(HERE / job[0]), *job[1:]], check=False).returncode:
-            failed.append(job[0])
+    for name, *options in jobs:
+        print(f"\n## {name}\n", flush=True)
+        command = [sys.executable, "-m", f"benchmarks.{name}", *options]
+        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+            failed.append(name)
     if not args.data:
-        print("\nLeft out: ffcv_speed.py (it needs --data)")
+        print(f"\nLeft out: {', '.join(job[0] for job in with_data)} (they need --data)")
     if not args.multilabel:
-        print("Left out: multilabel_balance.py (it needs --multilabel)")
+        print("Left out: multilabel_balance (it needs --multilabel)")
     if failed:
         sys.exit(f"Failed: {', '.join(failed)}")
 
