@@ -44,6 +44,12 @@ def main() -> None:
     parser.add_argument("--out", default="runs/distributed")
     args = parser.parse_args()
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    run(args, parser)  # when it returns the model is gone: it must not outlive the process group
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def run(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     rank, ranks = dist.get_rank(), dist.get_world_size()
     if args.global_batch % ranks:
         parser.error(f"--global-batch {args.global_batch} is not a multiple of {ranks} processes")
@@ -91,7 +97,6 @@ def main() -> None:
                 f"epoch {row['epoch']}: mean recall {row['mean_recall']:.3f}, "
                 f"sd {row['sd_recall']:.3f}, lowest {row['lowest_recall']:.3f}"
             )
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
