@@ -123,11 +123,6 @@ def by_logits(policy: Any, counts: np.ndarray | None = None) -> dict[str, Any]:
     return {"policy": policy, "sampler": None, "loss": loss}
 
 
-def shared(policy: Any) -> dict[str, Any]:
-    """Half of λ draws, half shifts the logits."""
-    return {"policy": policy, "sampler_share": 0.5, "loss": LogitAdjustedCrossEntropy()}
-
-
 METHODS: dict[str, Method] = {
     "plain": Method("cross-entropy, classes as they come", lambda t: {"policy": "plain"}),
     "founding loss": Method(
@@ -189,8 +184,8 @@ METHODS: dict[str, Method] = {
     ),
     "closed loop, loss": Method("λ weighs the loss", lambda t: by_loss(EqualRecall())),
     "closed loop, logits": Method("λ shifts the logits", lambda t: by_logits(EqualRecall())),
-    "closed loop, half": Method("half draws, half shifts", lambda t: shared(EqualRecall())),
-    "Balancer": Method("Balancer(labels): λ on the sampler", lambda t: {}),
+    "closed loop, sampling": Method("λ draws", lambda t: {"sampler_share": 1}),
+    "Balancer": Method("Balancer(labels): half of λ draws, half shifts the logits", lambda t: {}),
 }
 DEFAULT = "Balancer"
 
@@ -198,7 +193,7 @@ DEFAULT = "Balancer"
 
 SETS: dict[str, dict[str, Any]] = {
     "digits": dict(epochs=15, batch_size=32, width=8, holdout=0.35, flip=False),
-    "cifar10": dict(epochs=15, batch_size=128, width=24, holdout=0.1, flip=True),
+    "cifar10": dict(epochs=12, batch_size=128, width=16, holdout=0.1, flip=True),
     "cifar10-lt": dict(epochs=15, batch_size=128, width=16, holdout=0.1, flip=True),
     "cifar10-lt-own": dict(epochs=15, batch_size=128, width=16, holdout=0.2, flip=True),
 }

@@ -48,7 +48,6 @@ from torchmetrics.functional.classification import binary_calibration_error, mul
 from equipoise import Balancer
 from equipoise.decision import calibrate_labels, label_thresholds, thresholds_at_prevalence
 from equipoise.losses import AsymmetricLoss, SigmoidFocalLoss, WeightedBCE, pos_weight_from_counts
-from equipoise.weighting import EqualRecall
 
 METHODS = {
     "plain": "binary cross-entropy",
@@ -70,7 +69,7 @@ def make_balancer(method: str, labels: sp.csr_matrix, **options) -> Balancer:
     if method == "balancer":
         return Balancer(labels, **options)
     if method == "equal-recall":
-        return Balancer(labels, EqualRecall(), **options)
+        return Balancer(labels, "equal-recall", **options)
     counts = np.asarray(labels.sum(0)).ravel().tolist()
     weight = pos_weight_from_counts(counts, labels.shape[0])
     losses = {

@@ -13,7 +13,13 @@ from equipoise.balancer.parts import LOSSES
 from equipoise.losses import LogitAdjustedCrossEntropy
 from equipoise.mining import HardNegatives
 from equipoise.samplers import ClassBalancedSampler, MPerClassSampler
-from equipoise.weighting import POLICIES, EqualRecall, RecallPower, inverse_frequency
+from equipoise.weighting import (
+    POLICIES,
+    EqualRecall,
+    RecallPower,
+    inverse_frequency,
+    log_weight_of,
+)
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(3), [60, 30, 10]))
 
@@ -100,7 +106,7 @@ def test_weights_move_only_in_step_and_reach_the_next_epoch():
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_correct_undoes_the_weights_the_network_learnt_under(share):
     """After `step`, the next epoch's λ is undone only once it is trained on."""
-    balancer = Balancer(LABELS, sampler_share=share)
+    balancer = Balancer(LABELS, EqualRecall(start=0), sampler_share=share)
     zeros = torch.zeros(1, 3)
     assert torch.equal(balancer.correct(zeros), zeros)
     observed(balancer, [0.9, 0.6, 0.3])
@@ -155,6 +161,41 @@ def test_mining_by_name_trains_and_resumes(name):
     assert other.history == balancer.history
 
 
+def test_the_closed_loop_half_draws_and_half_shifts_the_logits():
+    """It starts where the shares of the classes and the logits' shifts even the counts out."""
+    counts = np.array([60, 30, 10])
+    for balancer in (Balancer(LABELS), Balancer(LABELS, EqualRecall(), loss="logit-adjusted")):
+        assert balancer.sampler_share == 0.5
+        assert np.allclose(balancer.log_weight, -np.log(counts) + np.log(counts).mean())
+        drawn = 100 * np.sqrt(counts) / np.sqrt(counts).sum()
+        assert np.abs(balancer.sampler.quotas - drawn).max() < 1
+        logits, targets = torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 0])
+        shifted = logits - torch.from_numpy(balancer.log_weight / 2).float()
+        expected = torch.nn.functional.cross_entropy(shifted, targets)
+        assert torch.allclose(balancer.loss(logits, targets), expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [
+        ({"policy": "inverse-frequency"}, 1.0),
+        ({"policy": "worst-class"}, 1.0),
+        ({"loss": "focal"}, 1.0),
+        ({"loss": "weighted-cross-entropy"}, 1.0),
+        ({"sampler": None}, 0.0),
+        ({"sampler_share": 1}, 1.0),
+        ({"targets": np.eye(3, dtype=np.uint8)[LABELS], "policy": "equal-recall"}, 1.0),
+    ],
+)
+def test_else_the_sampler_carries_all(settings, share):
+    assert Balancer(**{"targets": LABELS} | settings).sampler_share == share
+
+
+def test_the_closed_loop_on_labels_starts_at_zero():
+    balancer = Balancer(np.eye(3, dtype=np.uint8)[LABELS], "equal-recall")
+    assert balancer.log_weight.tolist() == [0, 0, 0]
+
+
 def test_history_holds_the_recalls_as_they_were():
     balancer = Balancer(LABELS)
     observed(balancer, [0.9, 0.6, 0.3])
@@ -163,7 +204,7 @@ def test_history_holds_the_recalls_as_they_were():
     assert row["recalls"] == pytest.approx([0.9, 0.6, 0.3])
     assert row["mean_recall"] == pytest.approx(0.6)
     assert row["lowest_recall"] == pytest.approx(0.3)
-    assert row["log_weight"] == [0, 0, 0]
+    assert row["log_weight"] == pytest.approx(log_weight_of(1 / np.array([60, 30, 10])).tolist())
 
 
 def test_state_goes_on_bit_for_bit():
@@ -205,8 +246,8 @@ def test_a_state_of_other_classes_is_refused_and_harms_nothing():
     ("settings", "words"),
     [
         ({"policy": "worst-class"}, "policy 'WorstClass', but got 'EqualRecall'"),
-        ({"sampler_share": 0.5}, "sampler_share 0.5, but got 1.0"),
-        ({"loss": "focal"}, "loss 'FocalLoss'"),
+        ({"sampler_share": 1.0}, "sampler_share 1.0, but got 0.5"),
+        ({"loss": "focal", "sampler_share": 0.5}, "loss 'FocalLoss'"),
         ({"mining": "hardest-examples"}, "mining 'HardestExamples'"),
         ({"targets": LABELS[::-1].copy()}, "checksum of targets"),
     ],

@@ -18,7 +18,7 @@ from equipoise.ranks import rank_and_replicas
 from equipoise.rates import ClassRates, LabelRates
 from equipoise.samplers import OrderSampler
 from equipoise.targets import Targets
-from equipoise.weighting import Policy, make_policy
+from equipoise.weighting import Policy
 
 __all__ = ["Balancer"]
 
@@ -27,8 +27,8 @@ class Balancer:
     """Balances what a network learns of each class: which examples come, how much they count.
 
     A policy turns class counts and hold-out recalls into class log-weights λ. `sampler_share` of λ
-    goes to the sampler, the rest to the loss, so nothing is counted twice; `correct` takes both
-    out again, and `fit_decision` fits what is left.
+    goes to the sampler, the rest to the loss, so nothing counts twice; `correct` takes both out
+    again, and `fit_decision` fits what is left.
 
     Multilabel targets: logits and targets are `(B, C)`. The recall of a label is the one at the
     threshold where as many are predicted as are true (`LabelRates`), so that predicting more is
@@ -48,11 +48,14 @@ class Balancer:
             then the loss carries all of λ.
         mining: a `Miner` or its name: "hardest-examples", "hard-negatives", "selective-backprop"
             (iterate `mine(loader, model)`) or "loss-pruning" (give `loss` the examples' ids).
-        loss: a `Loss` or its name: "weighted-cross-entropy" (the default), "logit-adjusted", …;
-            for multilabel targets "weighted-bce" (positives weighted by √(negatives / positives),
-            which `correct` takes out again), "asymmetric", …
+        loss: a `Loss` or its name: "logit-adjusted" (the default of "equal-recall"),
+            "weighted-cross-entropy" (of the other policies), …; for multilabel targets
+            "weighted-bce" (positives weighted by √(negatives / positives), which `correct` takes
+            out again), "asymmetric", …
         seed: of the order.
-        sampler_share: share of λ that the sampler carries, in [0, 1].
+        sampler_share: share of λ that the sampler carries, in [0, 1]; the loss carries the rest. By
+            default 1; .5 for "equal-recall" with a loss that shifts logits, as its own does: pass 1
+            to train with another loss than `balancer.loss`.
         num_samples: see `OrderSampler`.
         rank, num_replicas: by default those of torch.distributed, (0, 1) where it is not used.
             Every rank makes a balancer and calls `step`, which adds up what each has observed, of
@@ -90,16 +93,15 @@ class Balancer:
         self.targets = Targets.of(targets)
         self.multilabel = self.targets.multilabel
         self._fixed = parts.fixed_classes(self.targets)
-        default = "plain" if self.multilabel else "equal-recall"
-        self.policy = make_policy(default if policy is None else policy)
-        self.sampler_share = parts.check_share(sampler_share, sampler)
+        self.policy = parts.make_policy(policy, self.targets)
+        self._loss = parts.make_loss(loss, self.targets, self.policy)
+        self.sampler_share = parts.check_share(sampler_share, sampler, self._loss, self.policy)
         self.sampler = parts.make_sampler(
             sampler, self.targets, num_samples, seed, rank, num_replicas
         )
         self.mining: Any = parts.make_mining(mining, self.targets)
         if self.mining is not None and self.mining.acts_on == "sampler":
             self.sampler = self.mining.over(self.sampler, self.targets)
-        self._loss = parts.make_loss(loss, self.targets)
         self.rates: ClassRates | LabelRates = (LabelRates if self.multilabel else ClassRates)(
             self.targets.num_classes
         )

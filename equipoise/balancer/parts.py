@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from equipoise import losses, mining
+from equipoise import losses, mining, weighting
 from equipoise.balancer.state import made_of
-from equipoise.losses import Loss
+from equipoise.losses import LogitAdjustedCrossEntropy, Loss
 from equipoise.mining import Miner
 from equipoise.ranks import rank_and_replicas, require_same
 from equipoise.samplers import (
@@ -21,7 +21,7 @@ from equipoise.samplers import (
     OrderSampler,
 )
 from equipoise.targets import Targets
-from equipoise.weighting import Policy
+from equipoise.weighting import EqualRecall, Policy
 
 __all__ = [
     "check_logits",
@@ -32,6 +32,7 @@ __all__ = [
     "history_row",
     "make_loss",
     "make_mining",
+    "make_policy",
     "make_sampler",
     "observed",
 ]
@@ -86,16 +87,31 @@ def fixed_classes(targets: Targets) -> np.ndarray:
     return fixed
 
 
-def check_share(share: float | None, sampler: Any) -> float:
-    """The sampler's share of λ, 1 by default and 0 without a sampler."""
+def make_policy(policy: str | Policy | None, targets: Targets) -> Policy:
+    """The policy itself, or the one of that name; or the closed loop, for labels the plain one.
+
+    A label's recall, taken where as many are predicted as are true, does not follow its frequency:
+    for labels the loop of that name starts at λ = 0.
+    """
+    if targets.multilabel and policy == "equal-recall":
+        return EqualRecall(start=0.0)
+    if policy is None:
+        policy = "plain" if targets.multilabel else "equal-recall"
+    return weighting.make_policy(policy)
+
+
+def check_share(share: float | None, sampler: Any, loss: Any, policy: Policy) -> float:
+    """The sampler's share of λ: 0 without a sampler; by default 1, see `Balancer`."""
     if sampler is None:
         if share not in (None, 0, 0.0):
             raise ValueError(f"Expected sampler_share to be 0 without a sampler, but got {share}.")
         return 0.0
-    share = 1.0 if share is None else float(share)
+    if share is None:
+        shared = isinstance(policy, EqualRecall) and isinstance(loss, LogitAdjustedCrossEntropy)
+        share = 0.5 if shared else 1.0
     if not 0 <= share <= 1:
         raise ValueError(f"Expected sampler_share to be in [0, 1], but got {share}.")
-    return share
+    return float(share)
 
 
 def check_ranks(balancer: Any) -> None:
@@ -157,10 +173,12 @@ def make_sampler(
     return LabelBalancedSampler(targets, log_weight=np.zeros(targets.num_classes), **settings)
 
 
-def make_loss(loss: Any, targets: Targets) -> Loss:
+def make_loss(loss: Any, targets: Targets, policy: Policy) -> Loss:
     """The loss itself, if it is for these targets; or the one of that name; or the default."""
-    if loss is None:
-        loss = "weighted-bce" if targets.multilabel else "weighted-cross-entropy"
+    if loss is None and targets.multilabel:
+        loss = "weighted-bce"
+    elif loss is None:
+        loss = "logit-adjusted" if isinstance(policy, EqualRecall) else "weighted-cross-entropy"
     if isinstance(loss, str):
         loss = _named("loss", loss, LOSSES, "a Loss")(targets)
     if not isinstance(loss, Loss):

@@ -23,10 +23,13 @@ class EqualRecall(Policy):
     Args:
         gain: nats for each unit of recall that a class is behind.
         momentum: of the running recalls, in [0, 1); 0 uses the last ones as they are.
-        max_step: nats a step.
+        max_step: nats a step. In the first epochs recalls are near 0 or 1 because little is learnt
+            yet; a loop that follows them at once has to find its way back later, and with a small
+            hold-out it does not.
         limit: nats.
         anneal: at least 0.
-        start: exponent of inverse frequency that λ begins with, 0 for none.
+        start: exponent of inverse frequency that λ begins with, 0 for none. What counts alone
+            ask for is then there from the first epoch, and the loop moves the rest.
     """
 
     needs_recalls = True
@@ -35,10 +38,10 @@ class EqualRecall(Policy):
         self,
         gain: float = 3.0,
         momentum: float = 0.0,
-        max_step: float = 1.0,
+        max_step: float = 0.3,
         limit: float = 5.0,
         anneal: float = 0.0,
-        start: float = 0.0,
+        start: float = 1.0,
     ) -> None:
         for name, value in (("gain", gain), ("max_step", max_step), ("limit", limit)):
             if not value > 0:
