@@ -40,12 +40,11 @@ class Balancer:
             NumPy array, torch tensor, scipy sparse matrix or data set; see `Targets`.
         policy: a `Policy` or its name: "equal-recall" (closed loop, the default for class ids),
             "worst-class", "recall-power", "class-difficulty", "inverse-frequency",
-            "effective-number", "repeat-factor" or "plain" (λ = 0, the default for labels: their
-            recalls do not change when logits shift, so λ moves them little; see
-            docs/over-predicted-labels.md).
-        sampler: "class-balanced", or for multilabel targets "label-balanced" (which of them by
-            default, "auto"); or a sampler with `set_log_weight`. `None` for plain shuffling, and
-            then the loss carries all of λ.
+            "effective-number", "repeat-factor" or "plain" (λ = 0, the default for labels: λ moves
+            their recalls little; see docs/over-predicted-labels.md).
+        sampler: "class-balanced", for multilabel targets "label-balanced" ("auto" is the one or the
+            other); or a sampler with `set_log_weight`. `None` for plain shuffling: the loss then
+            carries all of λ.
         mining: a `Miner` or its name: "hardest-examples", "hard-negatives", "selective-backprop"
             (iterate `mine(loader, model)`) or "loss-pruning" (give `loss` the examples' ids).
         loss: a `Loss` or its name: "logit-adjusted" (the default of "equal-recall"),
@@ -54,8 +53,8 @@ class Balancer:
             out again), "asymmetric", …
         seed: of the order.
         sampler_share: share of λ that the sampler carries, in [0, 1]; the loss carries the rest. By
-            default 1; .5 for "equal-recall" with a loss that shifts logits, as its own does: pass 1
-            to train with another loss than `balancer.loss`.
+            default 1, or .5 for "equal-recall" with a loss that shifts logits, such as its own.
+            Pass 1 if you train with another loss than `balancer.loss`.
         num_samples: see `OrderSampler`.
         rank, num_replicas: by default those of torch.distributed, (0, 1) where it is not used.
             Every rank makes a balancer and calls `step`, which adds up what each has observed, of
@@ -125,8 +124,7 @@ class Balancer:
     def _learn(self) -> None:
         """Put λ into the loss and the correction: from now on the network learns under it.
 
-        `step` draws the next epoch with the new λ, but until that is trained on, `correct` has to
-        undo the one before.
+        Until the next epoch is trained on, `correct` has to undo the λ before.
         """
         rest = (1 - self.sampler_share) * self.log_weight
         self._loss.set_log_weight(torch.from_numpy(rest).float())

@@ -158,11 +158,17 @@ def _done(report: Report) -> str:
     weight = np.array(report.log_weight) * (1 - parts["sampler_share"])
     if np.ptp(weight) > 0.005:
         up, down = int(weight.argmax()), int(weight.argmin())
-        ratio = _times(np.exp(np.ptp(weight)))
-        said.append(
-            f"{'The loss' if said else parts['policy'] + ': the loss'} counts "
-            f"{name_of(report, up)} {ratio} as much as {name_of(report, down)}."
-        )
+        loss = "The loss" if said else f"{parts['policy']}: the loss"
+        if parts["loss"] == "LogitAdjustedCrossEntropy":
+            said.append(
+                f"{loss} lowers the logits of {name_of(report, up)} by {np.ptp(weight):.2f} "
+                f"against those of {name_of(report, down)} in training, and the network makes up for it."
+            )
+        else:
+            said.append(
+                f"{loss} counts {name_of(report, up)} {_times(np.exp(np.ptp(weight)))} as much as "
+                f"{name_of(report, down)}."
+            )
     mined = last_mining(report)
     if mined is not None:
         cost = mined.get("estimated_cost", 1.0)
