@@ -32,14 +32,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from equipoise import Balancer, holdout_split
-from equipoise.weighting import ClassDifficulty, EqualRecall, RecallPower
+from equipoise.weighting import ClassDifficulty, RecallPower
 
 METHODS = {
     "plain": "plain shuffling and cross-entropy",
     "recall-power-loss": "loss weights (r̄ / r)^4 from the recalls of the plain run",
     "recall-power-sampling": "the same weights on the sampler",
     "class-difficulty": "loss weights from 1 − recall, each epoch (CDB)",
-    "equal-recall": "closed loop on the sampler, each epoch",
+    "equal-recall": "closed loop, each epoch: half of the weights draw, half shift logits",
 }
 
 
@@ -53,7 +53,7 @@ def make_balancer(method: str, labels: np.ndarray, plain_recalls: list | None, *
         return Balancer(labels, RecallPower(4, recalls=plain_recalls), **options)
     if method == "class-difficulty":
         return Balancer(labels, ClassDifficulty(), sampler=None, **options)
-    return Balancer(labels, EqualRecall(), **options)
+    return Balancer(labels, **options)
 
 
 # ---------------------------------------------------------------------------------------- data

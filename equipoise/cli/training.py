@@ -40,8 +40,8 @@ def train_command(
     loss: Annotated[
         str | None,
         o.option(
-            f"{', '.join(METHODS['losses'])}. By default weighted-cross-entropy; for labels "
-            "weighted-bce.",
+            f"{', '.join(METHODS['losses'])}. By default logit-adjusted for equal-recall, "
+            "weighted-cross-entropy for other policies, weighted-bce for labels.",
             o.TRAIN,
             "NAME",
             callback=o.one_of(METHODS["losses"]),

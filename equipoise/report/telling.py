@@ -162,7 +162,7 @@ def _done(report: Report) -> str:
         if parts["loss"] == "LogitAdjustedCrossEntropy":
             said.append(
                 f"{loss} lowers the logits of {name_of(report, up)} by {np.ptp(weight):.2f} "
-                f"against those of {name_of(report, down)} in training, and the network makes up for it."
+                f"against those of {name_of(report, down)}, and the network makes up for it."
             )
         else:
             said.append(
