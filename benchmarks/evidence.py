@@ -29,6 +29,7 @@ import argparse
 import json
 import math
 import multiprocessing as mp
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -40,6 +41,9 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+if not __package__:  # run as a file
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.evidence_report import write_report
 from equipoise import Balancer, holdout_split

@@ -3,8 +3,8 @@
     python benchmarks/run.py --data cifar10.npz --multilabel DIR
 
 Without a data set, those that need it are left out, and named. What trains for an hour and more
-(evidence, mining_time_to_recall, multilabel_methods, hard_negatives) are commands of their own: see
-benchmarks/README.md.
+(evidence on CIFAR-10, mining_time_to_recall, multilabel_methods, hard_negatives) are commands of
+their own: see benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--multilabel", type=Path, help="a folder of multilabel .npz files")
     args = parser.parse_args()
     jobs = [["sampler_speed"], ["sampler_scale"], ["loss_speed"], ["multilabel_scale"]]
-    jobs += [["trainer_overhead"], ["mining_cost"]]
+    jobs += [["trainer_overhead"], ["mining_cost"], ["evidence", "--seeds", "10"]]
     with_data = [["ffcv_speed"], ["ffcv_just_in_time"], ["loader_speed"]]
     jobs += [[*job, "--data", str(args.data.resolve())] for job in with_data] if args.data else []
     if args.multilabel:
