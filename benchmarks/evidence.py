@@ -8,9 +8,9 @@ Trains every method with every seed, seeds outermost, so that a table made befor
 Each finished run is a file under `--out` and is read back, so that the command can be stopped and
 given again. Writes evidence_SET.md, .json and .png to benchmarks/results.
 
-Only what equipoise has is compared, each method with the settings of its paper; where a paper has
-none for so short a training, its rule is given in METHODS. No setting is chosen on test images:
-with `--pilot` a fifth of the *training* images stands in for them, and nothing else is read.
+The methods are in evidence_methods.py; `--method Balancer:max_step=1,start=0,share=1` is a Balancer
+with other settings of its `EqualRecall` and another sampler_share. No setting is chosen on test
+images: with `--pilot` a fifth of the *training* images stands in for them, and nothing else is read.
 
 * digits: scikit-learn's, 9 a fifth as common as 0 in training; the hold-out is as thinned.
 * cifar10: balanced; the hold-out is a tenth of the training images.
@@ -31,9 +31,7 @@ import math
 import multiprocessing as mp
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,153 +43,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 if not __package__:  # run as a file
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.evidence_methods import DEFAULT, METHODS, Task, method_of
 from benchmarks.evidence_report import write_report
 from equipoise import Balancer, holdout_split
-from equipoise.losses import LDAM, FocalLoss, LogitAdjustedCrossEntropy, NormedLinear
-from equipoise.losses import WeightedCrossEntropy as CrossEntropy
-from equipoise.mining import HardestExamples
-from equipoise.weighting import (
-    ClassDifficulty,
-    EffectiveNumber,
-    EqualRecall,
-    InverseFrequency,
-    Policy,
-    RecallPower,
-    WorstClass,
-    inverse_frequency,
-    log_weight_of,
-)
+from equipoise.losses import NormedLinear
 from examples.cifar import load_data, recalls_of, small_net, thin
-
-# ------------------------------------------------------------------------------------- methods
-
-
-@dataclass
-class Task:
-    """What a method may know before it trains."""
-
-    counts: np.ndarray  # (C,) training images of each class
-    steps: int  # in an epoch
-    epochs: int
-    plain_recalls: list | None  # on the hold-out, of the plain run of the same seed
-
-
-class Late(Policy):
-    """Plain for four fifths of the epochs, then another policy: deferred re-weighting (LDAM-DRW).
-
-    The weights' mean over the training images is 1.
-    """
-
-    def __init__(self, policy: Policy, epochs: int) -> None:
-        self.policy, self.left = policy, max(1, epochs * 4 // 5)
-
-    def start(self, counts: np.ndarray) -> np.ndarray:
-        late = self.policy.start(counts)
-        self.late = late - np.log(np.average(np.exp(late), weights=counts))
-        return np.zeros(len(counts))
-
-    def step(self, log_weight: np.ndarray, recalls: np.ndarray | None) -> np.ndarray:
-        self.left -= 1
-        return self.late if self.left <= 0 else log_weight
-
-
-class WorstOfBalanced(WorstClass):
-    """`WorstClass` whose shares are of balanced classes: λ on top of inverse frequency."""
-
-    def start(self, counts: np.ndarray) -> np.ndarray:
-        self.balanced = log_weight_of(inverse_frequency(counts))
-        return super().start(counts) + self.balanced
-
-    def step(self, log_weight: np.ndarray, recalls: np.ndarray | None) -> np.ndarray:
-        return super().step(log_weight, recalls) + self.balanced
-
-
-@dataclass
-class Method:
-    """How a balancer is made for it."""
-
-    what: str
-    balancer: Callable[[Task], dict[str, Any]]
-    needs_plain: bool = False
-    normed: bool = False  # cosines for logits
-
-
-def by_loss(policy: Any) -> dict[str, Any]:
-    """Weighted cross-entropy, divided by the batch's weights as torch does."""
-    return {"policy": policy, "sampler": None, "loss": CrossEntropy(normalization="weight")}
-
-
-def by_logits(policy: Any, counts: np.ndarray | None = None) -> dict[str, Any]:
-    """Cross-entropy of z − λ, and + log frequency where counts are given."""
-    loss = LogitAdjustedCrossEntropy(None if counts is None else counts.tolist())
-    return {"policy": policy, "sampler": None, "loss": loss}
-
-
-METHODS: dict[str, Method] = {
-    "plain": Method("cross-entropy, classes as they come", lambda t: {"policy": "plain"}),
-    "founding loss": Method(
-        "loss weights (r̄/r)⁴ from the plain run's hold-out recalls",
-        lambda t: by_loss(RecallPower(4, recalls=t.plain_recalls)),
-        needs_plain=True,
-    ),
-    "founding sampling": Method(
-        "the same on the sampler",
-        lambda t: {"policy": RecallPower(4, recalls=t.plain_recalls)},
-        needs_plain=True,
-    ),
-    "inverse frequency loss": Method("weights 1/n", lambda t: by_loss(InverseFrequency())),
-    "inverse frequency sampling": Method(
-        "every class equally often", lambda t: {"policy": InverseFrequency()}
-    ),
-    "effective number": Method(
-        "loss weights (1−β)/(1−β^n), β .9999 (Cui et al. 2019)",
-        lambda t: by_loss(EffectiveNumber(0.9999)),
-    ),
-    "CDB": Method(
-        "loss weights from 1 − recall, each epoch (Sinha et al. 2020)",
-        lambda t: by_loss(ClassDifficulty()),
-    ),
-    "focal": Method("γ 2 (Lin et al. 2017)", lambda t: {"policy": "plain", "loss": FocalLoss(2.0)}),
-    "LDAM": Method(
-        "margins n^(−1/4), largest .5, s 30, cosines for logits (Cao et al. 2019)",
-        lambda t: {"policy": "plain", "loss": LDAM(t.counts.tolist())},
-        normed=True,
-    ),
-    "LDAM-DRW": Method(
-        "and effective-number weights, β .9999, in the last fifth of the epochs",
-        lambda t: {
-            "policy": Late(EffectiveNumber(0.9999), t.epochs),
-            "sampler": None,
-            "loss": LDAM(t.counts.tolist()),
-        },
-        normed=True,
-    ),
-    "logit adjustment": Method(
-        "z + log π in the loss (Menon et al. 2021; balanced softmax, Ren et al. 2020)",
-        lambda t: by_logits("plain", t.counts),
-    ),
-    "minimax logits": Method(
-        "z + log π − log q, q ∝ q·exp(.1 · error) each epoch (2502.16948)",
-        lambda t: by_logits(WorstClass(0.1, mix=0), t.counts),
-    ),
-    "group DRO": Method(
-        "classes' mean losses weighted by q ∝ q·exp(.01 · steps · error) (Sagawa et al. 2020)",
-        lambda t: by_loss(WorstOfBalanced(0.01 * t.steps, mix=0)),
-    ),
-    "worst class": Method(
-        "classes drawn by ½ uniform + ½ softmax of summed errors (Pethick et al. 2023)",
-        lambda t: {"policy": WorstOfBalanced()},
-    ),
-    "OHEM": Method(
-        "the hardest half of each batch (Shrivastava et al. 2016)",
-        lambda t: {"policy": "plain", "mining": HardestExamples(0.5, per_class=False)},
-    ),
-    "closed loop, loss": Method("λ weighs the loss", lambda t: by_loss(EqualRecall())),
-    "closed loop, logits": Method("λ shifts the logits", lambda t: by_logits(EqualRecall())),
-    "closed loop, sampling": Method("λ draws", lambda t: {"sampler_share": 1}),
-    "Balancer": Method("Balancer(labels): half of λ draws, half shifts the logits", lambda t: {}),
-}
-DEFAULT = "Balancer"
 
 # ---------------------------------------------------------------------------------------- data
 
@@ -318,9 +174,9 @@ def train(
     classes, steps = len(data["classes"]), math.ceil(len(labels) / batch_size)
 
     counts = np.bincount(data["train"][1], minlength=classes)
-    parts = METHODS[method].balancer(Task(counts, steps, epochs, plain))
+    parts = method_of(method).balancer(Task(counts, steps, epochs, plain))
     balancer = Balancer(data["train"][1], **parts, seed=seed)
-    model = make_net(settings, classes, METHODS[method].normed)
+    model = make_net(settings, classes, method_of(method).normed)
     decay = min(0.99, max(0.0, 1 - 3 / steps))  # of averages over at most a third of an epoch
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
     optimizer = torch.optim.SGD(
@@ -400,7 +256,7 @@ def run_all(
                 plain = results.get(("plain", seed))
                 if len(running) >= jobs:
                     break
-                if METHODS[method].needs_plain and plain is None:
+                if method_of(method).needs_plain and plain is None:
                     continue
                 todo.remove(job)
                 recalls = plain and plain["holdout_recalls"]
@@ -418,11 +274,19 @@ def run_all(
     return [results[m, s] for m in methods for s in range(seeds) if (m, s) in results]
 
 
+def _name(text: str) -> str:
+    try:
+        method_of(text)
+    except (TypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--set", choices=SETS, default="digits")
     parser.add_argument("--data", default="cifar10", help="cifar10 (downloads it), or an .npz")
-    parser.add_argument("--method", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--method", nargs="+", type=_name, default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--batch-size", type=int)
@@ -444,7 +308,7 @@ def main() -> None:
         settings |= {"width": 64, "epochs": 24, "batch_size": 512}
     settings |= {k: getattr(args, k) for k in ("epochs", "batch_size", "width") if getattr(args, k)}
     methods = list(dict.fromkeys(args.method))
-    if any(METHODS[m].needs_plain for m in methods) and "plain" not in methods:
+    if any(method_of(m).needs_plain for m in methods) and "plain" not in methods:
         methods.insert(0, "plain")
     name = f"{args.set}{'' if args.net == 'small' else '-' + args.net}"
     data = load(args.set, args.data, args.pilot)
@@ -457,7 +321,7 @@ def main() -> None:
         "settings": settings,
         "classes": data["classes"],
         "support": support,
-        "methods": {m: METHODS[m].what for m in methods},
+        "methods": {m: method_of(m).what for m in methods},
         "results": results,
     }
     write_report(record, folder.name, folder if args.pilot else args.results, DEFAULT)
