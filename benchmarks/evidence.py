@@ -9,8 +9,8 @@ Each finished run is a file under `--out` and is read back, so that the command 
 given again. Writes evidence_SET.md, .json and .png to benchmarks/results.
 
 The methods are in evidence_methods.py; `--method Balancer:max_step=1,start=0,share=1` is a Balancer
-with other settings of its `EqualRecall` and another sampler_share. No setting is chosen on test
-images: with `--pilot` a fifth of the *training* images stands in for them, and nothing else is read.
+with other settings of its `EqualRecall` and another sampler_share. No setting is chosen on
+test images: with `--pilot` a fifth of the *training* images stands in, and nothing else is read.
 
 * digits: scikit-learn's, 9 a fifth as common as 0 in training; the hold-out is as thinned.
 * cifar10: balanced; the hold-out is a tenth of the training images.
