@@ -56,6 +56,7 @@ ADAPTERS = {
     "matplotlib": {"report", "audit", "cli"},
     "rich": {"report", "audit", "cli"},
     "transformers": {"trainers"},
+    "triton": {"losses"},
     "typer": {"cli"},
 }
 # Too slow, or too optional, for `import equipoise`.
@@ -77,6 +78,7 @@ NOT_AT_IMPORT = [
     "transformers",
     "accelerate",
     "tensorboard",
+    "triton",
 ]
 
 MAX_LINES = 300

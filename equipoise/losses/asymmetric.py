@@ -9,6 +9,7 @@ from equipoise.losses.base import (
     ClassVector,
     Loss,
     at_least_float32,
+    check_fused,
     check_number,
     check_reduction,
     class_vector,
@@ -51,6 +52,7 @@ def asymmetric_loss(
     pos_weight: Tensor | None = None,
     *,
     reduction: str = "mean",
+    fused: bool = False,
 ) -> Tensor:
     """Asymmetric loss ``−y (1−q)^γ+ log q − (1−y) p^γ− log(1−p)``, ``p = max(q − m, 0)``.
 
@@ -66,6 +68,7 @@ def asymmetric_loss(
         margin: m in [0, 1): negatives predicted below it cost nothing.
         pos_weight: ``(C,)``, on positives.
         reduction: ``"mean"`` over B·C elements, ``"sum"`` (as the paper's code) or ``"none"``.
+        fused: use one Triton kernel, on CUDA; not yet run on a GPU: see ``equipoise.losses.fused``.
 
     Returns:
         A scalar, or ``(B, C)`` for ``"none"``. dtypes: see ``equipoise.losses.base``. Only logits
@@ -73,7 +76,7 @@ def asymmetric_loss(
 
     Raises:
         TypeError: If logits are not floating point, or targets are sparse but not CSR.
-        ValueError: If shapes do not agree or ``reduction`` is unknown.
+        ValueError: If shapes do not agree, ``reduction`` is unknown, or ``fused`` cannot be had.
 
     Example:
         >>> import torch
@@ -82,7 +85,12 @@ def asymmetric_loss(
     """
     check_reduction(reduction)
     positive = mirrored(focal_curve(gamma_pos))
-    terms = Terms(shifted_focal_curve(gamma_neg, margin), positive, positive_weight=pos_weight)
+    terms = Terms(
+        shifted_focal_curve(gamma_neg, margin),
+        positive,
+        positive_weight=pos_weight,
+        focusing=(float(gamma_neg), float(gamma_pos), float(margin)) if fused else None,
+    )
     return pointwise(logits, targets, terms, reduction)
 
 
@@ -96,6 +104,7 @@ class AsymmetricLoss(Loss):
         pos_weight: ``(C,)`` weights ≥ 0 of positives.
         log_weight: λ, ``(C,)``: positives are weighted by ``pos_weight · exp(λ)``.
         reduction: the mean is over the B·C elements.
+        fused: one Triton kernel on CUDA, opt-in: see the function.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -119,8 +128,10 @@ class AsymmetricLoss(Loss):
         *,
         log_weight: ClassVector | None = None,
         reduction: str = "mean",
+        fused: bool = False,
     ) -> None:
         super().__init__(log_weight=log_weight, reduction=reduction)
+        self.fused = check_fused(fused)
         self.gamma_neg = check_number("gamma_neg", gamma_neg, 0.0)
         self.gamma_pos = check_number("gamma_pos", gamma_pos, 0.0)
         self.margin = check_number("margin", margin, 0.0, 0.999)
@@ -135,6 +146,7 @@ class AsymmetricLoss(Loss):
             self.margin,
             self._scaled(self.pos_weight),
             reduction=reduction,
+            fused=self.fused,
         )
 
     def correct(self, logits: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ of half-precision logits are float32, because a sum over a batch overflows float
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -135,6 +137,13 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def weighted(per_example: Tensor, targets: Tensor, weight: Tensor | None) -> Tensor:
+    """Each example's value, ``(B,)``, times the weight of its class."""
+    if weight is None:
+        return per_example
+    return per_example * weight.detach().to(per_example.dtype)[targets]
+
+
 def reduce(per_example: Tensor, reduction: str, dtype: torch.dtype) -> Tensor:
     """Mean or sum over all elements; or the elements themselves, in ``dtype``."""
     if reduction == "mean":
@@ -202,6 +211,18 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
 def check_reduction(value: str) -> str:
     """``value``, if it is a known reduction."""
     return check_choice("reduction", value, REDUCTIONS)
+
+
+def check_fused(value: bool) -> bool:
+    """``value``, if it is false or Triton is installed."""
+    if value and not _has_triton():
+        raise ValueError("Expected fused to be False, as Triton is not installed, but got True")
+    return bool(value)
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 def check_logits(logits: Tensor) -> None:

@@ -8,6 +8,7 @@ from equipoise.losses.base import (
     ClassVector,
     Loss,
     at_least_float32,
+    check_fused,
     check_multilabel,
     check_number,
     check_per_class,
@@ -40,6 +41,7 @@ def distribution_balanced_loss(
     gamma: float = 0.0,
     pos_weight: Tensor | None = None,
     reduction: str = "mean",
+    fused: bool = False,
 ) -> Tensor:
     """Distribution-balanced loss of each label.
 
@@ -67,6 +69,8 @@ def distribution_balanced_loss(
         gamma: focal γ ≥ 0.
         pos_weight: ``(C,)``, on positives.
         reduction: ``"mean"`` over B·C elements, ``"sum"`` or ``"none"``.
+        fused: use one Triton kernel (r's sums apart), on CUDA; not yet run on a GPU: see
+            ``equipoise.losses.fused``.
 
     Returns:
         A scalar, or ``(B, C)`` for ``"none"``. dtypes: see ``equipoise.losses.base``. Only logits
@@ -74,7 +78,7 @@ def distribution_balanced_loss(
 
     Raises:
         TypeError: If logits are not floating point, or targets are sparse but not CSR.
-        ValueError: If shapes do not agree or ``reduction`` is unknown.
+        ValueError: If shapes do not agree, ``reduction`` is unknown, or ``fused`` cannot be had.
 
     Example:
         >>> import torch
@@ -93,9 +97,6 @@ def distribution_balanced_loss(
     found = find_positives(targets, dtype)
     sums = positive_sums(targets, found, inverse).clamp_min(1e-4 * inverse.min())
 
-    def map_of(share: Tensor, rarity: Tensor) -> Tensor:
-        return (share * rarity).sub_(beta * mu).sigmoid_().add_(alpha)
-
     curve = focal_curve(gamma)
     terms = Terms(
         curve,
@@ -103,7 +104,8 @@ def distribution_balanced_loss(
         positive_weight=pos_weight,
         shift=-kappa * prior_log_odds(counts, num_examples),
         negative_scale=negative_scale,
-        element_weight=ElementWeight(map_of, beta / sums, inverse),
+        element_weight=ElementWeight(beta / sums, inverse, floor=alpha, centre=beta * mu),
+        focusing=(float(gamma), float(gamma), 0.0) if fused else None,
     )
     return pointwise(logits, targets, terms, reduction, found)
 
@@ -122,6 +124,7 @@ class DistributionBalancedLoss(Loss):
         gamma: focal γ ≥ 0; 2 is DB-focal.
         log_weight: λ, ``(C,)``: positives are weighted by ``exp(λ)``.
         reduction: the mean is over the B·C elements.
+        fused: one Triton kernel on CUDA, opt-in: see the function.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -149,8 +152,10 @@ class DistributionBalancedLoss(Loss):
         *,
         log_weight: ClassVector | None = None,
         reduction: str = "mean",
+        fused: bool = False,
     ) -> None:
         super().__init__(log_weight=log_weight, reduction=reduction)
+        self.fused = check_fused(fused)
         self.register_buffer("counts", class_counts("counts", counts))
         self.num_examples = check_number("num_examples", num_examples, float(self.counts.max()))
         self.alpha = check_number("alpha", alpha, 0.0)
@@ -174,6 +179,7 @@ class DistributionBalancedLoss(Loss):
             gamma=self.gamma,
             pos_weight=self._scaled(None),
             reduction=reduction,
+            fused=self.fused,
         )
 
     def correct(self, logits: Tensor) -> Tensor:

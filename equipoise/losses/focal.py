@@ -10,6 +10,7 @@ from equipoise.losses.base import (
     ClassVector,
     Loss,
     at_least_float32,
+    check_fused,
     check_number,
     check_per_class,
     check_reduction,
@@ -107,6 +108,7 @@ class FocalLoss(Loss):
         log_weight: λ, ``(C,)``: weights of the true class, or of positives, are multiplied by
             ``exp(λ)``.
         reduction: the mean is over the B examples, or the B·C elements.
+        fused: for multilabel targets, one Triton kernel on CUDA: see ``sigmoid_focal_loss``.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -129,8 +131,12 @@ class FocalLoss(Loss):
         *,
         log_weight: ClassVector | None = None,
         reduction: str = "mean",
+        fused: bool = False,
     ) -> None:
         super().__init__(log_weight=log_weight, reduction=reduction)
+        self.fused = check_fused(fused)
+        if fused and not multilabel:
+            raise ValueError("Expected fused to be False, as targets are class ids, but got True")
         self.gamma = check_number("gamma", gamma, 0.0)
         self.multilabel = multilabel
         checked: float | Tensor | None
@@ -154,7 +160,13 @@ class FocalLoss(Loss):
     def _loss(self, logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
         if self.multilabel:
             return sigmoid_focal_loss(
-                logits, targets, self.gamma, self.alpha, self._scaled(None), reduction=reduction
+                logits,
+                targets,
+                self.gamma,
+                self.alpha,
+                self._scaled(None),
+                reduction=reduction,
+                fused=self.fused,
             )
         return focal_loss(logits, targets, self.gamma, self._class_weight(), reduction=reduction)
 

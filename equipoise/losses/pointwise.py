@@ -13,7 +13,6 @@ everywhere and blended. Sparse CSR targets need no search.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,14 +37,18 @@ DEVICE_CHUNK = 1 << 21
 
 @dataclass(frozen=True)
 class ElementWeight:
-    """A weight of each element, from a number of its example and a number of its label."""
+    """A weight of each element: ``floor + sigmoid(by_example · by_label − centre)``."""
 
-    combine: Callable[[Tensor, Tensor], Tensor]
-    """Broadcasts the two; gives a new tensor."""
     by_example: Tensor
     """(B,)"""
     by_label: Tensor
     """(C,)"""
+    floor: float
+    centre: float
+
+    def combine(self, by_example: Tensor, by_label: Tensor) -> Tensor:
+        """Broadcasts the two; gives a new tensor."""
+        return (by_example * by_label).sub_(self.centre).sigmoid_().add_(self.floor)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Terms:
     negative_scale: float = 1.0
     """s: a negative costs ``curve(s·z)/s``."""
     element_weight: ElementWeight | None = None
+    focusing: tuple[float, float, float] | None = None
+    """What the curves are, if the fused kernel is to do it: γ−, γ+, and the negatives' margin."""
     scale: float = 1.0
     """On everything. Costs less than the same weight on both sides."""
 
@@ -116,10 +121,14 @@ def pointwise(
             f"but got {tuple(terms.example_weight.shape)}"
         )
     terms = terms.cast(at_least_float32(logits.dtype))
-    keep = torch.is_grad_enabled() and logits.requires_grad
-    found = found or find_positives(targets, at_least_float32(logits.dtype))
     if reduction == "mean":
         terms = replace(terms, scale=terms.scale / logits.numel() if logits.numel() else math.nan)
+    if terms.focusing is not None and logits.numel() and not torch.compiler.is_compiling():
+        from equipoise.losses.fused import fused_pointwise
+
+        return fused_pointwise(logits, targets, terms, reduction == "none")
+    keep = torch.is_grad_enabled() and logits.requires_grad
+    found = found or find_positives(targets, at_least_float32(logits.dtype))
     value: Tensor = _Pointwise.apply(logits, targets, terms, found, reduction == "none", keep)
     return value
 
@@ -201,7 +210,7 @@ def scaled_slopes(slopes: Tensor, grad: Tensor) -> Tensor:
             "for second derivatives write the loss in plain torch operations"
         )
     else:
-        again = _keeps_graph()
+        again = keeps_graph()
     dtype = at_least_float32(slopes.dtype)
     if slopes.dtype != dtype:
         return (slopes.to(dtype) * grad.to(dtype)).to(slopes.dtype)
@@ -211,7 +220,7 @@ def scaled_slopes(slopes: Tensor, grad: Tensor) -> Tensor:
     return slopes if done else slopes.mul_(grad)
 
 
-def _keeps_graph() -> bool:
+def keeps_graph() -> bool:
     """Whether what was kept for backward, which is now running, will be needed again."""
     ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
     return ask is None or bool(ask())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from equipoise.losses.base import (
     ClassVector,
     Loss,
     at_least_float32,
+    check_fused,
     check_multilabel,
     check_number,
     check_per_class,
@@ -57,6 +60,7 @@ def sigmoid_focal_loss(
     pos_weight: Tensor | None = None,
     *,
     reduction: str = "mean",
+    fused: bool = False,
 ) -> Tensor:
     """Focal loss ``−α_t (1−p_t)^γ log p_t`` of each label, p = sigmoid(z).
 
@@ -71,6 +75,7 @@ def sigmoid_focal_loss(
         pos_weight: ``(C,)``, on positives, on top of α.
         reduction: ``"mean"`` over B·C elements, ``"sum"`` or ``"none"``. (Detectors divide the sum
             by the number of positives; do so outside.)
+        fused: use one Triton kernel, on CUDA; not yet run on a GPU: see ``equipoise.losses.fused``.
 
     Returns:
         A scalar, or ``(B, C)`` for ``"none"``. dtypes: see ``equipoise.losses.base``. Only logits
@@ -78,7 +83,7 @@ def sigmoid_focal_loss(
 
     Raises:
         TypeError: If logits are not floating point, or targets are sparse but not CSR.
-        ValueError: If shapes do not agree or ``reduction`` is unknown.
+        ValueError: If shapes do not agree, ``reduction`` is unknown, or ``fused`` cannot be had.
 
     Example:
         >>> import torch
@@ -90,10 +95,16 @@ def sigmoid_focal_loss(
     check_per_class("pos_weight", pos_weight, logits)
     curve = focal_curve(gamma)
     positive, negative = focal_weights(alpha, pos_weight, logits)
-    terms = Terms(curve, mirrored(curve), negative, positive)
+    terms = Terms(
+        curve,
+        mirrored(curve),
+        negative,
+        positive,
+        focusing=(float(gamma), float(gamma), 0.0) if fused else None,
+    )
     if isinstance(negative, float) and negative > 0.0 and positive is not None:
         positive, scale = positive / negative, negative  # one factor on all is applied for free
-        terms = Terms(curve, mirrored(curve), None, positive, scale=scale)
+        terms = replace(terms, negative_weight=None, positive_weight=positive, scale=scale)
     return pointwise(logits, targets, terms, reduction)
 
 
@@ -142,6 +153,7 @@ class SigmoidFocalLoss(Loss):
         pos_weight: ``(C,)`` weights ≥ 0 of positives, on top of α.
         log_weight: λ, ``(C,)``: positives are weighted by ``pos_weight · exp(λ)``.
         reduction: the mean is over the B·C elements.
+        fused: one Triton kernel on CUDA, opt-in: see the function.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -165,8 +177,10 @@ class SigmoidFocalLoss(Loss):
         *,
         log_weight: ClassVector | None = None,
         reduction: str = "mean",
+        fused: bool = False,
     ) -> None:
         super().__init__(log_weight=log_weight, reduction=reduction)
+        self.fused = check_fused(fused)
         self.gamma = check_number("gamma", gamma, 0.0)
         checked = check_alpha(alpha)
         if isinstance(checked, Tensor):
@@ -178,7 +192,13 @@ class SigmoidFocalLoss(Loss):
     def _loss(self, logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
         pos_weight = self._scaled(self.pos_weight)
         return sigmoid_focal_loss(
-            logits, targets, self.gamma, self.alpha, pos_weight, reduction=reduction
+            logits,
+            targets,
+            self.gamma,
+            self.alpha,
+            pos_weight,
+            reduction=reduction,
+            fused=self.fused,
         )
 
     def correct(self, logits: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from equipoise.losses.base import (
     ClassVector,
     Loss,
     check_choice,
+    check_fused,
     check_multilabel,
     check_per_class,
     check_reduction,
@@ -65,6 +66,7 @@ def weighted_bce(
     *,
     normalization: str = "batch",
     reduction: str = "mean",
+    fused: bool = False,
 ) -> Tensor:
     """Binary cross-entropy ``e_i w_c [ −v_c y log p − (1−y) log(1−p) ]``, p = sigmoid(z).
 
@@ -79,6 +81,7 @@ def weighted_bce(
             ``mean_with_sample_weight``); ``"nonzero"``, C times the number of e ≠ 0
             (TensorFlow 1's ``SUM_BY_NONZERO_WEIGHTS``). A divisor of zero gives a loss of zero.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        fused: use one Triton kernel, on CUDA; not yet run on a GPU: see ``equipoise.losses.fused``.
 
     Returns:
         A scalar, or ``(B, C)`` for ``"none"``. dtypes: see ``equipoise.losses.base``. Only logits
@@ -86,7 +89,7 @@ def weighted_bce(
 
     Raises:
         TypeError: If logits are not floating point, or targets are sparse but not CSR.
-        ValueError: If shapes do not agree or an option is unknown.
+        ValueError: If shapes do not agree, an option is unknown, or ``fused`` cannot be had.
 
     Example:
         >>> import torch
@@ -100,7 +103,8 @@ def weighted_bce(
     check_per_class("pos_weight", pos_weight, logits)
     check_per_class("weight", weight, logits)
     both = pos_weight if weight is None else weight if pos_weight is None else weight * pos_weight
-    terms = Terms(_negative, mirrored(_negative), weight, both, example_weight)
+    focusing = (0.0, 0.0, 0.0) if fused else None
+    terms = Terms(_negative, mirrored(_negative), weight, both, example_weight, focusing=focusing)
     if reduction != "mean" or example_weight is None or normalization == "batch":
         return pointwise(logits, targets, terms, reduction)
     total = pointwise(logits, targets, terms, "sum")
@@ -120,6 +124,7 @@ class WeightedBCE(Loss):
         normalization: ``"batch"``, ``"weight"`` or ``"nonzero"``, for example weights.
         log_weight: λ, ``(C,)``: positives are weighted by ``pos_weight · exp(λ)``.
         reduction: the mean is over the B·C elements (or see ``normalization``).
+        fused: one Triton kernel on CUDA, opt-in: see the function.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -143,8 +148,10 @@ class WeightedBCE(Loss):
         *,
         log_weight: ClassVector | None = None,
         reduction: str = "mean",
+        fused: bool = False,
     ) -> None:
         super().__init__(log_weight=log_weight, reduction=reduction)
+        self.fused = check_fused(fused)
         self.normalization = check_choice("normalization", normalization, NORMALIZATIONS)
         self.register_buffer("pos_weight", class_vector("pos_weight", pos_weight, minimum=0.0))
         self.register_buffer("weight", class_vector("weight", weight, minimum=0.0))
@@ -170,6 +177,7 @@ class WeightedBCE(Loss):
             example_weight,
             normalization=self.normalization,
             reduction=reduction,
+            fused=self.fused,
         )
 
     def correct(self, logits: Tensor) -> Tensor:

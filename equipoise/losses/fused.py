@@ -1,0 +1,145 @@
+"""The engine of ``equipoise.losses.pointwise`` as one Triton kernel: what ``fused=True`` asks for.
+
+Logits and targets are read once and the gradient is written once, in the logits' dtype. It is all
+that is kept for backward, which leaves it as it is where the loss is not scaled (a float16 gradient
+always is). Everything is computed in float32. Each block of elements is summed by itself, then the
+blocks' sums, in a fixed order: no atomics, the same answer every time. The device is never waited
+for.
+
+Opt-in, because it was checked in Triton's interpreter on the CPU and compiled for sm_90, but has
+not run on a GPU yet: nothing is known of its speed. What its compiled code shows is in
+benchmarks/README.md. Under ``torch.compile`` the plain path is taken, which the compiler fuses.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from equipoise.losses.base import check_fused
+from equipoise.losses.pointwise import keeps_graph, scaled_slopes
+
+if TYPE_CHECKING:
+    from equipoise.losses.pointwise import Terms, Weight
+
+BLOCK = 1024  # elements a program: 8 for each of 128 threads
+MOST_PROGRAMS = 2048  # of what goes over the gradient again
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def check_fusable(logits: Tensor, targets: Tensor) -> None:
+    """Raise where there is no kernel for these tensors. Looks at no values.
+
+    Raises:
+        ValueError: If they are not dense and on one CUDA device, logits are float64, or Triton is
+            missing. On the CPU, Triton's interpreter (``TRITON_INTERPRET=1``) will do.
+    """
+    check_fused(True)
+    why = None
+    if logits.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        why = f"logits on {logits.device}"
+    elif targets.layout != torch.strided:
+        why = f"{targets.layout} targets"
+    elif targets.device != logits.device:
+        why = f"targets on {targets.device} and logits on {logits.device}"
+    elif logits.dtype not in DTYPES:
+        why = f"{logits.dtype} logits"
+    elif targets.is_complex():
+        why = f"{targets.dtype} targets"
+    if why is not None:
+        raise ValueError(f"Expected fused to be False for {why}, but got True")
+
+
+def fused_pointwise(logits: Tensor, targets: Tensor, terms: Terms, elements: bool) -> Tensor:
+    """What ``pointwise`` gives; ``terms.scale`` is on everything, the mean's 1/(B·C) included.
+
+    Raises:
+        ValueError: See ``check_fusable``.
+    """
+    check_fusable(logits, targets)
+    keep = torch.is_grad_enabled() and logits.requires_grad
+    value: Tensor = _Fused.apply(logits, targets, terms, elements, keep)
+    return value
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, targets: Tensor, terms: Terms, elements: bool, keep: bool
+    ) -> Tensor:
+        from equipoise.losses.kernels import loss_kernel
+
+        logits, targets = logits.contiguous(), targets.contiguous()
+        size, num_classes = logits.numel(), logits.shape[1]
+        programs = -(-size // BLOCK)
+        slopes = torch.empty_like(logits) if keep else None
+        values = torch.empty_like(logits) if elements else None
+        sums = None if elements else logits.new_empty(programs, dtype=torch.float32)
+        # A mean's 1/(B·C) does not fit into float16: there backward applies it.
+        early = 1.0 if logits.dtype == torch.float16 else terms.scale
+        weight = terms.element_weight
+        negative, negative_number = _vector_or_number(terms.negative_weight)
+        positive, positive_number = _vector_or_number(terms.positive_weight)
+        gamma_neg, gamma_pos, margin = terms.focusing or (0.0, 0.0, 0.0)
+        with torch.cuda.device_of(logits):
+            loss_kernel[(programs,)](
+                logits,
+                targets,
+                slopes,
+                values,
+                sums,
+                negative,
+                positive,
+                _dense(terms.example_weight),
+                _dense(terms.shift),
+                None if weight is None else _dense(weight.by_example),
+                None if weight is None else _dense(weight.by_label),
+                negative_number,
+                positive_number,
+                0.0 if weight is None else weight.floor,
+                0.0 if weight is None else weight.centre,
+                terms.scale,
+                early,
+                size,
+                num_classes,
+                GAMMA_NEG=gamma_neg,
+                GAMMA_POS=gamma_pos,
+                MARGIN=margin,
+                NEGATIVE_SCALE=terms.negative_scale,
+                ROW_ENDS=min(5, -(-BLOCK // num_classes)),
+                BLOCK=BLOCK,
+                enable_fp_fusion=True,
+            )
+        if slopes is not None:
+            ctx.save_for_backward(slopes)
+            ctx.scale = 1.0 if early == terms.scale else terms.scale
+        return values if sums is None else sums.sum()  # type: ignore[return-value]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        from equipoise.losses.kernels import rescale_kernel
+
+        (slopes,) = ctx.saved_tensors
+        if ctx.scale != 1.0:
+            grad = grad.float() * ctx.scale
+        if grad.ndim or torch.is_grad_enabled() or keeps_graph():
+            return scaled_slopes(slopes, grad), None, None, None, None
+        programs = min(MOST_PROGRAMS, -(-slopes.numel() // BLOCK))
+        with torch.cuda.device_of(slopes):
+            rescale_kernel[(programs,)](
+                slopes, grad, slopes.numel(), BLOCK=BLOCK, enable_fp_fusion=True
+            )
+        return slopes, None, None, None, None
+
+
+def _vector_or_number(weight: Weight) -> tuple[Tensor | None, float]:
+    if isinstance(weight, Tensor):
+        return _dense(weight), 0.0
+    return None, 1.0 if weight is None else float(weight)
+
+
+def _dense(vector: Tensor | None) -> Tensor | None:
+    return None if vector is None else vector.contiguous()
