@@ -18,7 +18,9 @@ from equipoise.losses.base import (
     class_vector,
     log_of,
     reduce,
+    weighted,
 )
+from equipoise.losses.cross_entropy import adjusted_cross_entropy
 
 
 def ldam_margins(counts: Tensor, max_margin: float = 0.5) -> Tensor:
@@ -64,7 +66,8 @@ def ldam(
         reduction: ``"mean"`` over the B examples, ``"sum"`` or ``"none"``.
 
     Returns:
-        A scalar, or ``(B,)`` for ``"none"``. dtypes: see ``equipoise.losses.base``.
+        A scalar, or ``(B,)`` for ``"none"``. dtypes: see ``equipoise.losses.base``. Only logits
+        receive a gradient.
 
     Raises:
         TypeError: If logits are not floating point or targets are not integers.
@@ -81,11 +84,13 @@ def ldam(
     check_per_class("margins", margins, logits)
     check_per_class("weight", weight, logits)
     dtype = at_least_float32(logits.dtype)
-    weight = None if weight is None else weight.detach().to(dtype)
-    margin = margins.detach().to(dtype)[targets].unsqueeze(1)
-    adjusted = logits.to(dtype).scatter_add(1, targets.unsqueeze(1), -margin)
-    per_example = F.cross_entropy(scale * adjusted, targets, weight, reduction="none")
-    return reduce(per_example, reduction, logits.dtype)
+    lead = -scale * margins.detach().to(dtype)
+
+    def adjust(z: Tensor, y: Tensor) -> Tensor:
+        return (z * scale).scatter_add_(1, y.unsqueeze(1), lead[y].unsqueeze(1))
+
+    per_example = adjusted_cross_entropy(logits, targets, adjust, scale)
+    return reduce(weighted(per_example, targets, weight), reduction, logits.dtype)
 
 
 class LDAM(Loss):

@@ -16,6 +16,7 @@ from equipoise.losses.base import (
     class_counts,
     reduce,
 )
+from equipoise.losses.cross_entropy import adjusted_cross_entropy
 
 
 def logit_adjusted_cross_entropy(
@@ -44,7 +45,8 @@ def logit_adjusted_cross_entropy(
         reduction: ``"mean"`` over the B examples, ``"sum"`` or ``"none"``.
 
     Returns:
-        A scalar, or ``(B,)`` for ``"none"``. dtypes: see ``equipoise.losses.base``.
+        A scalar, or ``(B,)`` for ``"none"``. dtypes: see ``equipoise.losses.base``. Only logits
+        receive a gradient.
 
     Raises:
         TypeError: If logits are not floating point or targets are not integers.
@@ -62,10 +64,18 @@ def logit_adjusted_cross_entropy(
     check_per_class("log_weight", log_weight, logits)
     dtype = at_least_float32(logits.dtype)
     shift = _shift(log_prior, tau, log_weight)
-    adjusted = logits.to(dtype) if shift is None else logits.to(dtype) + shift.to(dtype)
-    per_example = F.cross_entropy(
-        adjusted, targets, reduction="none", label_smoothing=label_smoothing
-    )
+    shift = logits.new_zeros((), dtype=dtype) if shift is None else shift.detach().to(dtype)
+
+    def adjust(z: Tensor, y: Tensor) -> Tensor:
+        return z + shift
+
+    if label_smoothing == 0.0:
+        per_example = adjusted_cross_entropy(logits, targets, adjust)
+    else:
+        adjusted = adjust(logits.to(dtype), targets)
+        per_example = F.cross_entropy(
+            adjusted, targets, reduction="none", label_smoothing=label_smoothing
+        )
     return reduce(per_example, reduction, logits.dtype)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from equipoise.losses.base import (
@@ -15,7 +15,9 @@ from equipoise.losses.base import (
     check_single_label,
     class_counts,
     reduce,
+    weighted,
 )
+from equipoise.losses.cross_entropy import adjusted_cross_entropy
 
 
 def seesaw(
@@ -46,7 +48,8 @@ def seesaw(
         reduction: ``"mean"`` over the B examples, ``"sum"`` or ``"none"``.
 
     Returns:
-        A scalar, or ``(B,)`` for ``"none"``. dtypes: see ``equipoise.losses.base``.
+        A scalar, or ``(B,)`` for ``"none"``. dtypes: see ``equipoise.losses.base``. Only logits
+        receive a gradient.
 
     Raises:
         TypeError: If logits are not floating point or targets are not integers.
@@ -63,15 +66,18 @@ def seesaw(
     check_per_class("log_counts", log_counts, logits)
     check_per_class("weight", weight, logits)
     dtype = at_least_float32(logits.dtype)
-    weight = None if weight is None else weight.detach().to(dtype)
-    log_counts = log_counts.to(dtype)
-    z = logits.to(dtype)
-    mitigation = (log_counts - log_counts[targets].unsqueeze(1)).clamp_max_(0).mul_(p)
-    fixed = z.detach()
-    compensation = (fixed - fixed.gather(1, targets.unsqueeze(1))).clamp_min_(0).mul_(q)
-    adjusted = z + mitigation.add_(compensation)
-    per_example = F.cross_entropy(adjusted, targets, weight, reduction="none")
-    return reduce(per_example, reduction, logits.dtype)
+    log_counts = log_counts.detach().to(dtype)
+    scaled = p * (log_counts - log_counts.mean())
+
+    def adjust(z: Tensor, y: Tensor) -> Tensor:
+        # log M is scaled_j − scaled_y at most 0; less than that by scaled_y, the same in a row.
+        log_m = torch.minimum(scaled, scaled[y].unsqueeze(1))
+        fixed = z.detach()
+        log_c = (fixed - fixed.gather(1, y.unsqueeze(1))).clamp_min_(0)
+        return log_m.add_(log_c, alpha=q).add_(z)
+
+    per_example = adjusted_cross_entropy(logits, targets, adjust)
+    return reduce(weighted(per_example, targets, weight), reduction, logits.dtype)
 
 
 class Seesaw(Loss):

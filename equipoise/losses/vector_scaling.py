@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from equipoise.losses.base import (
@@ -17,7 +17,9 @@ from equipoise.losses.base import (
     class_vector,
     log_of,
     reduce,
+    weighted,
 )
+from equipoise.losses.cross_entropy import adjusted_cross_entropy
 
 
 def vector_scaling(
@@ -44,7 +46,8 @@ def vector_scaling(
         reduction: ``"mean"`` over the B examples, ``"sum"`` or ``"none"``.
 
     Returns:
-        A scalar, or ``(B,)`` for ``"none"``. dtypes: see ``equipoise.losses.base``.
+        A scalar, or ``(B,)`` for ``"none"``. dtypes: see ``equipoise.losses.base``. Only logits
+        receive a gradient.
 
     Raises:
         TypeError: If logits are not floating point or targets are not integers.
@@ -62,10 +65,13 @@ def vector_scaling(
     check_per_class("shift", shift, logits)
     check_per_class("weight", weight, logits)
     dtype = at_least_float32(logits.dtype)
-    weight = None if weight is None else weight.detach().to(dtype)
-    adjusted = logits.to(dtype) / divisor.to(dtype) + shift.to(dtype)
-    per_example = F.cross_entropy(adjusted, targets, weight, reduction="none")
-    return reduce(per_example, reduction, logits.dtype)
+    factor, shift = divisor.detach().to(dtype).reciprocal(), shift.detach().to(dtype)
+
+    def adjust(z: Tensor, y: Tensor) -> Tensor:
+        return torch.addcmul(shift, z, factor)
+
+    per_example = adjusted_cross_entropy(logits, targets, adjust, factor)
+    return reduce(weighted(per_example, targets, weight), reduction, logits.dtype)
 
 
 class VectorScaling(Loss):
