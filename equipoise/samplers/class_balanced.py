@@ -111,6 +111,9 @@ class ClassBalancedSampler(OrderSampler):
     def draw(self, positions: np.ndarray) -> np.ndarray:
         return self._order(positions)
 
+    def _whole_epoch(self) -> np.ndarray:
+        return self._order.epoch_at_once()
+
     def take(self, first: int, last: int) -> np.ndarray:
         """Example ids (int64) at global positions [first, last), for an epoch drawn just in time.
 

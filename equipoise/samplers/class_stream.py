@@ -7,15 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from equipoise.samplers.order import (
-    ClassOrder,
-    _halves,
-    _short,
-    _walk,
-    key_of,
-    keys_of,
-    permute,
-)
+from equipoise.samplers.order import ClassOrder
+from equipoise.samplers.permutation import key_of, keys_of, permute
 
 __all__ = ["ClassStream"]
 
@@ -66,14 +59,10 @@ class ClassStream:
         earlier, counts = _occurrences(classes, len(order.counts))
         ranks = self.cursors.take(classes) + earlier
         self.cursors, self.position = self.cursors + counts, last
-        sizes = order.counts.take(classes)
-        turns = ranks // sizes
-        ranks -= turns * sizes
-        keys = _short(keys_of(order._class_keys.take(classes), turns), order._word)
-        sizes = sizes.astype(order._word)
-        within = _walk(ranks.astype(order._word), sizes, *_halves(sizes), keys).astype(np.int64)
-        within += order._starts.take(classes)
-        return order.members.take(within).astype(np.int64, copy=False)
+        turns, ranks = np.divmod(ranks, order.counts.take(classes))
+        keys = keys_of(order._class_keys.take(classes), turns)
+        ids = order.members_at(ranks.astype(order._word), classes, keys)
+        return ids.astype(np.int64, copy=False)
 
     def change(self) -> None:
         """Draw what is left of the epoch by the order's shares, which have just been set."""

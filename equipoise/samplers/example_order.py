@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from equipoise.samplers.base import OrderSampler
-from equipoise.samplers.order import CHUNK, key_of, permute
+from equipoise.samplers.permutation import CHUNK, key_of, permute
 
 __all__ = ["ExampleOrder", "ExampleWeightedSampler"]
 

@@ -1,147 +1,30 @@
-"""The order as a function: keyed bijections, whole-number quotas, and the class order.
+"""The order as a function: whole-number quotas, and the class order.
 
 `index = order(position; seed, epoch, weights)` with random access and O(C) state. Position t goes
 through a keyed bijection of the epoch's M slots; the slot's place among the cumulative class quotas
 gives the class; its rank within the class, plus the class's cursor, goes through a second keyed
 bijection over the class's members. So the class counts of an epoch are exact, members are used
 without replacement, pass after pass, and nothing is ever drawn for all N.
-
-Everything is uint64 arithmetic on chunks that stay in cache, so the stream is the same everywhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-__all__ = ["CHUNK", "ClassOrder", "key_of", "keys_of", "permute", "permute_each", "quotas"]
-
-CHUNK = 32768  # positions worked on at a time: a few such arrays fit the L2 cache
-
-# glibc gives the memory of each chunk's temporaries back to the kernel, and getting it again takes
-# as long as the arithmetic. Having freed one large block raises its thresholds (mallopt(3),
-# M_MMAP_THRESHOLD); the block itself is never touched, so it costs nothing.
-np.empty(1 << 24, np.uint8)
-
-_GOLDEN = 0x9E3779B97F4A7C15
-_ROUNDS = 6  # with four, neighbours in classes of 4 to 100 were correlated
-_MULTIPLIERS = (  # odd, from the digits of pi
-    *(0x243F6A8885A308D3, 0x13198A2E03707345, 0xA4093822299F31D1),
-    *(0x082EFA98EC4E6C89, 0x452821E638D01377, 0xBE5466CF34E90C6D),
+from equipoise.samplers.permutation import (
+    CHUNK,
+    halves,
+    key_of,
+    keys_of,
+    permute,
+    shortened,
+    walk,
+    word_for,
 )
 
-
-def key_of(*parts: int) -> int:
-    """A 64-bit key hashed from whole numbers (splitmix64, chained).
-
-    Example:
-        >>> key_of(0, 1) != key_of(1, 0)
-        True
-    """
-    state = 0
-    for part in parts:
-        state = (state ^ (part & (2**64 - 1))) + _GOLDEN & 2**64 - 1
-        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 2**64 - 1
-        state = (state ^ state >> 27) * 0x94D049BB133111EB & 2**64 - 1
-        state ^= state >> 31
-    return state
-
-
-def keys_of(keys: np.ndarray | int, numbers: np.ndarray) -> np.ndarray:
-    """64-bit keys, uint64, hashed from keys and whole numbers element by element."""
-    mixed = np.asarray(keys, np.uint64) + numbers.astype(np.uint64)
-    mixed *= np.uint64(_GOLDEN)
-    mixed ^= mixed >> np.uint64(29)
-    return mixed
-
-
-def word_for(largest: int) -> np.dtype:
-    """The unsigned dtype in which sizes up to `largest` are permuted."""
-    return np.dtype(np.uint32 if largest < 2**32 else np.uint64)
-
-
-def _halves(size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two radices of about equal length with a·b ≥ size, none below 4: halves of 2 mix badly."""
-    word = size.dtype.type
-    least = np.where(size > 2, word(4), size)
-    a = np.maximum(np.ceil(np.sqrt(size.astype(np.float64))).astype(word), least)
-    return a, np.maximum((size - word(1)) // a + word(1), least)
-
-
-def _feistel(x, a, b, key) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """A keyed bijection of {0 … a·b−1}: a mixed-radix Feistel network, in the dtype of x.
-
-    A round is half ← (half + hash(other half) · radix / 2^h) mod radix, h half the dtype's bits,
-    with hash(x) = (m · (x xor key))² and an odd m for each round. Every operation writes into
-    memory that is in cache already.
-    """
-    word = x.dtype.type
-    half = word(4 * x.itemsize)
-    left, scratch = np.empty_like(x), np.empty_like(x)
-    right = x // a if np.ndim(a) == 0 else np.divide(x, a).astype(word)
-    np.multiply(right, a, out=left)
-    np.subtract(x, left, out=left)
-    sides = (left, right, a), (right, left, b)
-    for i in range(_ROUNDS):
-        moved, other, radix = sides[i % 2]
-        np.bitwise_xor(other, key, out=scratch)
-        np.multiply(scratch, word(_MULTIPLIERS[i] & np.iinfo(word).max), out=scratch)
-        np.multiply(scratch, scratch, out=scratch)
-        np.right_shift(scratch, half, out=scratch)
-        np.multiply(scratch, radix, out=scratch)
-        np.right_shift(scratch, half, out=scratch)
-        np.add(moved, scratch, out=moved)
-        np.subtract(moved, radix, out=scratch)  # wraps to a huge number where moved < radix …
-        np.minimum(moved, scratch, out=moved)  # … so the minimum is the remainder
-    np.multiply(right, a, out=right)
-    np.add(right, left, out=right)
-    return right
-
-
-def _walk(x, size, a, b, key) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """The Feistel bijection, repeated where it leaves {0 … size−1} (cycle-walking)."""
-    out = _feistel(x, a, b, key)
-    outside = np.flatnonzero(out >= size)
-    while len(outside):
-        at = [part if np.ndim(part) == 0 else part[outside] for part in (a, b, key, size)]
-        again = _feistel(out[outside], *at[:3])
-        out[outside] = again
-        outside = outside[again >= at[3]]
-    return out
-
-
-def _short(keys: np.ndarray, word: np.dtype) -> np.ndarray:
-    """The leading bits of 64-bit keys, as many as the dtype holds."""
-    return (keys >> np.uint64(64 - 8 * word.itemsize)).astype(word)
-
-
-def permute(positions: np.ndarray, size: int, key: int) -> np.ndarray:
-    """Where a keyed permutation of {0 … size−1} sends `positions`, with random access.
-
-    A Feistel network over mixed radices with cycle-walking: a bijection for every size and key,
-    O(1) state, a few nanoseconds a position. The answer is uint32, or uint64 for sizes from 2^32.
-    Over 10^6 keys every place is equally likely; pairs of places deviate from independence by up to
-    5% for sizes below 64, and by nothing to be seen from 250 on.
-
-    Args:
-        positions: whole numbers in [0, size).
-        size: up to 2^52.
-        key: 64-bit, see `key_of`.
-
-    Example:
-        >>> sorted(permute(np.arange(5), size=5, key=7).tolist())
-        [0, 1, 2, 3, 4]
-    """
-    word = word_for(size)
-    a, b = (half[0] for half in _halves(np.array([size], word)))
-    short = _short(np.array([key], np.uint64), word)[0]
-    return _walk(np.asarray(positions).astype(word), word.type(size), a, b, short)
-
-
-def permute_each(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Like `permute`, with a size and a key for each position."""
-    word = word_for(int(sizes.max()))
-    sizes = sizes.astype(word)
-    return _walk(positions.astype(word), sizes, *_halves(sizes), _short(keys, word))
+__all__ = ["ClassOrder", "quotas"]
 
 
 def quotas(expected: np.ndarray, offset: float) -> np.ndarray:
@@ -218,7 +101,7 @@ class ClassOrder:
         self._class_keys = keys_of(key_of(seed, 1), np.arange(len(counts)))
         self._word = word_for(len(members) + num_samples + int(counts.max()))
         self._sizes = np.maximum(self.counts, 1).astype(self._word)
-        self._halves = _halves(self._sizes)
+        self._bits, self._radix = halves(self._sizes)
         self._starts = np.cumsum(self.counts) - self.counts
         self.set_epoch(0)
 
@@ -247,9 +130,8 @@ class ClassOrder:
         self.quotas = quotas(self.num_samples * self.shares, offset)
         self._ends = np.cumsum(self.quotas)
         turns, begun = np.divmod(self._cursors_at(epoch), np.maximum(self.counts, 1))
-        # slot + offset = how far into the class's current turn; negative ones wrap around
-        self._offsets = (begun + self.quotas - self._ends).astype(self._word)
         self._turn_keys = self._class_keys + turns.astype(np.uint64)
+        self._offsets = begun + self.quotas - self._ends  # slot + offset = rank since that turn
         self._slot_key = key_of(self.seed, 3, epoch)
         self._plan_lookup()
 
@@ -268,32 +150,88 @@ class ClassOrder:
         return cursors
 
     def _plan_lookup(self) -> None:
-        """A table from the slot's leading bits to its class; mixed cells are searched."""
+        """A table from a slot's leading bits to the class of the first slot with these."""
         cells = 1 << min(max(10, (32 * len(self.counts)).bit_length()), 21)
-        self._shift = max(self.num_samples.bit_length() - cells.bit_length() + 1, 0)
-        edges = np.arange((self.num_samples >> self._shift) + 2) << self._shift
-        first = np.searchsorted(self._ends, edges, side="right")
-        first = np.minimum(first, len(self.counts) - 1)
-        self._cell_class, self._cell_mixed = first[:-1], first[:-1] != first[1:]
+        shift = max(self.num_samples.bit_length() - cells.bit_length() + 1, 0)
+        edges = np.arange((self.num_samples >> shift) + 1) << shift
+        self._shift = np.array(shift, self._word)
+        self._cell_class = np.searchsorted(self._ends, edges, side="right")
+        self._word_ends, self._word_offsets = (
+            each.astype(self._word) for each in (self._ends, self._offsets)
+        )
 
     def _classes(self, slots: np.ndarray) -> np.ndarray:
-        cells = (slots >> slots.dtype.type(self._shift)).astype(np.int64)
-        classes = self._cell_class.take(cells)
-        mixed = np.flatnonzero(self._cell_mixed.take(cells))
-        if len(mixed):
-            classes[mixed] = np.searchsorted(self._ends, slots[mixed], side="right")
-        return classes
+        found = self._cell_class.take((slots >> self._shift).astype(np.int64))
+        behind = (self._word_ends.take(found) <= slots).nonzero()[0]
+        for _ in range(4):  # a cell has one class, or a few; where it has many they are searched
+            if not len(behind):
+                return found
+            found[behind] += 1
+            behind = behind[self._word_ends.take(found[behind]) <= slots[behind]]
+        found[behind] = np.searchsorted(self._word_ends, slots[behind], side="right")
+        return found
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """Example ids (int64) at `positions` of the current epoch, each in [0, num_samples)."""
         slots = permute(positions, self.num_samples, self._slot_key).astype(self._word, copy=False)
         classes = self._classes(slots)
-        slots += self._offsets.take(classes)
+        slots += self._word_offsets.take(classes)  # negative offsets wrap around
         size = self._sizes.take(classes)
-        turn = np.divide(slots, size).astype(self._word)
-        slots -= turn * size  # now the rank within the turn
-        keys = _short(keys_of(self._turn_keys.take(classes), turn), self._word)
-        a, b = (half.take(classes) for half in self._halves)
-        within = _walk(slots, size, a, b, keys).astype(np.int64)
-        within += self._starts.take(classes)
-        return self.members.take(within).astype(np.int64, copy=False)
+        turns = np.divide(slots, size).astype(self._word)
+        slots -= turns * size  # now the rank within the turn
+        ids = self.members_at(slots, classes, keys_of(self._turn_keys.take(classes), turns))
+        return ids.astype(np.int64, copy=False)
+
+    def epoch_at_once(self) -> np.ndarray:
+        """Example ids (int64) at all positions: what a call with all of them gives.
+
+        Slot by slot instead of position by position: so classes and turns come in runs, with
+        nothing to look up for a single slot, and members are read close to one another.
+        """
+        out = np.empty(self.num_samples, np.int64)
+        # The smaller ids are collected at the end of the same memory, which halves random writing
+        ids = out.view(self.members.dtype)[-self.num_samples :]
+        for first in range(0, self.num_samples, CHUNK):
+            slots = np.arange(first, min(first + CHUNK, self.num_samples), dtype=self._word)
+            places = permute(slots, self.num_samples, self._slot_key, inverse=True)
+            classes, turns, begins, lengths = self._runs(first, first + len(slots))
+            slots -= np.repeat(begins.astype(self._word), lengths)
+            keys = keys_of(self._turn_keys.take(classes), turns)
+            each = lambda values, lengths=lengths: np.repeat(values, lengths)  # noqa: E731
+            ids[places.astype(np.int64)] = self.members_at(slots, classes, keys, each)
+        for first in range(0, self.num_samples, CHUNK):  # up to here all ids are moved already
+            out[first : first + CHUNK] = ids[first : first + CHUNK]
+        return out
+
+    def _runs(self, first: int, last: int) -> tuple[np.ndarray, ...]:
+        """Slots [first, last) in runs of one class and turn: these, the turn's slot 0, lengths."""
+        low, high = np.searchsorted(self._ends, [first, last - 1], side="right")
+        some = slice(low, high + 1)
+        ends, sizes = np.minimum(self._ends[some], last), np.maximum(self.counts[some], 1)
+        begins = np.maximum(self._ends[some] - self.quotas[some], first)
+        offsets = self._offsets[some]
+        turn, last_turn = (begins + offsets) // sizes, (ends + offsets - 1) // sizes
+        number = last_turn - turn + 1
+        of = np.repeat(np.arange(len(number)), number)
+        turns = np.arange(len(of)) + np.repeat(turn - np.cumsum(number) + number, number)
+        begins = turns * sizes[of] - offsets[of]
+        lengths = np.diff(np.minimum(begins + sizes[of], ends[of]), prepend=first)
+        return of + low, turns, begins, lengths
+
+    def members_at(
+        self,
+        ranks: np.ndarray,
+        classes: np.ndarray,
+        keys: np.ndarray,
+        each: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    ) -> np.ndarray:
+        """Members at ranks within turns of their classes; the turns' keys are 64-bit.
+
+        Where ranks come in runs, `classes` and `keys` are those of the runs, and `each` repeats.
+        """
+        tables = self._sizes, self._bits, self._radix
+        size, bits, radix = (each(table.take(classes)) for table in tables)
+        within = walk(ranks, size, bits, radix, each(shortened(keys, self._word)))
+        within = within.astype(np.int64)
+        within += each(self._starts.take(classes))
+        return self.members.take(within, mode="wrap")  # all are inside; this mode copies least

@@ -97,7 +97,7 @@ def test_mean_gradient_is_the_full_one():
 def test_an_example_in_several_batches_at_once_has_each_batchs_own_weight():
     """One example comes again and again; its loss, and so its probability, changes on the way."""
     miner = LossPruning(0.5)
-    sampler = miner.over(ExampleWeightedSampler([30.0, 1.0, 1.0], num_samples=320), [0, 0, 0])
+    sampler = miner.over(ExampleWeightedSampler([15.0, 1.0, 1.0], num_samples=320), [0, 0, 0])
     told, kept = [], []
     take = sampler.take
 

@@ -1,4 +1,4 @@
-"""The order function: bijections for every size, exact quotas, and draws that look random."""
+"""The order function: exact quotas, every member before any again, and random access."""
 
 from __future__ import annotations
 
@@ -8,80 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2
 
-from equipoise.samplers.order import (
-    ClassOrder,
-    key_of,
-    keys_of,
-    permute,
-    permute_each,
-    quotas,
-    sum_of_quotas,
-)
-
-KEYS = 20_000
-FALSE_ALARM = 1e-6  # of each statistical test below, were the draws ideal; the keys are fixed
-
-
-def chi_square_fails(observed, expected) -> bool:
-    statistic = ((observed - expected) ** 2 / expected).sum()
-    return statistic > chi2.isf(FALSE_ALARM, observed.size - 1)
-
-
-@settings(max_examples=60, deadline=None)
-@given(size=st.integers(1, 5000), key=st.integers(0, 2**64 - 1))
-def test_permute_is_a_bijection(size, key):
-    assert np.array_equal(np.sort(permute(np.arange(size), size, key)), np.arange(size))
-
-
-@pytest.mark.parametrize("size", [2**24 + 1, 2**33 + 7, 2**52])
-def test_permute_reaches_past_the_float32_and_int32_limits(size):
-    positions = np.unique(np.linspace(0, size - 1, 10_001).astype(np.int64))
-    sent = permute(positions, size, key_of(1))
-    assert len(np.unique(sent)) == len(positions)
-    assert sent.max() < size
-    assert sent.max() > 0.99 * size
-
-
-@settings(max_examples=30, deadline=None)
-@given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=8), seed=st.integers(0, 2**63))
-def test_permute_each_is_a_bijection_in_each_group(sizes, seed):
-    groups = np.repeat(np.arange(len(sizes)), sizes)
-    rank = np.concatenate([np.arange(n) for n in sizes])
-    sent = permute_each(rank, np.repeat(sizes, sizes), keys_of(seed, groups))
-    for group, size in enumerate(sizes):
-        assert sorted(sent[groups == group].tolist()) == list(range(size))
-
-
-@pytest.mark.parametrize("size", [2, 3, 5, 10, 23, 64])
-def test_every_place_is_equally_likely_and_neighbours_are_independent(size):
-    keys = keys_of(key_of(7), np.arange(KEYS))
-    sizes = np.full(KEYS, size)
-    first, second = (permute_each(np.full(KEYS, i), sizes, keys).astype(int) for i in (0, 1))
-    assert not chi_square_fails(np.bincount(first, minlength=size), KEYS / size)
-    pairs = np.bincount(first * size + second, minlength=size * size).reshape(size, size)
-    pairs = pairs[~np.eye(size, dtype=bool)]
-    if size > 2:
-        assert not chi_square_fails(pairs, KEYS / len(pairs))
-
-
-def test_consecutive_passes_are_independent():
-    size = 10
-    class_keys = keys_of(key_of(3), np.arange(KEYS))
-    sizes, start = np.full(KEYS, size), np.zeros(KEYS, int)
-    now, then = (permute_each(start, sizes, keys_of(class_keys, start + p)) for p in (0, 1))
-    pairs = np.bincount((now * size + then).astype(int), minlength=size * size)
-    assert not chi_square_fails(pairs, KEYS / len(pairs))
-
-
-def test_a_long_permutation_has_no_trend():
-    size = 100_000
-    sent = permute(np.arange(size), size, key_of(11)).astype(float)
-    limit = 5 / np.sqrt(size)  # five standard errors of a correlation
-    for lag in (1, 2, 3, 316, 317):
-        assert abs(np.corrcoef(sent[:-lag], sent[lag:])[0, 1]) < limit
-    assert abs(np.corrcoef(np.arange(size), sent)[0, 1]) < limit
+from equipoise.samplers import order as order_module
+from equipoise.samplers.order import ClassOrder, quotas, sum_of_quotas
+from equipoise.samplers.permutation import key_of, keys_of, permute, permute_each
 
 
 @settings(max_examples=100, deadline=None)
@@ -120,6 +50,61 @@ def class_order(counts, num_samples, seed=0):
     counts = np.array(counts)
     labels = np.repeat(np.arange(len(counts)), counts)
     return ClassOrder(np.arange(counts.sum()), counts, num_samples, seed), labels
+
+
+def naive(order, position):
+    """One position, step by step as DESIGN has it."""
+    slot = int(permute([position], order.num_samples, order._slot_key)[0])
+    label = int(np.searchsorted(np.cumsum(order.quotas), slot, side="right"))
+    rank = int(order._cursors_at(order.epoch)[label]) + slot - int(order.quotas[:label].sum())
+    turn, within = divmod(rank, int(order.counts[label]))
+    keys = keys_of(key_of(order.seed, 1), np.array([label])) + np.uint64(turn)
+    # beside it something as large as the whole order, for words of the same length
+    sizes = np.array([order.counts[label], len(order.members) + order.num_samples])
+    place = permute_each(np.array([within, 0]), sizes, keys_of(keys, np.array([0, 0])))[0]
+    return order.members[order.counts[:label].sum() + int(place)]
+
+
+@pytest.mark.parametrize("num_samples", [1, 37, 5000, 2**33 + 1], ids="M = {}".format)
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_draws_are_those_of_a_naive_account(num_samples, epoch):
+    order, _ = class_order([7, 1, 0, 300, 12], num_samples, seed=5)
+    order.set_shares(np.array([1.0, 3.0, 0.0, 0.3, 2.0]))
+    order.set_epoch(epoch)
+    positions = np.unique(np.linspace(0, num_samples - 1, 60).astype(np.int64))
+    assert order(positions).tolist() == [naive(order, int(t)) for t in positions]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 30), min_size=1, max_size=12).filter(any),
+    shares=st.lists(st.sampled_from([0, 0.1, 1, 20]), min_size=12, max_size=12),
+    num_samples=st.integers(1, 200),
+    chunk=st.sampled_from([5, 16, 77, 1000]),
+    ids=st.sampled_from([np.int32, np.int64]),
+)
+def test_an_epoch_at_once_is_the_same_epoch(counts, shares, num_samples, chunk, ids):
+    order, _ = class_order(counts, num_samples, seed=2)
+    order.members = order.members[::-1].astype(ids)
+    shares = np.array(shares[: len(counts)]) * (order.counts > 0)
+    if shares.any():
+        order.set_shares(shares)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(order_module, "CHUNK", chunk)
+        for epoch in (0, 3):
+            order.set_epoch(epoch)
+            whole = order.epoch_at_once()
+            assert whole.dtype == np.int64
+            assert whole.tolist() == order(np.arange(num_samples)).tolist()
+
+
+def test_classes_far_smaller_than_a_cell_of_the_look_up():
+    """Ten thousand classes in a corner of the epoch, behind one that takes the rest."""
+    order, _ = class_order([1] * 10_000 + [2**21], 2**21 + 10_000)
+    slots = np.arange(0, order.num_samples, 97)
+    ends = np.cumsum(order.quotas)
+    found = order._classes(slots.astype(order._word))
+    assert found.tolist() == np.searchsorted(ends, slots, side="right").tolist()
 
 
 def test_natural_shares_draw_every_example_once_an_epoch():
@@ -199,12 +184,10 @@ def test_a_million_epochs_are_left_out_in_no_time():
 
 
 def test_the_next_epoch_is_not_counted_from_the_first(monkeypatch):
-    from equipoise.samplers import order as module
-
     counted = []
-    count = module.sum_of_quotas
+    count = order_module.sum_of_quotas
     monkeypatch.setattr(
-        module,
+        order_module,
         "sum_of_quotas",
         lambda expected, offsets: counted.append(len(offsets)) or count(expected, offsets),
     )
