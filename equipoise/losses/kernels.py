@@ -73,13 +73,22 @@ def curve(z, GAMMA: tl.constexpr, MARGIN: tl.constexpr):
         p = tl.where(nothing, 0.5, sigma - MARGIN)
         value = -log(1.0 - p)
         slope = 1.0 / (1.0 - p)
-        if GAMMA != 0.0:
+        if GAMMA == 0.0:
+            value = tl.where(p == p, value, p)  # `log` makes a number of NaN
+        else:
             lower = power(p, GAMMA - 1.0)
             slope = lower * (GAMMA * value + p * slope)
             value = lower * p * value
         value = tl.where(nothing, 0.0, value)
         slope = tl.where(nothing, 0.0, slope * sigma * rest)
     return value, slope
+
+
+@triton.jit
+def mixed(negative, positive, y):
+    """From one side to the other; exact at the ends, where the other side may be infinite."""
+    between = negative + y * (positive - negative)
+    return tl.where(y == 0.0, negative, tl.where(y == 1.0, positive, between))
 
 
 @triton.jit
@@ -143,10 +152,8 @@ def loss_kernel(
         p_value, p_slope = curve(-z, GAMMA_POS, 0.0)
         p_value = p_value * p_weight
         p_slope = -p_slope * p_weight
-        # At 0 and 1 the other side may be infinite.
-        mixed = tl.where(y == 1.0, p_value, n_value + y * (p_value - n_value))
-        value = tl.where(y == 0.0, n_value, mixed)
-        slope = tl.where(y == 0.0, n_slope, n_slope + y * (p_slope - n_slope))
+        value = mixed(n_value, p_value, y)
+        slope = mixed(n_slope, p_slope, y)
     else:
         positive = y != 0
         z = tl.where(positive, -z, z * NEGATIVE_SCALE)

@@ -1,0 +1,259 @@
+"""The fused kernel against the plain path, on the CPU, in Triton's interpreter.
+
+Run by tests/losses/test_fused.py in a process of its own, with TRITON_INTERPRET=1, because Triton
+decides when a kernel is defined whether it is interpreted. The plain path computes in float64 here:
+in float32 it is itself only as exact as the kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from equipoise import Balancer, losses
+from tests.losses.test_pointwise import NoWaiting
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:divide by zero encountered:RuntimeWarning"),
+]
+
+
+def vector(size: int, seed: int = 0) -> Tensor:
+    return torch.rand(size, generator=torch.Generator().manual_seed(seed)) + 0.1
+
+
+# Of the number of labels and `fused`.
+LOSSES: dict[str, Callable[[int, bool], losses.Loss]] = {
+    "bce": lambda c, f: losses.WeightedBCE(fused=f),
+    "bce, pos_weight": lambda c, f: losses.WeightedBCE(vector(c), fused=f),
+    "bce, weight": lambda c, f: losses.WeightedBCE(None, vector(c), fused=f),
+    "bce, λ": lambda c, f: losses.WeightedBCE(
+        vector(c), vector(c, 1), log_weight=vector(c), fused=f
+    ),
+    "focal": lambda c, f: losses.SigmoidFocalLoss(fused=f),
+    "focal, α 1": lambda c, f: losses.SigmoidFocalLoss(1.0, 1.0, fused=f),
+    "focal, α by label": lambda c, f: losses.SigmoidFocalLoss(1.5, vector(c) / 2, fused=f),
+    "focal, no α": lambda c, f: losses.FocalLoss(
+        3.0, multilabel=True, log_weight=vector(c), fused=f
+    ),
+    "asymmetric": lambda c, f: losses.AsymmetricLoss(fused=f),
+    "asymmetric, no margin": lambda c, f: losses.AsymmetricLoss(4.0, 0.0, 0.0, vector(c), fused=f),
+    "asymmetric, γ 0": lambda c, f: losses.AsymmetricLoss(0.0, 0.0, 0.2, fused=f),
+    "asymmetric, odd γ": lambda c, f: losses.AsymmetricLoss(2.5, 0.5, 0.1, fused=f),
+    "distribution-balanced": lambda c, f: losses.DistributionBalancedLoss(
+        (100 * vector(c)).round(), 200, fused=f
+    ),
+    "db focal": lambda c, f: losses.DistributionBalancedLoss(
+        (100 * vector(c)).round(), 200, negative_scale=1.5, gamma=2.0, log_weight=vector(c), fused=f
+    ),
+}  # fmt: skip
+# Smaller than a block of 1,024, as large, larger; rows shorter and longer than a block.
+SHAPES = [(1, 1), (3, 5), (2, 512), (1, 1024), (5, 205), (3, 700), (2, 1025), (9, 333)]
+FORMS = [torch.bool, torch.uint8, torch.int64, torch.float32, torch.float16, torch.bfloat16]
+
+
+def batch(shape: tuple[int, int], dtype=torch.float32, scale=4.0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(shape[0] * 10_007 + shape[1])
+    logits = scale * torch.randn(shape, generator=generator)
+    return logits.to(dtype), torch.rand(shape, generator=generator) < 0.15
+
+
+def outcome(loss: losses.Loss, logits: Tensor, targets: Tensor, factor: float = 1.0):
+    """Elements, sum and gradient, in float64."""
+    logits = logits.clone().requires_grad_()
+    value = loss(logits, targets)
+    (factor * value).backward()
+    assert logits.grad is not None
+    return [t.detach().double() for t in (loss.unreduced(logits, targets), value, logits.grad)]
+
+
+# Of a value, and of the largest value there is. Gradients of half precision are rounded twice.
+CLOSE = {
+    torch.float32: (4e-6, 3e-7),
+    torch.float16: (1.5e-3, 1e-6),
+    torch.bfloat16: (1.2e-2, 1e-6),
+}
+
+
+def assert_close(found, expected, dtype=torch.float32) -> None:
+    for one, other, of in zip(found, expected, (dtype, torch.float32, dtype), strict=True):
+        rtol, share = CLOSE[of]
+        torch.testing.assert_close(one, other, rtol=rtol, atol=share * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_shape(name: str, shape: tuple[int, int]):
+    logits, targets = batch(shape)
+    expected = outcome(LOSSES[name](shape[1], False), logits.double(), targets)
+    assert_close(outcome(LOSSES[name](shape[1], True), logits, targets), expected)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", CLOSE)
+def test_every_dtype(name: str, dtype: torch.dtype):
+    logits, targets = batch((4, 301), dtype)
+    plain, fused = (LOSSES[name](301, f) for f in (False, True))
+    expected = outcome(plain, logits.double(), targets, 2.0**16)  # as a gradient scaler does
+    for form in FORMS:
+        assert_close(outcome(fused, logits, targets.to(form), 2.0**16), expected, dtype)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_soft_labels(name: str):
+    logits, _ = batch((3, 401))
+    targets = torch.rand(3, 401, generator=torch.Generator().manual_seed(0)).round(decimals=1)
+    plain, fused = (LOSSES[name](401, f) for f in (False, True))
+    assert_close(outcome(fused, logits, targets), outcome(plain, logits.double(), targets))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("form", [torch.bool, torch.float32])
+def test_extreme_logits(name: str, form: torch.dtype):
+    sizes = [0.0, 1e-30, 1e-6, 15.0, 16.7, 50.0, 87.0, 88.5, 104.0, 1e3, 1e4, 3e38]
+    row = torch.tensor([*sizes, *(-s for s in sizes)])
+    logits = torch.stack([row, row])
+    targets = torch.zeros_like(row, dtype=torch.bool).repeat(2, 1)
+    targets[1] = True
+    plain, fused = (LOSSES[name](len(row), f) for f in (False, True))
+    expected = plain.unreduced(logits.double(), targets.to(form))
+    found = fused.unreduced(logits, targets.to(form))
+    within = logits.abs() <= 1e4
+    torch.testing.assert_close(found.double()[within], expected[within], rtol=4e-6, atol=3e-7)
+    assert not found.isnan().any()
+    logits = logits.clamp(-1e4, 1e4)
+    expected = outcome(plain, logits.double(), targets.to(form))
+    assert_close(outcome(fused, logits, targets.to(form)), expected)
+
+
+@pytest.mark.parametrize("form", [torch.bool, torch.float32])
+def test_infinite_logits_that_are_right_cost_nothing(form: torch.dtype):
+    """Labels that do not apply are often given −∞."""
+    logits = torch.tensor([[-math.inf, 0.0, math.inf]])
+    targets = torch.tensor([[0, 1, 1]]).to(form)
+    for name in ("bce", "focal", "asymmetric"):
+        elements, value, gradient = outcome(LOSSES[name](3, True), logits, targets)
+        assert value.isfinite()
+        assert elements[0, 0] == elements[0, 2] == 0
+        assert gradient[0, 0] == gradient[0, 2] == 0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("form", [torch.bool, torch.float32])
+def test_a_nan_is_not_lost(name: str, form: torch.dtype):
+    logits, targets = batch((2, 30))
+    logits[1, 3] = math.nan
+    elements, value, gradient = outcome(LOSSES[name](30, True), logits, targets.to(form))
+    assert value.isnan()
+    for found in (elements, gradient):
+        assert found.isnan().nonzero().tolist() == [[1, 3]]
+
+
+@pytest.mark.parametrize("normalization", ["batch", "weight", "nonzero"])
+def test_example_weights(normalization: str):
+    logits, targets = batch((5, 411))
+    weight = torch.tensor([2.0, 0.0, 0.5, 1.0, 3.0, 9.0])[:5]
+    for factor in (weight, weight.double(), weight.repeat_interleave(2)[::2]):
+        results = []
+        for fused in (False, True):
+            loss = losses.WeightedBCE(vector(411), normalization=normalization, fused=fused)
+            z = logits.clone().requires_grad_()
+            value = loss(z, targets, factor)
+            value.backward()
+            results.append((value.detach(), z.grad))
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(one, other, rtol=4e-6, atol=3e-7)
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+def test_backward_again_and_in_place(dtype: torch.dtype):
+    logits, targets = batch((3, 900), dtype)
+    logits.requires_grad_()
+    loss = losses.WeightedBCE(fused=True)
+    (once,) = torch.autograd.grad(loss(logits, targets), logits)
+    close = dict(rtol=CLOSE[dtype][0], atol=1e-6)
+    value = 3 * loss(logits, targets)
+    for keep in (True, True, False):
+        (found,) = torch.autograd.grad(value, logits, retain_graph=keep)
+        torch.testing.assert_close(found.float(), 3 * once.float(), **close)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        value.backward()
+    with pytest.raises(RuntimeError, match="differentiated once, but got create_graph=True"):
+        torch.autograd.grad(loss(logits, targets), logits, create_graph=True)
+
+
+def test_float16_keeps_small_gradients():
+    """1/(B·C) is below float16's smallest number; the gradients themselves are not."""
+    logits = torch.zeros(512, 256, dtype=torch.float16, requires_grad=True)
+    loss = losses.WeightedBCE(fused=True)(logits, torch.zeros(512, 256, dtype=torch.bool))
+    (loss * 2.0**16).backward()
+    assert logits.grad is not None
+    assert bool((logits.grad == 0.5 * 2.0**16 / 2**17).all())
+
+
+def test_other_layouts_and_an_empty_batch():
+    logits, targets = batch((40, 30))
+    for z, y in ((logits.t(), targets.t()), (logits[::2, 1:], targets[::2, 1:])):
+        plain, fused = (losses.AsymmetricLoss(fused=f) for f in (False, True))
+        assert_close(outcome(fused, z, y), outcome(plain, z.double(), y))
+    assert losses.WeightedBCE(fused=True, reduction="sum")(logits[:0], targets[:0]) == 0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_nothing_is_kept_but_the_gradient_and_the_sum_is_repeatable(name: str):
+    logits, targets = batch((6, 800))
+    logits.requires_grad_()
+    loss = LOSSES[name](800, True)
+    kept = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.append(tensor.untyped_storage().nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        value = loss(logits, targets)
+    assert kept == [logits.numel() * logits.element_size()]
+    assert all(torch.equal(value, loss(logits, targets)) for _ in range(2))
+
+
+def test_a_step_asks_for_no_value():
+    logits, targets = batch((6, 800))
+    logits.requires_grad_()
+    loss = LOSSES["bce, λ"](800, True)
+    with NoWaiting():
+        loss(logits, targets.float()).backward()
+    assert logits.grad is not None
+
+
+def test_a_balancer_takes_it():
+    _, targets = batch((40, 12))
+    targets[:12].fill_diagonal_(True)
+    results = []
+    for fused in (False, True):
+        loss = losses.WeightedBCE(fused=fused)
+        balancer = Balancer(targets.numpy(), loss=loss, sampler=None, policy="inverse-frequency")
+        logits = batch((40, 12))[0].requires_grad_()
+        value = balancer.loss(logits, targets)
+        value.backward()
+        results.append((value.detach(), logits.grad))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=4e-6, atol=3e-7)
+
+
+def test_what_there_is_no_kernel_for_is_refused():
+    logits, targets = batch((3, 4))
+    loss = losses.WeightedBCE(fused=True)
+    with pytest.raises(ValueError, match=r"Expected fused to be False for torch.float64 logits"):
+        loss(logits.double(), targets)
+    with pytest.raises(ValueError, match=r"fused to be False for torch.sparse_coo targets"):
+        loss(logits, targets.float().to_sparse_coo())
+    with pytest.raises(ValueError, match=r"fused to be False for torch.complex64 targets"):
+        loss(logits, targets.to(torch.complex64))
+    with pytest.raises(ValueError, match=r"targets to be of shape \(3, 4\)"):
+        loss(logits, targets[:2])
