@@ -90,11 +90,11 @@ def fixed_classes(targets: Targets) -> np.ndarray:
 def make_policy(policy: str | Policy | None, targets: Targets) -> Policy:
     """The policy itself, or the one of that name; or the closed loop, for labels the plain one.
 
-    A label's recall, taken where as many are predicted as are true, does not follow its frequency:
-    for labels the loop of that name starts at λ = 0.
+    A label's recall, taken where as many are predicted as are true, follows neither its frequency
+    nor the epoch so closely: for labels the loop of that name starts at λ = 0, in larger steps.
     """
     if targets.multilabel and policy == "equal-recall":
-        return EqualRecall(start=0.0)
+        return EqualRecall(max_step=1.0, start=0.0)
     if policy is None:
         policy = "plain" if targets.multilabel else "equal-recall"
     return weighting.make_policy(policy)
