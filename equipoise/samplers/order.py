@@ -171,9 +171,17 @@ class ClassOrder:
         found[behind] = np.searchsorted(self._word_ends, slots[behind], side="right")
         return found
 
+    def _slots(self, positions: np.ndarray) -> np.ndarray:
+        slots = permute(positions, self.num_samples, self._slot_key)
+        return slots.astype(self._word, copy=False)
+
+    def classes(self, positions: np.ndarray) -> np.ndarray:
+        """Classes at `positions` of the current epoch."""
+        return self._classes(self._slots(positions))
+
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """Example ids (int64) at `positions` of the current epoch, each in [0, num_samples)."""
-        slots = permute(positions, self.num_samples, self._slot_key).astype(self._word, copy=False)
+        slots = self._slots(positions)
         classes = self._classes(slots)
         slots += self._word_offsets.take(classes)  # negative offsets wrap around
         size = self._sizes.take(classes)
