@@ -1,0 +1,107 @@
+"""benchmarks/gpu.py without a GPU: it says so; its parts run on the CPU, at sizes of a toy."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import gpu, gpu_bandwidth, gpu_steps
+
+
+def enough() -> float:
+    return 1000.0
+
+
+def no_time() -> float:
+    return -1.0
+
+
+def test_without_a_gpu_it_says_so_and_ends(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    gpu.main(["--results", str(tmp_path)])
+    assert capsys.readouterr().out.splitlines() == [
+        "benchmarks.gpu: no CUDA device here, nothing was measured."
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def record(monkeypatch):
+    """Every part but the compiled losses and the trainings."""
+    monkeypatch.setattr(gpu_bandwidth, "ROUNDS", 1)
+    parts = {
+        "eager": gpu_bandwidth.bandwidth("cpu", enough, "eager", [(2, 30)]),
+        "fused": gpu_bandwidth.bandwidth("cpu", enough, "fused", [(2, 30)]),
+        "correctness": gpu_steps.correctness("cpu", enough),
+        "steps": gpu_steps.added("cpu", enough, gpu.tiny_net(), 64, 8, rounds=1),
+    }
+    rows = {name: list(part) for name, part in parts.items()}
+    return {"command": "…", "machine": gpu.machine("cpu"), "failed": {"compiled": "boom"}, **rows}
+
+
+@pytest.mark.filterwarnings("ignore")  # the profiler's, about itself
+def test_the_parts_and_their_tables(record):
+    eager, fused = record["eager"], record["fused"]
+    assert [row["loss"] for row in eager][:2] == ["torch's BCE", "weighted BCE"]
+    assert all(row["share_of_copy"][1] > 0 for row in eager)
+    assert len(fused) == 12
+    assert all("fused to be False for logits on cpu" in row["left_out"] for row in fused)
+
+    names = [row["what"] for row in record["correctness"]]
+    assert len(names) == len(set(names)) == 20
+    assert all(row["equal"] and row["largest_difference"] == 0 for row in record["correctness"])
+
+    net, *steps = record["steps"]
+    assert net["net_step_ms"] > 0
+    assert len(steps) == 9
+    assert all(row["waits"] == 0 and row["steps"] == 5 for row in steps)
+
+    text = gpu.markdown(json.loads(json.dumps(record)))
+    for heading in ("## Bandwidth", "## Steps", "## Against the CPU", "Failed: compiled."):
+        assert heading in text
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("| loss memory")}
+    assert widths == {7, 4}  # of a step, and against the CPU
+
+
+def test_a_part_without_time_says_what_it_left_out():
+    for part in (
+        gpu_bandwidth.bandwidth("cpu", no_time, "eager", [(2, 30)]),
+        gpu_steps.correctness("cpu", no_time),
+    ):
+        assert {row["left_out"] for row in part} == {"no time left"}
+
+
+def test_a_difference_is_seen(monkeypatch):
+    """What is computed on the device is compared, not only called."""
+    answers = iter([torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.1])] * 2)
+    monkeypatch.setattr(gpu_steps, "checks", lambda: [("made up", lambda on: [next(answers)])])
+    (row,) = gpu_steps.correctness("cpu", enough)
+    assert not row["equal"]
+    assert row["largest_difference"] == pytest.approx(0.1 / 2.1)
+
+
+def test_a_value_asked_for_is_counted():
+    x = torch.arange(3)
+    assert gpu_steps.waits_of(lambda: x.sum().item(), "cpu", 2)["asks"] == 2
+    assert gpu_steps.waits_of(lambda: x.sum(), "cpu", 2)["asks"] == 0
+
+
+def test_a_part_that_fails_leaves_the_rest():
+    rows, ended = gpu.in_a_process("nonsense", "cpu", True, 300.0)
+    assert rows == []
+    assert "Expected name to be that of a part, but got 'nonsense'" in ended
+
+
+def test_evidence_is_left_out_without_data(tmp_path):
+    assert gpu.evidence("cpu", enough, None, tmp_path, []) == {"left_out": "no --data"}
+
+
+def test_evidence_that_runs_out_of_time_is_stopped(tmp_path):
+    np.savez(tmp_path / "data.npz", x=np.zeros(1))
+    left = iter([1000.0, 0.5])
+    found = gpu.evidence("cpu", lambda: next(left), tmp_path / "data.npz", tmp_path, [])
+    assert found["seeds"] == 0
+    assert found["stopped"] == "the time was up"
