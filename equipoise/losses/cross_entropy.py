@@ -17,7 +17,8 @@ from torch import Tensor
 
 from equipoise.losses.base import at_least_float32
 from equipoise.losses.curves import LOG2_E
-from equipoise.losses.pointwise import rows_in_a_chunk, scaled_slopes
+from equipoise.losses.kept_slopes import scaled_slopes
+from equipoise.losses.pointwise import rows_in_a_chunk
 from equipoise.losses.positives import may_look
 
 LEAST_POWER = -100.0  # of 2, below which a share of a softmax is 0: denormal numbers are slow

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from equipoise.losses.base import check_fused
-from equipoise.losses.pointwise import keeps_graph, scaled_slopes
+from equipoise.losses.kept_slopes import keeps_graph, scaled_slopes
 
 if TYPE_CHECKING:
     from equipoise.losses.pointwise import Terms, Weight

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from equipoise.losses.base import at_least_float32, check_multilabel, check_per_class
 from equipoise.losses.curves import Curve
+from equipoise.losses.kept_slopes import scaled_slopes
 from equipoise.losses.positives import (
     Positives,
     as_fraction,
@@ -31,13 +32,13 @@ from equipoise.losses.positives import (
 Weight = Tensor | float | None
 """(C,), or one number for all labels, or nothing."""
 
-CPU_CHUNK = 1 << 17  # elements for each thread: a few tensors of this size stay in the cache
+CPU_CHUNK = 3 << 16  # elements for each thread: a few tensors of this size stay near the core
 DEVICE_CHUNK = 1 << 21
 
 
 @dataclass(frozen=True)
 class ElementWeight:
-    """A weight of each element: ``floor + sigmoid(by_example · by_label − centre)``."""
+    """A weight of each element: ``scale (floor + sigmoid(by_example · by_label − centre))``."""
 
     by_example: Tensor
     """(B,)"""
@@ -45,10 +46,14 @@ class ElementWeight:
     """(C,)"""
     floor: float
     centre: float
+    scale: float = 1.0
 
     def combine(self, by_example: Tensor, by_label: Tensor) -> Tensor:
         """Broadcasts the two; gives a new tensor."""
-        return (by_example * by_label).sub_(self.centre).sigmoid_().add_(self.floor)
+        centre = torch.full_like(by_label, -self.centre)  # as a number it would be slow
+        weight = torch.addcmul(centre, by_example, by_label).sigmoid_()
+        floor = by_label.new_full((), self.floor * self.scale)
+        return torch.add(floor, weight, alpha=self.scale, out=weight)
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,11 @@ class _Pointwise(torch.autograd.Function):
         dtype, scale = at_least_float32(logits.dtype), terms.scale
         # A mean's 1/(B·C) does not fit into half precision: there backward applies it.
         early = scale if logits.dtype == dtype and may_look(logits) else 1.0
+        if terms.element_weight is not None:  # it takes the scale along, at no cost
+            terms = replace(terms, element_weight=replace(terms.element_weight, scale=early))
+            on_values, on_slopes = scale / early, 1.0
+        else:
+            on_values, on_slopes = scale, early
         slopes = _like(logits) if keep else None
         out = _like(logits) if elements else None
         step = rows_in_a_chunk(logits)
@@ -161,11 +171,12 @@ class _Pointwise(torch.autograd.Function):
             slope = kept if kept is not None and kept.dtype == dtype else torch.empty_like(z)
             value = _of_rows(z, slope, terms, rows, targets if found is None else None)
             if kept is slope:
-                slope *= early
+                if on_slopes != 1.0:
+                    slope *= on_slopes
             elif kept is not None:
                 kept.copy_(slope)
             if out is not None:
-                out[rows] = value
+                out[rows] = value if found is None else value / terms.negative_scale
                 continue
             if found is not None:
                 here = found.index[bounds[number] : bounds[number + 1]] - first * z.shape[1]
@@ -174,18 +185,17 @@ class _Pointwise(torch.autograd.Function):
         if found is not None:
             value, slope = _of_positives(logits, terms, found)
             if slopes is not None:
-                slope *= early
+                slope *= on_slopes
                 slopes.view(-1).index_copy_(0, found.index, slope.to(slopes.dtype))
             if out is not None:
                 out.view(-1).index_copy_(0, found.index, value.to(out.dtype))
-            sums.append(value.sum())
+            sums = [_total(sums, logits) / terms.negative_scale, value.sum()]
         if slopes is not None:
             ctx.save_for_backward(slopes)
             ctx.scale = 1.0 if early == scale else scale
         if out is not None:
-            return out if scale == 1.0 else out.mul_(scale)
-        total = torch.stack(sums).sum() if sums else logits.new_zeros((), dtype=dtype)
-        return total * scale
+            return out if on_values == 1.0 else out.mul_(on_values)
+        return _total(sums, logits) * on_values
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -195,42 +205,20 @@ class _Pointwise(torch.autograd.Function):
         return scaled_slopes(slopes, grad), None, None, None, None, None
 
 
-def scaled_slopes(slopes: Tensor, grad: Tensor) -> Tensor:
-    """The gradient of the logits; in the slopes' place, if they are not needed again.
-
-    Raises:
-        RuntimeError: If the gradient is to be differentiated again.
-    """
-    if torch.compiler.is_compiling():
-        again = True
-    elif torch.is_grad_enabled():
-        # Without this the second derivative would silently be zero.
-        raise RuntimeError(
-            "Expected a multilabel loss to be differentiated once, but got create_graph=True; "
-            "for second derivatives write the loss in plain torch operations"
-        )
-    else:
-        again = keeps_graph()
-    dtype = at_least_float32(slopes.dtype)
-    if slopes.dtype != dtype:
-        return (slopes.to(dtype) * grad.to(dtype)).to(slopes.dtype)
-    if again:
-        return slopes * grad
-    done = grad.ndim == 0 and may_look(grad) and float(grad) == 1.0
-    return slopes if done else slopes.mul_(grad)
-
-
-def keeps_graph() -> bool:
-    """Whether what was kept for backward, which is now running, will be needed again."""
-    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-    return ask is None or bool(ask())
+def _total(sums: list[Tensor], logits: Tensor) -> Tensor:
+    dtype = at_least_float32(logits.dtype)
+    return torch.stack(sums).sum() if sums else logits.new_zeros((), dtype=dtype)
 
 
 def _of_rows(z: Tensor, slope: Tensor, terms: Terms, rows: slice, blended: Tensor | None) -> Tensor:
-    """Values of a chunk; writes its slopes. All are negatives, unless targets are blended in."""
+    """Values of a chunk; writes its slopes. All are negatives, unless targets are blended in.
+
+    Without these, values are still to be divided by the negatives' scale.
+    """
     value = _negatives(z, slope, terms, terms.shift)
     _weigh(terms.negative_weight, value, slope)
     if blended is not None:
+        value /= terms.negative_scale
         z = z if terms.shift is None else z - terms.shift
         y = as_fraction(blended[rows], z.dtype)
         p_slope = torch.empty_like(z)
@@ -255,7 +243,7 @@ def _of_positives(logits: Tensor, terms: Terms, found: Positives) -> tuple[Tenso
     _weigh(_at(terms.positive_weight, found.label), value, slope)
     if found.fraction is not None:
         n_slope = torch.empty_like(z)
-        n_value = _negatives(z, n_slope, terms, shift)
+        n_value = _negatives(z, n_slope, terms, shift).div_(terms.negative_scale)
         _weigh(_at(terms.negative_weight, found.label), n_value, n_slope)
         value = torch.lerp(n_value, value, found.fraction)
         slope = torch.lerp(n_slope, slope, found.fraction)
@@ -269,13 +257,13 @@ def _of_positives(logits: Tensor, terms: Terms, found: Positives) -> tuple[Tenso
 
 
 def _negatives(z: Tensor, slope: Tensor, terms: Terms, shift: Tensor | None) -> Tensor:
+    """Values times the negatives' scale; writes the slopes."""
     scale = terms.negative_scale
     if shift is not None:
         z = torch.add(shift * -scale, z, alpha=scale)
     elif scale != 1.0:
         z = z * scale
-    value = terms.negative(z, slope)
-    return value if scale == 1.0 else value.div_(scale)
+    return terms.negative(z, slope)
 
 
 def _weigh(weight: Weight, value: Tensor, slope: Tensor) -> None:

@@ -30,7 +30,7 @@ class Positives:
     @cached_property
     def label(self) -> Tensor:
         """The column of each."""
-        return self.index % self.shape[1]
+        return self.index - self.example * self.shape[1]
 
     def bounds(self, step: int) -> list[int]:
         """Where each chunk of ``step`` rows begins in ``index``, and the end of the last one."""

@@ -18,7 +18,8 @@ from equipoise.losses.base import (
     check_per_class,
 )
 from equipoise.losses.curves import LOG2_E, softplus
-from equipoise.losses.pointwise import rows_in_a_chunk, scaled_slopes
+from equipoise.losses.kept_slopes import scaled_slopes
+from equipoise.losses.pointwise import rows_in_a_chunk
 from equipoise.losses.positives import Positives, find_positives, may_look
 
 REDUCTIONS = ("mean", "sum")

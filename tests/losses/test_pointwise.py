@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise import losses
-from equipoise.losses import curves, pointwise, positives, two_way
+from equipoise.losses import curves, kept_slopes, pointwise, positives, two_way
 from tests.losses.cases import CASES, MULTI, batch
 
 
@@ -38,7 +38,7 @@ def paths(monkeypatch: pytest.MonkeyPatch):
 
     def choose(search: bool, look: bool, chunk: int) -> None:
         monkeypatch.setattr(positives, "DENSE_SHARE", 1.0 if search else -1.0)
-        for module in (curves, pointwise, positives, two_way):
+        for module in (curves, kept_slopes, pointwise, positives, two_way):
             monkeypatch.setattr(module, "may_look", lambda tensor: look)
         monkeypatch.setattr(pointwise, "CPU_CHUNK", chunk)
         monkeypatch.setattr(pointwise, "DEVICE_CHUNK", chunk)
