@@ -1,6 +1,6 @@
 """How samplers' costs grow with the number of examples and classes: ours and its peers'.
 
-    OMP_NUM_THREADS=1 python benchmarks/sampler_scale.py
+    OMP_NUM_THREADS=1 python -m benchmarks.sampler_scale
 
 N = 10^5 … 10^8 examples of 10 … 10^5 classes with Zipf frequencies, int64 labels; every class is
 asked for equally often. Each sampler, N and number of classes runs in a process of its own, for its
@@ -13,57 +13,62 @@ peak memory, and the samplers in turn, round by round. Times are the processor's
 * memory: the process's highest resident size above what it had with the labels loaded;
 * state: the pickled `state_dict` (ours alone has one).
 
-A peer is left out, and the table says so, where it does not apply, cannot be imported, would take
-more than `--limit` seconds (180) or 6 GB going by the size before, or fails. Writes
-results/sampler_scale.md and .json.
+A peer is left out, with the reason, where it cannot be imported, fails, or would take more than
+`--limit` seconds (180) or 6 GB going by the size before. Writes results/sampler_scale.md and .json.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import multiprocessing as mp
 import pickle
-import platform
 import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from benchmarks.sampler_scale_report import QUANTITIES, Rows, write_report
 from equipoise import Targets
 from equipoise.samplers import ClassBalancedSampler
 
 BATCH = 256
-MOST_BYTES = 6e9
+MOST_GB = 6
 RESULTS = Path(__file__).parent / "results"
-QUANTITIES = ("construct", "first batch", "epoch", "update", "memory")
 
 
-# ---------------------------------------------------------------------- one sampler, one process
-
-
-class Ours:
-    """ClassBalancedSampler, iterated."""
-
-    def __init__(self, labels: np.ndarray, classes: int) -> None:
-        self.sampler = ClassBalancedSampler(Targets(labels, classes), seed=1)
+class Iterated:
+    """What gives its ids one by one: `sampler`."""
 
     def first(self) -> Any:
-        stream = iter(self.sampler)
-        return [next(stream) for _ in range(BATCH)]
+        return list(islice(self.sampler, BATCH))
 
     def epoch(self) -> Any:
         for _ in self.sampler:
             pass
 
-    def update(self, log_weight: np.ndarray) -> None:
-        self.sampler.set_log_weight(log_weight)
+
+class AtOnce:
+    """What gives an epoch as an array: its first batch takes as long."""
+
+    update = None
+
+    def first(self) -> Any:
+        return self.epoch()[:BATCH]
+
+
+class Ours(Iterated):
+    """ClassBalancedSampler, iterated."""
+
+    def __init__(self, labels: np.ndarray, classes: int) -> None:
+        self.sampler = ClassBalancedSampler(Targets(labels, classes), seed=1)
+        self.update = self.sampler.set_log_weight
 
     def sizes(self) -> dict[str, int]:
         targets = self.sampler.targets
@@ -81,28 +86,19 @@ class OursArray(Ours):
         return self.sampler.indices()
 
 
-class Weighted:
+class Weighted(Iterated):
     """torch.utils.data.WeightedRandomSampler, iterated."""
 
     def __init__(self, labels: np.ndarray, classes: int) -> None:
         self.labels = torch.from_numpy(labels)
-        self.counts = np.bincount(labels, minlength=classes)
-        self.update(np.log(1 / self.counts))
+        self.update(np.log(1 / np.bincount(labels, minlength=classes)))
 
     def update(self, log_weight: np.ndarray) -> None:
         weights = torch.from_numpy(np.exp(log_weight))[self.labels]
         self.sampler = torch.utils.data.WeightedRandomSampler(weights, len(weights))
 
-    def first(self) -> Any:
-        stream = iter(self.sampler)
-        return [next(stream) for _ in range(BATCH)]
 
-    def epoch(self) -> Any:
-        for _ in self.sampler:
-            pass
-
-
-class Choice:
+class Choice(AtOnce):
     """numpy.random.Generator.choice with p, an array."""
 
     def __init__(self, labels: np.ndarray, classes: int) -> None:
@@ -120,59 +116,41 @@ class Choice:
         return self.rng.choice(len(self.p), len(self.p), p=self.p)
 
 
-class Permutation:
+class Permutation(AtOnce):
     """numpy.random.Generator.permutation and a gather, an array: no balancing at all."""
-
-    update = None
 
     def __init__(self, labels: np.ndarray, classes: int) -> None:
         self.members = np.argsort(labels, kind="stable")
         self.rng = np.random.default_rng(1)
 
-    def first(self) -> Any:
-        return self.epoch()[:BATCH]
-
     def epoch(self) -> Any:
         return self.members[self.rng.permutation(len(self.members))]
 
 
-class Ufoym:
-    """torchsampler.ImbalancedDatasetSampler, iterated."""
+class Ufoym(Iterated):
+    """torchsampler.ImbalancedDatasetSampler, iterated; new weights are a new one."""
 
     def __init__(self, labels: np.ndarray, classes: int) -> None:
+        self.labels = labels
+        self.update(None)
+
+    def update(self, log_weight: np.ndarray | None) -> None:
         from torchsampler import ImbalancedDatasetSampler
 
-        self.make = lambda: ImbalancedDatasetSampler(labels, labels=labels)
-        self.sampler = self.make()
-
-    def update(self, log_weight: np.ndarray) -> None:
-        self.sampler = self.make()  # its weights are fixed at 1/n: what new ones would cost
-
-    def first(self) -> Any:
-        stream = iter(self.sampler)
-        return [next(stream) for _ in range(BATCH)]
-
-    def epoch(self) -> Any:
-        for _ in self.sampler:
-            pass
+        self.sampler = ImbalancedDatasetSampler(self.labels, labels=self.labels)
 
 
-class Imblearn:
+class Imblearn(AtOnce):
     """imblearn.over_sampling.RandomOverSampler to N/C a class at least, an array of up to 2 N."""
-
-    update = None  # it has no state: new targets are a new epoch
 
     def __init__(self, labels: np.ndarray, classes: int) -> None:
         from imblearn.over_sampling import RandomOverSampler
 
-        counts = np.bincount(labels, minlength=classes)
         least = len(labels) // classes
+        counts = np.bincount(labels, minlength=classes)
         wanted = {c: max(int(n), least) for c, n in enumerate(counts)}
         self.labels, self.ids = labels, np.arange(len(labels))[:, None]
         self.sampler = RandomOverSampler(sampling_strategy=wanted, random_state=1)
-
-    def first(self) -> Any:
-        return self.epoch()[:BATCH]
 
     def epoch(self) -> Any:
         return self.sampler.fit_resample(self.ids, self.labels)[0][:, 0]
@@ -194,18 +172,13 @@ def peak() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """Processor time of this thread, the only one: other work on the machine matters less."""
-    began = time.thread_time()
-    call()
-    return time.thread_time() - began
-
-
-def repeated(call: Callable[[], Any], most: int = 5, within: float = 2.0) -> float:
-    """The median of up to `most` calls, as many as begin within `within` seconds."""
+def seconds(call: Callable[[], Any], most: int = 5, within: float = 2.0) -> float:
+    """The median, in processor time, of up to `most` calls: those begun `within` seconds."""
     times: list[float] = []
     while len(times) < most and sum(times) < within:
-        times.append(seconds(call))
+        began = time.thread_time()
+        call()
+        times.append(time.thread_time() - began)
     return float(np.median(times))
 
 
@@ -214,22 +187,17 @@ def measure(name: str, path: str, classes: int) -> dict[str, Any]:
     SAMPLERS[name](np.arange(2000) % 10, 10).epoch()  # imports, and first calls
     labels = np.load(path)
     before = peak()
-    made: list[Any] = []
-    row: dict[str, Any] = {
-        "construct": seconds(lambda: made.append(SAMPLERS[name](labels, classes)))
-    }
-    sampler = made[0]
+    began = time.thread_time()
+    sampler = SAMPLERS[name](labels, classes)
+    row: dict[str, Any] = {"construct": time.thread_time() - began}
     row["memory to construct"] = peak() - before
-    row["first batch"] = repeated(sampler.first)
-    row["epoch"] = repeated(sampler.epoch, most=3)
+    row["first batch"] = seconds(sampler.first)
+    row["epoch"] = seconds(sampler.epoch, most=3)
     if sampler.update is not None:
         draws: Iterator[np.ndarray] = iter(np.random.default_rng(2).normal(size=(5, classes)))
-        row["update"] = repeated(lambda: sampler.update(next(draws)))
+        row["update"] = seconds(lambda: sampler.update(next(draws)))
     row["memory"] = peak() - before
     return row | (sampler.sizes() if hasattr(sampler, "sizes") else {})
-
-
-# ------------------------------------------------------------------------------ all the processes
 
 
 def write_labels(path: Path, examples: int, classes: int) -> None:
@@ -256,8 +224,7 @@ def run(name: str, path: Path, classes: int, limit: float) -> dict[str, Any]:
         except Exception as error:
             there.send({"why": f"{type(error).__name__}: {error}".splitlines()[0][:120]})
 
-    process = mp.get_context("fork").Process(target=work)
-    process.start()
+    (process := mp.get_context("fork").Process(target=work)).start()
     there.close()
     try:
         return here.recv()
@@ -273,80 +240,33 @@ def cost(one: dict[str, Any]) -> float:
 
 
 def expected_too_much(smaller: list[dict[str, Any]], growth: float, limit: float) -> str | None:
-    """Why not to try, going by the size before; ours is always tried."""
-    if not smaller:
-        return None
-    if "why" in smaller[0]:
-        return smaller[0]["why"]
+    """Why not to try, going by the size before."""
     one = smaller[0]
-    if growth * cost(one) > limit:
-        return f"would take {growth * cost(one):.0f} s"
-    if growth * one["memory"] > MOST_BYTES:
-        return f"would take {growth * one['memory'] / 1e9:.0f} GB"
-    return None
+    if "why" in one:
+        return one["why"]
+    took, held = growth * cost(one), growth * one["memory"] / 1e9
+    if took > limit:
+        return f"would take {took:.0f} s"
+    return f"would take {held:.0f} GB" if held > MOST_GB else None
 
 
-def table(rows: dict[tuple[str, int, int], list[dict[str, Any]]], classes: int) -> list[str]:
-    lines = [
-        "| sampler | N | construct, s | first batch, ms | epoch, s | update, ms | memory, MB |",
-        "|" + "---|" * 7,
-    ]
-    for (name, examples, c), measured in rows.items():
-        if c != classes:
-            continue
-        if "why" in measured[0]:
-            cells = [measured[0]["why"]] + [""] * 4
-        else:
-            scales = (1, 1e3, 1, 1e3, 1e-6)
-            cells = [
-                spread([m[q] * scale for m in measured]) if q in measured[0] else ""
-                for q, scale in zip(QUANTITIES, scales, strict=True)
-            ]
-        lines.append(f"| {name} | 10^{np.log10(examples):.0f} | " + " | ".join(cells) + " |")
-    return lines
-
-
-def spread(values: list[float]) -> str:
-    low, middle, high = (
-        f"{v:.3g}" if v < 100 else f"{v:.0f}" for v in np.quantile(values, [0, 0.5, 1])
-    )
-    return middle if low == high else f"{middle} ({low}–{high})"
-
-
-def growth(rows: dict[tuple[str, int, int], list[dict[str, Any]]], classes: int) -> list[str]:
-    """Exponents: the slope of log cost over log N, from the smallest to the largest measured N."""
-    lines = ["| grows as N to the power | N | " + " | ".join(QUANTITIES) + " |", "|" + "---|" * 7]
-    for name in SAMPLERS:
-        known = {n: m for (s, n, c), m in rows.items() if (s, c) == (name, classes)}
-        sizes = [n for n, m in known.items() if "why" not in m[0]]
-        if len(sizes) < 2:
-            continue
-        low, high = min(sizes), max(sizes)
-        cells = []
-        for q in QUANTITIES:
-            pair = [np.median([m.get(q, np.nan) for m in known[n]]) for n in (low, high)]
-            slope = np.log(max(pair[1], 1e-9) / max(pair[0], 1e-9)) / np.log(high / low)
-            cells.append("" if np.isnan(slope) else f"{slope:.2f}")
-        span = f"10^{np.log10(low):.0f}–10^{np.log10(high):.0f}"
-        lines.append(f"| {name} | {span} | " + " | ".join(cells) + " |")
-    return lines
-
-
-def ratios(rows: dict[tuple[str, int, int], list[dict[str, Any]]], examples: int) -> list[str]:
-    """A whole epoch against the peers', round by round."""
-    lines = []
-    for (name, n, classes), mine in rows.items():
-        if n != examples or not name.startswith("ours"):
-            continue
-        for other in ("WeightedRandomSampler", "permutation + gather"):
-            theirs = rows.get((other, n, classes), [{"why": ""}])
-            if "why" in theirs[0] or "why" in mine[0]:
+def measure_all(args: argparse.Namespace, path: Path) -> Iterator[Rows]:
+    """Everything measured so far, after each size and number of classes; labels are at `path`."""
+    rows: Rows = {}
+    for examples, classes in product(sorted(int(n) for n in args.sizes), args.classes):
+        write_labels(path, examples, classes)
+        before = max((n for _, n, _ in rows if n < examples), default=0)
+        for _, name in product(range(args.rounds), args.sampler):
+            measured = rows.setdefault((name, examples, classes), [])
+            if measured and ("why" in measured[0] or cost(measured[0]) > args.patience):
                 continue
-            pairs = [b["epoch"] / a["epoch"] for a, b in zip(mine, theirs, strict=False)]
-            lines.append(
-                f"* {classes:,} classes: {other} takes {spread(pairs)} × the time of {name}."
-            )
-    return lines
+            why = None
+            if before and not name.startswith("ours"):  # ours is always tried
+                smaller = rows[name, before, classes]
+                why = expected_too_much(smaller, examples / before, args.limit)
+            measured.append({"why": why} if why else run(name, path, classes, args.limit))
+            print(name, f"{examples:,}", f"{classes:,}", measured[-1], flush=True)
+        yield rows
 
 
 def main() -> None:
@@ -355,9 +275,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, nargs="+", default=[10, 1000, 100_000])
     parser.add_argument("--sampler", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument(
-        "--patience", type=float, default=10, help="s; longer runs are not repeated"
-    )
+    parser.add_argument("--patience", type=float, default=10, help="s; longer is not repeated")
     parser.add_argument("--limit", type=float, default=180, help="s that a peer may take")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
@@ -365,62 +283,16 @@ def main() -> None:
     for kind in SAMPLERS.values():
         with contextlib.suppress(ImportError):
             kind(np.arange(2000) % 10, 10)  # what it imports, the forked processes have
-    rows: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
-    sizes = sorted(int(n) for n in args.sizes)
+    about = [
+        f"Up to {args.rounds} rounds (one where doing each once takes over {args.patience:.0f} s, "
+        f"a peer at most {args.limit:.0f} s), median (least–most); processor time, one thread. "
+        "Zipf frequencies.",
+        "",
+        *(f"* {name}: {SAMPLERS[name].__doc__}" for name in args.sampler),
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "labels.npy"
-        for i, examples in enumerate(sizes):
-            for classes in args.classes:
-                write_labels(path, examples, classes)
-                for _ in range(args.rounds):
-                    for name in args.sampler:
-                        measured = rows.setdefault((name, examples, classes), [])
-                        if measured and ("why" in measured[0] or cost(measured[0]) > args.patience):
-                            continue
-                        why = None
-                        if i and not name.startswith("ours"):
-                            smaller = rows[name, sizes[i - 1], classes]
-                            why = expected_too_much(smaller, examples / sizes[i - 1], args.limit)
-                        measured.append(
-                            {"why": why} if why else run(name, path, classes, args.limit)
-                        )
-                        print(name, f"{examples:,}", f"{classes:,}", measured[-1], flush=True)
-                write_report(rows, args)
-
-
-def write_report(rows: dict[tuple[str, int, int], list[dict[str, Any]]], args: Any) -> None:
-    lines = [
-        "# Samplers, from 10^5 to 10^8 examples",
-        "",
-        f"`OMP_NUM_THREADS=1 python benchmarks/sampler_scale.py`, up to {args.rounds} rounds (one "
-        f"where doing each once takes over {args.patience:.0f} s, a peer at most "
-        f"{args.limit:.0f} s), median (least–most). Python "
-        f"{platform.python_version()}, torch {torch.__version__.split('+')[0]}, NumPy "
-        f"{np.__version__}, {platform.machine()}, one thread, processor time. Zipf frequencies.",
-        "",
-        *[f"* {name}: {kind.__doc__}" for name, kind in SAMPLERS.items()],
-    ]
-    for classes in args.classes:
-        lines += ["", f"## {classes:,} classes", "", *table(rows, classes)]
-        lines += ["", *growth(rows, classes)]
-    for examples in sorted({n for _, n, _ in rows}):
-        if pairs := ratios(rows, examples):
-            lines += ["", f"## A whole epoch of 10^{np.log10(examples):.0f}", "", *pairs]
-    lines += ["", "## Sizes", "", "| N | classes | state, bytes | class index, bytes an example |"]
-    lines += ["|---|---|---|---|"]
-    for (name, examples, classes), measured in rows.items():
-        if name == "ours" and "state" in measured[0]:
-            index = measured[0]["index"] / examples
-            lines.append(
-                f"| 10^{np.log10(examples):.0f} | {classes:,} | {measured[0]['state']:,} | "
-                f"{index:.2f}, and {measured[0]['labels'] / examples:.0f} for the labels |"
-            )
-    args.results.mkdir(parents=True, exist_ok=True)
-    (args.results / "sampler_scale.md").write_text("\n".join(lines) + "\n")
-    record = [
-        {"sampler": s, "examples": n, "classes": c, "rounds": m} for (s, n, c), m in rows.items()
-    ]
-    (args.results / "sampler_scale.json").write_text(json.dumps(record) + "\n")
+        for rows in measure_all(args, Path(folder) / "labels.npy"):
+            write_report(rows, about, args.results)
 
 
 if __name__ == "__main__":
