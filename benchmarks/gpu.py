@@ -40,6 +40,7 @@ from benchmarks import gpu_bandwidth, gpu_steps
 
 ROOT = Path(__file__).resolve().parent.parent
 MINUTES = 10
+MOST_SEEDS = 10
 # Seconds at most, importing included. The evidence has what is left of the ten minutes.
 SHARES = {"correctness": 50, "steps": 80, "eager": 50, "fused": 50, "compiled": 120}
 RESERVE = 15  # for what is under way when the time is up
@@ -153,7 +154,7 @@ def evidence(device: str, left: Left, data: Path | None, folder: Path, extra: li
     command += ["--device", device, "--data", str(data), "--method", "plain", "Balancer"]
     command += ["--out", str(folder / "evidence"), "--results", str(folder), *extra]
     found: dict[str, Any] = {"seeds": 0, "seconds": []}
-    while left() > 1.2 * max(found["seconds"], default=0):
+    while found["seeds"] < MOST_SEEDS and left() > 1.2 * max(found["seconds"], default=0):
         began = time.perf_counter()
         job = subprocess.Popen(
             [*command, "--seeds", str(found["seeds"] + 1)],
@@ -166,16 +167,18 @@ def evidence(device: str, left: Left, data: Path | None, folder: Path, extra: li
         try:
             output, _ = job.communicate(timeout=left())
         except subprocess.TimeoutExpired:
-            os.killpg(job.pid, signal.SIGKILL)  # our own session: it and its trainings
-            job.communicate()
             found["stopped"] = "the time was up"
             break
+        finally:
+            if job.poll() is None:
+                os.killpg(job.pid, signal.SIGKILL)  # our own session: it and its trainings
+                job.communicate()
         if job.returncode:
             found["failed"] = output[-2000:]
             break
         found["seeds"] += 1
         found["seconds"].append(time.perf_counter() - began)
-        found["output"] = output.splitlines()[-2 * found["seeds"] :]
+        found["tables"] = "evidence_cifar10-resnet9.md"
     return found
 
 

@@ -38,36 +38,6 @@ def test_in_the_interpreter_it_equals_the_plain_path():
     assert "skipped" not in done.stdout
 
 
-SIZE = {"fp32": 4, "fp16": 2, "bf16": 2, "u8": 1, "i1": 1, "i64": 8}
-VECTORS = (
-    "negative_weight",
-    "positive_weight",
-    "example_weight",
-    "shift",
-    "by_example",
-    "by_label",
-)
-
-
-def ptx_of(kernel, types: dict[str, str], constants: dict[str, object]) -> str:
-    """Compiled for sm_90 up to machine code; pointers and the size are multiples of 16."""
-    from triton import compile
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    names = kernel.arg_names
-    aligned = [n for n, of in types.items() if of.startswith("*") or n == "numel"]
-    source = ASTSource(
-        kernel,
-        {name: types.get(name, "constexpr") for name in names},
-        {name: constants.get(name) for name in names if name not in types},
-        {(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
-    )
-    made = compile(source, GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": True})
-    assert len(made.asm["cubin"]) > 1000
-    return made.asm["ptx"]
-
-
 def accesses(ptx: str, kind: str) -> dict[int, int]:
     """How many accesses of how many bytes a thread makes to the device's memory."""
     counts: dict[int, int] = {}
@@ -93,20 +63,12 @@ def test_compiled_it_reads_and_writes_every_byte_once(
     logits, targets, focusing, vectors, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    from equipoise.losses.fused import BLOCK
-    from equipoise.losses.kernels import loss_kernel
+    from benchmarks.gpu_compiled import BLOCK, SIZE, THREADS, compiled_loss
 
-    pointers = {"logits": logits, "targets": targets, "slopes": logits, "sums": "fp32"}
-    pointers |= dict.fromkeys(vectors, "fp32")
-    numbers = ["negative_number", "positive_number", "floor", "centre"]
-    numbers += ["value_scale", "slope_scale"]
-    types = {name: "*" + of for name, of in pointers.items()} | dict.fromkeys(numbers, "fp32")
-    types |= {"numel": "i32", "num_classes": "i32"}
-    constants = dict(zip(("GAMMA_NEG", "GAMMA_POS", "MARGIN"), focusing, strict=True))
-    constants |= {"NEGATIVE_SCALE": 2.0 if "shift" in vectors else 1.0, "ROW_ENDS": 2}
-    ptx = ptx_of(loss_kernel, types, constants | {"BLOCK": BLOCK})
-
-    each = BLOCK // 128  # elements a thread
+    made = compiled_loss(logits, targets, focusing, vectors)
+    assert len(made.asm["cubin"]) > 1000
+    ptx = made.asm["ptx"]
+    each = BLOCK // THREADS
     loaded, stored = accesses(ptx, "ld"), accesses(ptx, "st")
     by_label = {4: each * len(vectors)} if vectors else {}
     wide = {width: number for width, number in loaded.items() if width > 4}
@@ -123,10 +85,11 @@ def test_compiled_it_reads_and_writes_every_byte_once(
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_the_gradient_is_rescaled_behind_a_branch(dtype, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    from benchmarks.gpu_compiled import compiled
     from equipoise.losses.kernels import rescale_kernel
 
     types = {"slopes": "*" + dtype, "factor": "*fp32", "numel": "i32"}
-    ptx = ptx_of(rescale_kernel, types, {"BLOCK": 1024})
+    ptx = compiled(rescale_kernel, types, {"BLOCK": 1024}).asm["ptx"]
     before, branch, after = ptx.partition("bra")
     assert branch
     assert accesses(before, "ld") == {4: 1}  # the factor alone
