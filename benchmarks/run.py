@@ -26,6 +26,7 @@ def main() -> None:
     jobs += [["trainer_overhead"], ["mining_cost"], ["evidence", "--seeds", "10"]]
     with_data = [["ffcv_speed"], ["ffcv_just_in_time"], ["loader_speed"]]
     jobs += [[*job, "--data", str(args.data.resolve())] for job in with_data] if args.data else []
+    jobs.append(["gpu", *(["--data", str(args.data.resolve())] if args.data else [])])
     if args.multilabel:
         jobs.append(["multilabel_balance", "--data", str(args.multilabel.resolve())])
     failed = []
