@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise import Balancer, ClassRates
 from equipoise.balancer.parts import LOSSES, MINERS
+from equipoise.order_sampler import FIRST_CHUNK
 from equipoise.rates import LabelRates
 from equipoise.samplers import ClassBalancedSampler
-from equipoise.samplers.base import FIRST_CHUNK
 
 LABELS = np.arange(120) % 3
 MULTI_HOT = np.eye(3, dtype=np.uint8)[LABELS]

@@ -24,6 +24,7 @@ LAYERS: dict[str, int] = {
     "targets": 0,
     "ranks": 0,
     "checkpoint": 0,
+    "order_sampler": 0,
     "weighting": 1,
     "rates": 1,
     "label_sets": 1,

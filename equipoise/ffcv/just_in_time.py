@@ -10,7 +10,7 @@ import numpy as np
 from ffcv.memory_managers import OSCacheManager
 
 from equipoise.mining import PrunedSampler
-from equipoise.samplers.base import OrderSampler
+from equipoise.order_sampler import OrderSampler
 
 __all__ = ["JustInTime", "check_just_in_time"]
 

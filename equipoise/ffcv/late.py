@@ -11,7 +11,7 @@ import numpy as np
 from ffcv.memory_managers import OSCacheManager
 from ffcv.memory_managers.base import MemoryContext
 
-from equipoise.samplers.base import OrderSampler
+from equipoise.order_sampler import OrderSampler
 
 __all__ = ["LateOrder", "Paced", "paced", "snapshot"]
 

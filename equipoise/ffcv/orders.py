@@ -15,7 +15,7 @@ from equipoise.ffcv.checking import check_again
 from equipoise.ffcv.just_in_time import JustInTime, check_just_in_time
 from equipoise.ffcv.late import LateOrder, snapshot
 from equipoise.mining import PrunedSampler
-from equipoise.samplers.base import OrderSampler
+from equipoise.order_sampler import OrderSampler
 
 __all__ = ["SamplerOrder", "attach", "order"]
 
@@ -211,10 +211,10 @@ def attach(loader: Loader, sampler: Any, *, follow_epoch: bool = True) -> Loader
 
 
 def _resolve(sampler: Any, follow_epoch: bool) -> tuple[Any, bool]:
-    if isinstance(sampler, OrderSampler | PrunedSampler):
+    if isinstance(sampler, OrderSampler):
         return sampler, follow_epoch
     inner = getattr(sampler, "sampler", None)  # a Balancer
-    if isinstance(inner, OrderSampler | PrunedSampler):
+    if isinstance(inner, OrderSampler):
         return inner, False
     raise TypeError(
         "Expected sampler to be an OrderSampler of equipoise.samplers, or a Balancer, "

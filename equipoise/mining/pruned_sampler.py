@@ -11,13 +11,12 @@ from torch import Tensor
 
 from equipoise.mining.base import key_of
 from equipoise.mining.batch_pruning import BatchPruning, Pruning, keep_positions
+from equipoise.order_sampler import CHUNK, OrderSampler
 
 __all__ = ["PrunedSampler"]
 
-CHUNK = 16384
 
-
-class PrunedSampler(torch.utils.data.Sampler[int]):
+class PrunedSampler(OrderSampler):
     """The stream of another sampler without some of its positions, in that one's order.
 
     Of the M positions of the inner sampler's epoch round(keep · M) are kept, exactly, in every
@@ -43,10 +42,11 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
                     "Expected sampler to be an OrderSampler of equipoise.samplers, with "
                     f"`{name}`, but got {type(sampler).__name__}."
                 )
+        # Not the base's __init__: the length is a property, and the epoch the inner sampler's.
         self.inner, self.pruning = sampler, pruning
         self.rank, self.num_replicas = sampler.rank, sampler.num_replicas
         self.seed, self.epoch = sampler.seed, sampler.epoch
-        self._start = self.position = 0
+        self._begin_at(0)
         self._batches: BatchPruning | None = None
         self._by_batch = False  # how the running epoch is drawn
         self._forget()
@@ -68,7 +68,7 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
         return np.asarray(self.inner.log_weight)
 
     @property
-    def num_samples(self) -> int:
+    def num_samples(self) -> int:  # type: ignore[override]
         """Positions of the current epoch, over all ranks."""
         if self.pruning.active or self.pruning.fixed_length:
             return max(1, round(self.pruning.keep * self.inner.num_samples))
@@ -82,22 +82,14 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
     def set_epoch(self, epoch: int, position: int | None = None) -> None:
         """Go to an epoch, at a global position; the same epoch keeps its choice.
 
-        `None` is its start, or a position given for this epoch that no iteration has begun at yet:
-        see `OrderSampler.set_epoch`.
+        See `OrderSampler.set_epoch`.
         """
-        if position is None:
-            position = self._start if epoch == self.epoch else 0
         if epoch != self.epoch:
             self.inner.set_epoch(epoch)
             self._forget()
             self._by_batch = False
-        self.pruning.set_epoch(epoch)
-        self.epoch = int(epoch)
-        if not 0 <= position <= self.num_samples:
-            raise ValueError(
-                f"Expected position to be in [0, {self.num_samples}], but got {position}."
-            )
-        self._start = self.position = int(position)
+        self.pruning.set_epoch(epoch)  # the epoch's length depends on it
+        super().set_epoch(epoch, position)
 
     def set_ranks(self, rank: int, num_replicas: int) -> None:
         """Take the places of this rank of so many, from the next iteration on."""
@@ -172,27 +164,14 @@ class PrunedSampler(torch.utils.data.Sampler[int]):
         """Example ids (int64) at global positions of the current epoch."""
         return self.inner.draw(self._decide()[positions])
 
-    def __len__(self) -> int:
-        """How many examples this rank draws in the current epoch."""
-        return max(0, -(-(self.num_samples - self.rank) // self.num_replicas))
-
-    def __iter__(self) -> Iterator[int]:
+    def _chunks(self) -> Iterator[Iterator[int]]:
         self._by_batch = False
-        start, self._start = self._start, 0
-        self.position = start
-        stride, end = self.num_replicas, self.num_samples
-        for first in range(start + self.rank, end, stride * CHUNK):
-            last = min(first + stride * CHUNK, end)
-            for index in self.draw(np.arange(first, last, stride)).tolist():
-                self.position = min(self.position + stride, end)
-                yield index
+        yield from super()._chunks()
 
     def indices(self) -> np.ndarray:
         """This rank's whole epoch as one contiguous int64 array."""
         self._by_batch = False
-        mine = np.arange(self.rank, self.num_samples, self.num_replicas)
-        parts = [self.draw(mine[i : i + CHUNK]) for i in range(0, len(mine), CHUNK)]
-        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+        return super().indices()
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch, global position and the epoch's choice; the memory is in the miner's state."""

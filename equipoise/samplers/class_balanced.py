@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from equipoise.samplers.base import OrderSampler
+from equipoise.order_sampler import OrderSampler
 from equipoise.samplers.class_stream import ClassStream
 from equipoise.samplers.order import ClassOrder
 from equipoise.targets import Targets

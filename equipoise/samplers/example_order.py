@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.samplers.base import OrderSampler
+from equipoise.order_sampler import OrderSampler
 from equipoise.samplers.permutation import CHUNK, key_of, permute
 
 __all__ = ["ExampleOrder", "ExampleWeightedSampler"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.samplers.base import OrderSampler
+from equipoise.order_sampler import OrderSampler
 from equipoise.samplers.permutation import key_of, keys_of, permute_each
 from equipoise.targets import Targets
 

@@ -1,4 +1,4 @@
-"""What every sampler shares: a fixed-length stream of example ids, cut from an order function."""
+"""OrderSampler, what all samplers share: a fixed-length stream cut from an order function."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from equipoise.samplers.permutation import CHUNK
-
 __all__ = ["OrderSampler"]
 
 FIRST_CHUNK = 1024  # positions drawn before the first is yielded; then CHUNK at a time
+CHUNK = 65536
 
 
 class OrderSampler(torch.utils.data.Sampler[int]):
@@ -44,9 +43,12 @@ class OrderSampler(torch.utils.data.Sampler[int]):
         self.set_ranks(rank, num_replicas)
         self.num_samples, self.seed = int(num_samples), int(seed)
         self.epoch = 0
-        self._start = 0  # where the next iteration begins
+        self._begin_at(0)
+
+    def _begin_at(self, position: int) -> None:
+        self._start = position  # where the next iteration begins
         # of the running one: where its chunk begins, the chunk's length, and what is left of it
-        self._running: tuple[int, int, Iterator[int]] = 0, 0, iter(())
+        self._running: tuple[int, int, Iterator[int]] = position, 0, iter(())
 
     def set_ranks(self, rank: int, num_replicas: int) -> None:
         """Take the positions of this rank of so many, from the next iteration on."""
@@ -90,17 +92,15 @@ class OrderSampler(torch.utils.data.Sampler[int]):
             )
         self._go_to_epoch(int(epoch))
         self.epoch = int(epoch)
-        self._start = int(position)
-        self._running = self._start, 0, iter(())
+        self._begin_at(int(position))
 
     def __len__(self) -> int:
         """How many examples this rank draws in an epoch."""
         return max(0, -(-(self.num_samples - self.rank) // self.num_replicas))
 
     def __iter__(self) -> Iterator[int]:
-        return chain.from_iterable(
-            self._chunks()
-        )  # in C: a generator's `yield` costs as much again
+        # in C: a generator's `yield` costs as much again
+        return chain.from_iterable(self._chunks())
 
     def _chunks(self) -> Iterator[Iterator[int]]:
         start, self._start = self._start, 0
