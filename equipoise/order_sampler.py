@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["OrderSampler"]
+__all__ = ["OrderSampler", "require_int"]
 
 FIRST_CHUNK = 1024  # positions drawn before the first is yielded; then CHUNK at a time
 CHUNK = 65536
@@ -38,8 +38,8 @@ class OrderSampler(torch.utils.data.Sampler[int]):
     def __init__(
         self, num_samples: int, *, seed: int = 0, rank: int = 0, num_replicas: int = 1
     ) -> None:
-        _require_int("num_samples", num_samples, 1)
-        _require_int("seed", seed, 0)
+        require_int("num_samples", num_samples, 1)
+        require_int("seed", seed, 0)
         self.set_ranks(rank, num_replicas)
         self.num_samples, self.seed = int(num_samples), int(seed)
         self.epoch = 0
@@ -52,8 +52,8 @@ class OrderSampler(torch.utils.data.Sampler[int]):
 
     def set_ranks(self, rank: int, num_replicas: int) -> None:
         """Take the positions of this rank of so many, from the next iteration on."""
-        _require_int("num_replicas", num_replicas, 1)
-        _require_int("rank", rank, 0)
+        require_int("num_replicas", num_replicas, 1)
+        require_int("rank", rank, 0)
         if rank >= num_replicas:
             raise ValueError(
                 f"Expected rank to be below num_replicas={num_replicas}, but got {rank}."
@@ -83,7 +83,7 @@ class OrderSampler(torch.utils.data.Sampler[int]):
         iteration has begun at yet, is kept by `None`: a resumed loop may call `set_epoch(epoch)`
         as every epoch does.
         """
-        _require_int("epoch", epoch, 0)
+        require_int("epoch", epoch, 0)
         if position is None:
             position = self._start if epoch == self.epoch else 0
         if not 0 <= position <= self.num_samples:
@@ -167,7 +167,8 @@ class OrderSampler(torch.utils.data.Sampler[int]):
         """Hook: what a subclass takes from a state that agrees."""
 
 
-def _require_int(name: str, value: Any, least: int) -> None:
+def require_int(name: str, value: Any, least: int) -> None:
+    """Raise unless `value` is a whole number of at least `least`."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool):
         raise TypeError(f"Expected {name} to be an int, but got {value!r}.")
     if value < least:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from equipoise.order_sampler import require_int
 from equipoise.samplers.example_order import ExampleWeightedSampler
 from equipoise.targets import Targets
 
@@ -106,8 +107,7 @@ def labels_at(targets: Targets, example: int) -> np.ndarray:
 
 def generator(seed: int) -> np.random.Generator:
     """A private generator; seeds are checked as those of samplers are."""
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"Expected seed to be an int of at least 0, but got {seed!r}.")
+    require_int("seed", seed, 0)
     return np.random.default_rng(seed)
 
 

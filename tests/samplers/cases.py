@@ -1,4 +1,4 @@
-"""Every single-label sampler, once: the table the contract tests run over."""
+"""Every sampler, once: the table the contract tests run over."""
 
 from __future__ import annotations
 
@@ -7,11 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.samplers import ClassBalancedSampler, MPerClassSampler, OrderSampler
+from equipoise.samplers import (
+    ClassBalancedSampler,
+    ExampleWeightedSampler,
+    LabelBalancedSampler,
+    LabelWeightSampler,
+    LPROSSampler,
+    LPRUSSampler,
+    MLROSSampler,
+    MLRUSSampler,
+    MPerClassSampler,
+    OrderSampler,
+    RepeatFactorSampler,
+)
+from tests.multilabel.cases import LABELS as MULTI_HOT
 
 LABELS = np.random.default_rng(5).permutation(np.repeat(np.arange(4), [40, 25, 10, 2]))
+WEIGHT = np.random.default_rng(9).gamma(1.0, size=len(MULTI_HOT))
 
-CASES: dict[str, Callable[..., OrderSampler]] = {
+BY_CLASS: dict[str, Callable[..., OrderSampler]] = {
     "class-balanced": lambda **kw: ClassBalancedSampler(LABELS, **kw),
     "class-balanced, weights": lambda **kw: ClassBalancedSampler(LABELS, [1, 2, 3, 0.5], **kw),
     "class-balanced, short": lambda **kw: ClassBalancedSampler(LABELS, **{"num_samples": 23} | kw),
@@ -19,7 +33,35 @@ CASES: dict[str, Callable[..., OrderSampler]] = {
     "undersampling": lambda **kw: ClassBalancedSampler.undersampling(LABELS, **kw),
     "m-per-class": lambda **kw: MPerClassSampler(LABELS, m=3, batch_size=9, **kw),
 }
+BY_LABELS: dict[str, Callable[..., OrderSampler]] = {
+    "example-weighted": lambda **kw: ExampleWeightedSampler(WEIGHT, **kw),
+    "example-weighted, short": lambda **kw: ExampleWeightedSampler(WEIGHT, num_samples=19, **kw),
+    "label-balanced": lambda **kw: LabelBalancedSampler(MULTI_HOT, **kw),
+    "label-balanced, flat, mean kept": lambda **kw: LabelBalancedSampler(
+        MULTI_HOT, exponent=0, cardinality="mean", **kw
+    ),
+    "label-balanced, long": lambda **kw: LabelBalancedSampler(MULTI_HOT, num_samples=301, **kw),
+    "label-balanced, given": lambda **kw: LabelBalancedSampler(
+        MULTI_HOT, log_weight=[0, 0.1, 0.2, 0.5, 1], **kw
+    ),
+    "repeat-factor": lambda **kw: RepeatFactorSampler(MULTI_HOT, 0.5, **kw),
+    "repeat-factor, class ids": lambda **kw: RepeatFactorSampler([0] * 60 + [1] * 3, **kw),
+    "label-weight, largest": lambda **kw: LabelWeightSampler(MULTI_HOT, **kw),
+    "label-weight, mean": lambda **kw: LabelWeightSampler(MULTI_HOT, reduce="mean", **kw),
+    "ml-ros": lambda **kw: MLROSSampler(MULTI_HOT, **kw),
+    "ml-rus": lambda **kw: MLRUSSampler(MULTI_HOT, **kw),
+    "lp-ros": lambda **kw: LPROSSampler(MULTI_HOT, **kw),
+    "lp-rus": lambda **kw: LPRUSSampler(MULTI_HOT, **kw),
+}
+CASES = BY_CLASS | BY_LABELS
 
 
 def make(name: str, **settings: Any) -> OrderSampler:
     return CASES[name](**settings)
+
+
+def num_examples(name: str) -> int:
+    """How many examples the case's ids number."""
+    if name == "repeat-factor, class ids":
+        return 63
+    return len(LABELS if name in BY_CLASS else MULTI_HOT)
