@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from equipoise import Balancer, checkpoint
+from equipoise.mining import LossMemory
 
 GLOBAL_BATCH = 12
 N = 20 * GLOBAL_BATCH
@@ -113,6 +114,27 @@ def made_before_the_group(rank: int, size: int) -> list[int]:
     balancer = Balancer(LABELS, rank=0, num_replicas=1)
     balancer.set_ranks()
     return list(balancer.sampler)
+
+
+REMEMBERED = 60
+
+
+def losses_of(rank: int, round_: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The batches of losses a rank sees between two merges: ids, float32 losses."""
+    rng = np.random.default_rng((rank, round_))
+    ids = [rng.choice(REMEMBERED, 8, replace=False) for _ in range(2)]
+    return [(i, rng.exponential(size=8).astype(np.float32)) for i in ids]
+
+
+def remember(rank: int, size: int, rounds: int, dtype: torch.dtype, decay: float) -> list:
+    """What a LossMemory holds after each merge."""
+    memory, after = LossMemory(REMEMBERED, dtype=dtype, decay=decay), []
+    for round_ in range(rounds):
+        for ids, losses in losses_of(rank, round_):
+            memory.update(torch.from_numpy(ids), torch.from_numpy(losses))
+        memory.merge_ranks()
+        after.append(memory.losses().tolist())
+    return after
 
 
 def train_and_save(
