@@ -18,8 +18,8 @@ import typer
 from equipoise.cli import options as o
 from equipoise.cli.failing import one_line
 from equipoise.cli.pictures import draw
+from equipoise.cli.run_options import chosen, parted, with_run_options
 from equipoise.cli.tables import show_comparison, summary
-from equipoise.cli.training import READING
 from equipoise.cli.watching import Watch
 from equipoise.training import METHODS, Settings, read_data, settings_of_method, train_run
 from equipoise.training.saving import read_json, write_json
@@ -36,6 +36,7 @@ def _known(methods: list[str]) -> list[str]:
     return list(dict.fromkeys(methods))
 
 
+@with_run_options
 def compare_command(
     context: typer.Context,
     data: o.DataPath,
@@ -57,26 +58,7 @@ def compare_command(
         typer.Argument(metavar="[NAME]...", help="More methods.", show_default=False),
     ] = None,
     seeds: Annotated[int, o.option("Runs of each method.", o.TRAIN, min=1)] = 3,
-    resume: o.Resume = False,
-    sampler_share: o.SamplerShare = None,
-    objective: o.Objective = None,
-    epochs: o.Epochs = 15,
-    batch_size: o.BatchSize = None,
-    lr: o.Lr = 3e-3,
-    net: o.Net = None,
-    width: o.Width = None,
-    bf16: o.Bf16 = None,
-    flip: o.Flip = None,
-    inputs: o.Inputs = None,
-    field: o.Field = None,
-    labels: o.Labels = None,
-    size: o.Size = 64,
-    holdout: o.Holdout = None,
-    test: o.TestShare = None,
-    limit: o.Limit = None,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
-    as_json: o.AsJson = False,
+    **options: Any,
 ) -> None:
     """Train on DATA with several methods and seeds, and show them side by side.
 
@@ -87,24 +69,18 @@ def compare_command(
     For example: equipoise compare digits.npz --method plain equal-recall --seeds 3 --out runs/both
     """
     methods = _known([*(method or []), *(more or [])] or ["plain", "balancer"])
-    given: dict[str, Any] = {
-        name: value
-        for name, value in context.params.items()
-        if name in Settings().to_dict() or name in READING
-    }
+    given, resume, as_json = chosen(context), options["resume"], options["as_json"]
     again = " ".join(["equipoise compare", shlex.quote(str(data)), "--out", shlex.quote(str(out))])
-    o.check_reading(data, inputs, field, labels)
     path = out / "compare.json"
     with one_line("compare", f"; go on with the same command and --resume: {again} … --resume"):
-        if threads is not None:
-            torch.set_num_threads(threads)
+        if options["threads"] is not None:
+            torch.set_num_threads(options["threads"])
         if path.exists() and not resume:
             raise FileExistsError(
                 f"Expected RUN to be a new folder, but {out} holds a comparison: go on with it by "
                 "--resume, or choose another."
             )
-        reading = {name: given[name] for name in READING}
-        base = Settings(**{name: value for name, value in given.items() if name not in READING})
+        reading, base = parted(given)
         results: list[dict[str, Any]] = []
         with Watch(quiet=as_json) as watch:
             found = read_data(data, **reading, progress=watch.reading)

@@ -12,21 +12,20 @@ import typer
 
 from equipoise.cli import options as o
 from equipoise.cli.failing import one_line
+from equipoise.cli.run_options import chosen, parted, with_run_options
 from equipoise.cli.tables import show_run
 from equipoise.cli.watching import Watch
-from equipoise.training import METHODS, Settings, read_data, train_run
+from equipoise.training import METHODS, read_data, train_run
 from equipoise.training.saving import read_json
 
-__all__ = ["READING", "train_command"]
-
-READING = ("inputs", "field", "labels", "size", "holdout", "test", "limit")
+__all__ = ["train_command"]
 
 
+@with_run_options
 def train_command(
     context: typer.Context,
     data: o.DataPath,
     out: o.Out,
-    resume: o.Resume = False,
     policy: Annotated[
         str | None,
         o.option(
@@ -56,26 +55,8 @@ def train_command(
             callback=o.one_of(METHODS["miners"]),
         ),
     ] = None,
-    sampler_share: o.SamplerShare = None,
-    objective: o.Objective = None,
-    epochs: o.Epochs = 15,
-    batch_size: o.BatchSize = None,
-    lr: o.Lr = 3e-3,
     seed: Annotated[int, o.option("Of weights, order and augmentation.", o.TRAIN, min=0)] = 0,
-    net: o.Net = None,
-    width: o.Width = None,
-    bf16: o.Bf16 = None,
-    flip: o.Flip = None,
-    inputs: o.Inputs = None,
-    field: o.Field = None,
-    labels: o.Labels = None,
-    size: o.Size = 64,
-    holdout: o.Holdout = None,
-    test: o.TestShare = None,
-    limit: o.Limit = None,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
-    as_json: o.AsJson = False,
+    **options: Any,
 ) -> None:
     """Train a network on DATA so that its classes are learnt equally well, and test it.
 
@@ -93,8 +74,7 @@ def train_command(
 
     For example: equipoise train birds/ --out runs/birds --epochs 20
     """
-    given: dict[str, Any] = {k: v for k, v in context.params.items() if k in _all_names()}
-    o.check_reading(data, inputs, field, labels)
+    given, resume, as_json = chosen(context), options["resume"], options["as_json"]
     again = f"equipoise train {shlex.quote(str(data))} --out {shlex.quote(str(out))} --resume"
     with one_line("train", f"; go on with: {again}"):
         if resume and (out / "run.json").exists():
@@ -105,21 +85,16 @@ def train_command(
             if record["state"] == "finished":
                 typer.echo(f"{out} is finished already.", err=True)
                 return _show(record, out, as_json)
-        if threads is not None:
-            torch.set_num_threads(threads)
+        if options["threads"] is not None:
+            torch.set_num_threads(options["threads"])
         with Watch(quiet=as_json) as watch:
-            reading = {name: given[name] for name in READING}
+            reading, settings = parted(given)
             found = read_data(data, **reading, progress=watch.reading)
             watch.say(str(found))
-            settings = Settings(**{k: v for k, v in given.items() if k not in READING})
             record = train_run(
                 found, out, settings, reading=reading, resume=resume, progress=watch.training
             )
         _show(record, out, as_json)
-
-
-def _all_names() -> set[str]:
-    return {*Settings().to_dict(), *READING}
 
 
 def _show(record: dict[str, Any], out: Path, as_json: bool) -> None:
