@@ -10,7 +10,7 @@ import torch
 
 __all__ = ["made_of", "restore", "state_of"]
 
-VERSION = 2  # of the layout of `state_of`
+VERSION = 3  # of the layout of `state_of`, and of the order that a seed stands for
 
 
 def made_of(balancer: Any) -> dict[str, Any]:
