@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from benchmarks import evidence, sampler_scale
-from benchmarks.evidence_report import apart, front, half_width
+from benchmarks.evidence_methods import Late, WorstOfBalanced, method_of
+from benchmarks.evidence_report import apart, front, half_width, noise_floor
+from equipoise.weighting import InverseFrequency
 
 SETTINGS = dict(
     evidence.SETS["digits"], set="digits", lr=0.05, net="small", bf16=False, device="cpu",
@@ -50,7 +52,7 @@ def test_the_bigger_net_takes_a_step(data):
 
 def test_deferred_weights_come_late_with_mean_one():
     counts = np.array([90, 10])
-    late = evidence.Late(evidence.InverseFrequency(), epochs=5)
+    late = Late(InverseFrequency(), epochs=5)
     log_weight = late.start(counts)
     seen = []
     for _ in range(5):
@@ -60,9 +62,31 @@ def test_deferred_weights_come_late_with_mean_one():
     np.testing.assert_allclose(np.exp(seen[4]), [100 / 180, 5])
 
 
+def test_settings_of_the_loop_by_name():
+    parts = method_of("Balancer:max_step=1,start=0,share=.25").balancer(None)
+    assert (parts["policy"].max_step, parts["policy"].exponent) == (1, 0)
+    assert parts["sampler_share"] == 0.25
+    with pytest.raises(ValueError, match=r"Expected one of 'plain', .*, but got 'recall'"):
+        method_of("recall")
+    with pytest.raises(TypeError, match="steps"):
+        method_of("Balancer:steps=3")
+
+
+def test_the_noise_floor_and_how_far_chance_takes_it():
+    """Ten classes: n·sd²/σ² is χ² with nine degrees of freedom."""
+    from scipy.stats import chi2
+
+    result = {"recalls_decided": [0.6] * 10}
+    support = {"holdout": [500] * 10, "test": [1000] * 10}
+    floor, span = noise_floor({"results": [result], "support": support})
+    assert floor == pytest.approx((0.24 * 0.003) ** 0.5)
+    expected = floor * np.sqrt(chi2.ppf([0.025, 0.975], 9) / 10)
+    assert np.allclose(span, expected, rtol=0.03)
+
+
 def test_worst_class_starts_from_balanced_classes():
     counts = np.array([90, 10])
-    policy = evidence.WorstOfBalanced(1.0, mix=0)
+    policy = WorstOfBalanced(1.0, mix=0)
     np.testing.assert_allclose(np.diff(policy.start(counts)), np.log(9))
     moved = policy.step(policy.start(counts), np.array([0.5, 1.0]))
     np.testing.assert_allclose(np.diff(moved), np.log(9) - 0.5)
