@@ -175,6 +175,14 @@ def test_the_closed_loop_half_draws_and_half_shifts_the_logits():
         assert torch.allclose(balancer.loss(logits, targets), expected)
 
 
+@pytest.mark.parametrize("loss", ["balanced-softmax", "vector-scaling"])
+def test_counts_that_are_in_the_loss_are_not_counted_again(loss):
+    balancer = Balancer(LABELS, loss=loss)
+    assert balancer.log_weight.tolist() == [0, 0, 0]
+    static = Balancer(LABELS, "inverse-frequency", loss=loss)  # asked for twice
+    assert np.ptp(static.log_weight) > 1
+
+
 @pytest.mark.parametrize(
     ("settings", "share"),
     [

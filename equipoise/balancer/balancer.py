@@ -53,7 +53,7 @@ class Balancer:
             out again), "asymmetric", …
         seed: of the order.
         sampler_share: share of λ that the sampler carries, in [0, 1]; the loss carries the rest. By
-            default 1, or .5 for "equal-recall" with a loss that shifts logits, such as its own.
+            default 1, or .5 for "equal-recall" with a `LogitAdjustedCrossEntropy`, as by itself.
             Pass 1 if you train with another loss than `balancer.loss`.
         num_samples: see `OrderSampler`.
         rank, num_replicas: by default those of torch.distributed, (0, 1) where it is not used.
@@ -108,7 +108,7 @@ class Balancer:
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.progress = Progress(self.sampler)
-        self._set_log_weight(self.policy.start(np.maximum(self.targets.counts, 1)))
+        self._set_log_weight(parts.start(self.policy, self._loss, self.targets))
         self._learn()
         parts.check_ranks(self)
 

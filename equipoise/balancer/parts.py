@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from equipoise import losses, mining, weighting
@@ -35,6 +36,7 @@ __all__ = [
     "make_policy",
     "make_sampler",
     "observed",
+    "start",
 ]
 
 LOSSES: dict[str, Callable[[Targets], Loss]] = {
@@ -98,6 +100,20 @@ def make_policy(policy: str | Policy | None, targets: Targets) -> Policy:
     if policy is None:
         policy = "plain" if targets.multilabel else "equal-recall"
     return weighting.make_policy(policy)
+
+
+def start(policy: Policy, loss: Loss, targets: Targets) -> np.ndarray:
+    """λ of the first epoch.
+
+    The closed loop begins with what the counts ask for; where the loss takes the counts out of the
+    logits already, as balanced softmax does, it begins at 0, so that they count once.
+    """
+    counts = np.maximum(targets.counts, 1)
+    if isinstance(policy, EqualRecall) and not targets.multilabel:
+        prior = loss.cpu().correct(torch.zeros(1, targets.num_classes))
+        if float(prior.max() - prior.min()) > 1e-6:
+            counts = np.ones_like(counts)
+    return policy.start(counts)
 
 
 def check_share(share: float | None, sampler: Any, loss: Any, policy: Policy) -> float:

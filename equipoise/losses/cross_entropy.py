@@ -1,7 +1,7 @@
 """The engine under the losses that are a cross-entropy of logits adjusted by class.
 
 On the CPU the gradient, softmax less one-hot, is worked out together with the value, chunk by
-chunk while the chunk is in the cache, and is all that is kept for backward. Elsewhere, under
+chunk while the chunk is in the cache, and is kept for backward beside the logits. Elsewhere, under
 ``torch.compile`` and ``torch.func``, and for second derivatives, it is plain torch operations.
 """
 
@@ -40,7 +40,11 @@ def adjusted_cross_entropy(
 
     Only logits receive a gradient.
     """
-    if not may_look(logits) or torch._C._are_functorch_transforms_active():
+    if (
+        not may_look(logits)
+        or torch._C._are_functorch_transforms_active()
+        or (targets.numpy() < 0).any()  # ignored, or refused, as by torch
+    ):
         return _plain(logits, targets, adjust)
     keep = torch.is_grad_enabled() and logits.requires_grad
     value: Tensor = _AdjustedCrossEntropy.apply(logits, targets, adjust, factor, keep)
@@ -65,8 +69,8 @@ class _AdjustedCrossEntropy(torch.autograd.Function):
         dtype = at_least_float32(logits.dtype)
         # Shares times ``total``: dividing waits for backward, which passes over them anyway. In
         # float32 for half precision too: small shares count once a GradScaler multiplies them.
-        slopes = torch.empty(logits.shape, dtype=dtype) if keep else None
-        own = torch.empty(logits.shape[0], dtype=dtype)
+        slopes = logits.new_empty(logits.shape, dtype=dtype) if keep else None
+        own = logits.new_empty(logits.shape[0], dtype=dtype)
         total = torch.empty_like(own)
         step = rows_in_a_chunk(logits)
         for first in range(0, logits.shape[0], step):
@@ -85,14 +89,20 @@ class _AdjustedCrossEntropy(torch.autograd.Function):
         if slopes is not None:
             scale = total.reciprocal()
             scale = scale if isinstance(factor, Tensor) else scale.mul_(factor)
-            ctx.save_for_backward(logits, targets, slopes, scale)
-            ctx.adjust = adjust
+            ctx.save_for_backward(targets, slopes, scale)
+            ctx.adjust, ctx.logits, ctx.version = adjust, logits, logits._version
         return total.log2_().sub_(own).div_(LOG2_E)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        logits, targets, slopes, scale = ctx.saved_tensors
+        targets, slopes, scale = ctx.saved_tensors
+        logits = ctx.logits
         if torch.is_grad_enabled():  # the gradient will be differentiated: by torch's operations
+            if logits._version != ctx.version:
+                raise RuntimeError(
+                    "Expected logits as the loss was given them, for second derivatives, but they "
+                    "were changed in place"
+                )
             value = _plain(logits, targets, ctx.adjust)
             (found,) = torch.autograd.grad(value, logits, grad, create_graph=True)
         else:

@@ -20,11 +20,12 @@ def scaled_slopes(slopes: Tensor, grad: Tensor) -> Tensor:
     elif torch.is_grad_enabled():
         # Without this the second derivative would silently be zero.
         raise RuntimeError(
-            "Expected a multilabel loss to be differentiated once, but got create_graph=True; "
+            "Expected this loss to be differentiated once, but got create_graph=True; "
             "for second derivatives write the loss in plain torch operations"
         )
     else:
-        again = keeps_graph()
+        batched = torch._C._functorch.is_legacy_batchedtensor(grad)  # is_grads_batched=True
+        again = keeps_graph() or batched
     dtype = at_least_float32(slopes.dtype)
     if slopes.dtype != dtype:
         return (slopes.to(dtype) * grad.to(dtype)).to(slopes.dtype)

@@ -59,7 +59,8 @@ def sum_of_quotas(expected: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 def _laid_out(expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whole parts, and the ends of the fractional ones laid end to end (the last end is whole)."""
-    whole = np.floor(expected + 1e-9 * np.maximum(expected, 1)).astype(np.int64)
+    rounding = np.minimum(1e-9 * np.maximum(expected, 1), 1e-3)
+    whole = np.floor(expected + rounding).astype(np.int64)
     missing = round(float(expected.sum())) - int(whole.sum())
     if missing <= 0:
         return whole, np.zeros(len(whole))

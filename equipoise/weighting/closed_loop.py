@@ -29,7 +29,8 @@ class EqualRecall(Policy):
         limit: nats.
         anneal: at least 0.
         start: exponent of inverse frequency that λ begins with, 0 for none. What counts alone
-            ask for is then there from the first epoch, and the loop moves the rest.
+            ask for is then there from the first epoch, and the loop moves the rest. A `Balancer`
+            begins at 0 where its loss has the counts in it already.
     """
 
     needs_recalls = True

@@ -112,3 +112,39 @@ def test_denormal_shares_are_nothing():
     found = gradient(losses.LogitAdjustedCrossEntropy(), logits, torch.tensor([0]))
     torch.testing.assert_close(found[0, 1], logits[0, 1].exp(), rtol=1e-4, atol=0)
     assert (found[0, 2:] == 0).all()
+
+
+def test_logits_may_change_in_place_before_backward():
+    """As with torch's own: a metric may work on them; second derivatives need them, and say so."""
+    start = torch.randn(4, 3, requires_grad=True)
+    targets = torch.tensor([0, 1, 2, 0])
+    (expected,) = torch.autograd.grad(losses.LogitAdjustedCrossEntropy()(start * 1, targets), start)
+    logits = start * 1
+    loss = losses.LogitAdjustedCrossEntropy()(logits, targets)
+    with torch.no_grad():
+        logits.sigmoid_()
+    (found,) = torch.autograd.grad(loss, start, retain_graph=True)
+    assert torch.allclose(found, expected)
+    with pytest.raises(RuntimeError, match="Expected logits as the loss was given them"):
+        torch.autograd.grad(loss, start, create_graph=True)
+
+
+def test_many_gradients_at_once():
+    logits = torch.randn(3, 4, requires_grad=True)
+    loss = losses.LDAM([4, 3, 2, 1], reduction="none")(logits, torch.tensor([0, 1, 3]))
+    rows = torch.autograd.grad(loss, logits, torch.eye(3), is_grads_batched=True, retain_graph=True)
+    (all_at_once,) = torch.autograd.grad(loss.sum(), logits)
+    assert torch.allclose(rows[0].sum(0), all_at_once)
+
+
+def test_targets_of_minus_100_are_ignored_as_by_torch():
+    logits, targets = torch.randn(3, 4, requires_grad=True), torch.tensor([0, -100, 3])
+    found = losses.LogitAdjustedCrossEntropy(reduction="none")(logits, targets)
+    assert torch.allclose(found, torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
+    assert found[1] == 0
+
+
+def test_another_default_device():
+    logits, targets = torch.randn(3, 4), torch.tensor([0, 1, 3])
+    with torch.device("meta"):
+        assert losses.LogitAdjustedCrossEntropy()(logits, targets).device.type == "cpu"
