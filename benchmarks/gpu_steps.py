@@ -44,10 +44,7 @@ def balancers(size: int, device: str) -> dict[str, tuple[Balancer, bool]]:
     one, many = labels_of(size), multi_hot(size)
     found = {
         "class ids": (Balancer(one), False),
-        "class ids, half on the logits": (
-            Balancer(one, loss="logit-adjusted", sampler_share=0.5),
-            False,
-        ),
+        "class ids, all by sampling": (Balancer(one, loss="weighted-cross-entropy"), False),
         "hardest examples": (Balancer(one, mining="hardest-examples"), False),
         "loss pruning": (Balancer(one, mining="loss-pruning"), False),
         "labels": (Balancer(many), True),

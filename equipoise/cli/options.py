@@ -102,8 +102,8 @@ Limit = Annotated[
 
 SamplerShare = Annotated[
     float | None,
-    option("Share of the class weights that the sampler carries, the loss the rest; 1 by default.",
-           TRAIN, "SHARE", min=0, max=1),
+    option("Share of the class weights that the sampler carries, the loss the rest; by default 1, "
+           "for equal-recall with its own loss .5.", TRAIN, "SHARE", min=0, max=1),
 ]  # fmt: skip
 Objective = Annotated[
     str | None,

@@ -146,7 +146,11 @@ def _done(report: Report) -> str:
     drawn = per_example(report)
     if drawn is not None and np.nanmax(drawn) > 1.005 * np.nanmin(drawn):
         up, down = int(np.nanargmax(drawn)), int(np.nanargmin(drawn))
-        by = " by the recalls on a hold-out" if parts["policy"] in CLOSED_LOOP else ""
+        by = (
+            " by class counts and the recalls on a hold-out"
+            if parts["policy"] in CLOSED_LOOP
+            else ""
+        )
         text = f"{parts['policy']} changed how often examples are drawn{by}: {after}"
         if drawn[down] > 0:
             said.append(

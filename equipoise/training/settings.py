@@ -130,8 +130,8 @@ def make_balancer(targets: Targets, settings: Settings) -> Balancer:
 def settings_of_method(method: str, settings: Settings) -> Settings:
     """The settings of a method: names of a policy, a loss and a miner, joined by +.
 
-    "plain" is the policy "plain" with cross-entropy; "balancer" the Balancer's defaults. What a
-    name does not say is as with "plain".
+    "plain" is the policy "plain" with cross-entropy; "balancer" the Balancer's defaults. A policy
+    brings the loss that a Balancer takes for it; without a policy it is "plain".
 
     Raises:
         ValueError: a name that is unknown, or two of one kind.
@@ -155,9 +155,10 @@ def settings_of_method(method: str, settings: Settings) -> Settings:
                 f"but got {method!r}, with {wrong}: {name!r}."
             )
         chosen[kind] = name
+    policy = chosen.get("policy", "plain")
     return replace(
         settings,
-        policy=chosen.get("policy", "plain"),
-        loss=chosen.get("loss", "cross-entropy"),
+        policy=policy,
+        loss=chosen.get("loss", "cross-entropy" if policy == "plain" else None),
         mining=chosen.get("mining"),
     )

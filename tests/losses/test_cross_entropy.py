@@ -140,7 +140,9 @@ def test_many_gradients_at_once():
 def test_targets_of_minus_100_are_ignored_as_by_torch():
     logits, targets = torch.randn(3, 4, requires_grad=True), torch.tensor([0, -100, 3])
     found = losses.LogitAdjustedCrossEntropy(reduction="none")(logits, targets)
-    assert torch.allclose(found, torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
+    assert torch.allclose(
+        found, torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    )
     assert found[1] == 0
 
 
