@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
-import signal
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +42,7 @@ def run_world(size: int, program: Callable, *args: Any, folder: Any, limit: floa
     for child, here in running:
         child.join(5)
         if child.is_alive():
-            os.kill(child.pid, signal.SIGKILL)
+            child.kill()
         here.close()
     return results
 
