@@ -17,7 +17,7 @@ from torch import Tensor
 
 from equipoise.losses.base import at_least_float32
 from equipoise.losses.curves import LOG2_E
-from equipoise.losses.kept_slopes import scaled_slopes
+from equipoise.losses.kept_slopes import keeps_graph, scaled_slopes
 from equipoise.losses.pointwise import rows_in_a_chunk
 from equipoise.losses.positives import may_look
 
@@ -97,6 +97,8 @@ class _AdjustedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         targets, slopes, scale = ctx.saved_tensors
         logits = ctx.logits
+        if not keeps_graph():  # whoever keeps the loss's value does not keep the logits with it
+            ctx.logits = None
         if torch.is_grad_enabled():  # the gradient will be differentiated: by torch's operations
             if logits._version != ctx.version:
                 raise RuntimeError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor
@@ -150,3 +152,14 @@ def test_another_default_device():
     logits, targets = torch.randn(3, 4), torch.tensor([0, 1, 3])
     with torch.device("meta"):
         assert losses.LogitAdjustedCrossEntropy()(logits, targets).device.type == "cpu"
+
+
+def test_a_kept_loss_does_not_keep_the_logits():
+    logits = torch.randn(3, 4, requires_grad=True) * 1
+    gone = weakref.ref(logits)
+    loss = losses.LogitAdjustedCrossEntropy()(logits, torch.tensor([0, 1, 3]))
+    loss.backward(retain_graph=True)
+    loss.backward()
+    del logits
+    assert gone() is None
+    assert torch.isfinite(loss)
