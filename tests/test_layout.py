@@ -40,22 +40,23 @@ LAYERS: dict[str, int] = {
     "ffcv": 4,
     "trainers": 4,
     "report": 4,
-    "training": 5,  # a user of report and ffcv
-    "cli": 6,  # a user of report, audit and training
-    "__init__": 7,
-    "__main__": 7,
+    "cli": 5,  # a user of report and audit
+    "__init__": 6,
+    "__main__": 6,
 }
-# The Balancer loads these when asked for them: inside a function, not when it is imported.
-ON_DEMAND = {("balancer", "ffcv"), ("balancer", "report")}
+# These are loaded when asked for: inside a function, not when the module is imported.
+ON_DEMAND = {("balancer", "ffcv"), ("balancer", "report"), ("audit", "ffcv")}
 
 # Optional packages, and the one unit that adapts each.
 ADAPTERS = {
     "accelerate": {"trainers"},
     "arff": {"arff"},
-    "ffcv": {"ffcv", "training"},
+    "ffcv": {"ffcv"},
     "lightning": {"trainers"},
-    "matplotlib": {"report", "audit", "cli"},
-    "rich": {"report", "audit", "cli"},
+    "matplotlib": {"report", "audit"},
+    "pandas": {"audit"},
+    "pyarrow": {"audit"},
+    "rich": {"report", "audit"},
     "transformers": {"trainers"},
     "triton": {"losses"},
     "typer": {"cli"},
@@ -74,6 +75,7 @@ NOT_AT_IMPORT = [
     "torchvision",
     "torchmetrics",
     "pandas",
+    "pyarrow",
     "lightning",
     "pytorch_lightning",
     "transformers",

@@ -99,7 +99,7 @@ def write_report(rows: Rows, about: list[str], folder: Path) -> None:
         f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}, NumPy "
         f"{np.__version__}, {platform.machine()}."
     )
-    command = " ".join(["python -m benchmarks.sampler_scale", *map(shlex.quote, sys.argv[1:])])
+    command = " ".join(["python -m benchmarks.samplers.scale", *map(shlex.quote, sys.argv[1:])])
     lines = ["# Samplers, from 10^5 to 10^8 examples", "", f"`OMP_NUM_THREADS=1 {command}`"]
     lines += ["", versions, *about]
     for classes in sorted({c for _, _, c in rows}):

@@ -1,4 +1,4 @@
-"""The methods of benchmarks/evidence.py: how each makes its Balancer.
+"""The methods that benchmarks.evidence compares: how each makes its Balancer.
 
 Only what equipoise has is compared, each method with the settings of its paper; where a paper has
 none for so short a training, its rule is given here.
@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from equipoise import Balancer
 from equipoise.losses import LDAM, FocalLoss, LogitAdjustedCrossEntropy
 from equipoise.losses import WeightedCrossEntropy as CrossEntropy
 from equipoise.mining import HardestExamples
 from equipoise.weighting import (
+    POLICIES,
     ClassDifficulty,
     EffectiveNumber,
     EqualRecall,
@@ -150,14 +152,25 @@ METHODS: dict[str, Method] = {
     ),
     "closed loop, loss": Method("λ weighs the loss", lambda t: by_loss(EqualRecall())),
     "closed loop, logits": Method("λ shifts the logits", lambda t: by_logits(EqualRecall())),
-    "closed loop, sampling": Method("λ draws", lambda t: {"sampler_share": 1}),
-    "Balancer": Method("Balancer(labels): half of λ draws, half shifts the logits", lambda t: {}),
+    "closed loop, sampling": Method(
+        "λ draws", lambda t: {"policy": EqualRecall(), "sampler_share": 1}
+    ),
+    "equal recall": Method(
+        'Balancer(labels, "equal-recall"): half of λ draws, half shifts the logits',
+        lambda t: {"policy": "equal-recall"},
+    ),
+    "Balancer": Method("Balancer(labels)", lambda t: {}),
 }
 DEFAULT = "Balancer"
+LOGIT_SCALE = {"LDAM": 30.0, "LDAM-DRW": 30.0}  # what their loss multiplies cosines by
 
 
 def method_of(name: str) -> Method:
-    """The method of that name; or "Balancer:max_step=1,share=1", a Balancer with those settings."""
+    """The method of that name; or "Balancer:max_step=1,share=1", a Balancer with those settings.
+
+    The settings are those of the Balancer's default policy; `policy=NAME` chooses another one,
+    `share` is its sampler_share.
+    """
     if name in METHODS:
         return METHODS[name]
     kind, _, given = name.partition(":")
@@ -166,11 +179,13 @@ def method_of(name: str) -> Method:
         raise ValueError(
             f'Expected one of {known}, or "{DEFAULT}:setting=number,…", but got {name!r}.'
         )
-    pairs = (setting.split("=") for setting in given.split(","))
-    settings = {key: float(value) for key, value in pairs}
+    settings: dict[str, Any] = dict(setting.split("=") for setting in given.split(","))
+    policy = settings.pop("policy", None)
+    kind_of = POLICIES[policy] if policy else type(Balancer([0, 1]).policy)
+    settings = {key: float(value) for key, value in settings.items()}
     share = settings.pop("share", None)
-    EqualRecall(**settings)  # complains of settings it does not have
+    kind_of(**settings)  # complains of settings it does not have
     return Method(
         f"with {given}",
-        lambda t: {"policy": EqualRecall(**settings), "sampler_share": share},
+        lambda t: {"policy": kind_of(**settings), "sampler_share": share},
     )

@@ -1,6 +1,6 @@
 """Hard negatives against all negatives, on multilabel sets.
 
-    python -m benchmarks.hard_negatives --folder FOLDER
+    python -m benchmarks.mining.hard_negatives --folder FOLDER
 
 FOLDER holds Mulan's sets as `.npz`. The network, its training and the figures are those of
 examples/multilabel.py (method "plain", binary cross-entropy); only `mining=` differs:
@@ -23,11 +23,12 @@ import torch
 
 import equipoise
 from equipoise.mining import HardNegatives
-from examples.multilabel import load_data, train
+from examples.labels import load_data
+from examples.multilabel import train
 
-HERE = Path(__file__).resolve().parent
-RUNS = HERE.parent / "runs" / "hard_negatives"
-RESULTS = HERE / "results" / "hard_negatives.md"
+ROOT = Path(__file__).resolve().parents[2]
+RUNS = ROOT / "runs" / "hard_negatives"
+RESULTS = ROOT / "benchmarks" / "results" / "hard_negatives.md"
 EPOCHS = {"yeast": 20, "corel5k": 20, "bibtex": 20, "tmc2007_500": 15, "delicious": 15}
 ROWS = ((None, ""), *((r, per) for per in ("example", "label") for r in (1, 3, 10)))
 FIGURES = {
@@ -53,7 +54,7 @@ def measure(folder: Path, name: str, seeds: int) -> None:
             if (ratio, per, seed) in done:
                 continue
             mining = None if ratio is None else HardNegatives(ratio, per=per)
-            found = train("plain", seed, data, settings | {"mining": mining}, lambda: None)
+            found = train("plain", seed, data, settings | {"mining": mining})
             kept = {key: found[key] for key in (*FIGURES.values(), "share_kept") if key in found}
             results.append({"ratio": ratio, "per": per, "seed": seed} | kept)
             path.write_text(json.dumps(results, indent=1))
@@ -85,7 +86,7 @@ def write(path: Path) -> None:
     lines = [
         "# Hard negatives",
         "",
-        "Written by `python -m benchmarks.hard_negatives --folder FOLDER`; "
+        "Written by `python -m benchmarks.mining.hard_negatives --folder FOLDER`; "
         f"equipoise {equipoise.__version__}, torch {torch.__version__}, one thread, CPU.",
         "",
         *(__doc__ or "").split("\n\n", 2)[2].strip().splitlines(),

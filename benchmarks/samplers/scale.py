@@ -1,6 +1,6 @@
 """How samplers' costs grow with the number of examples and classes: ours and its peers'.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.sampler_scale
+    OMP_NUM_THREADS=1 python -m benchmarks.samplers.scale
 
 N = 10^5 … 10^8 examples of 10 … 10^5 classes with Zipf frequencies, int64 labels; every class is
 asked for equally often. Each sampler, N and number of classes runs in a process of its own, for its
@@ -34,13 +34,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.sampler_scale_report import QUANTITIES, Rows, write_report
+from benchmarks.samplers.scale_report import QUANTITIES, Rows, write_report
 from equipoise import Targets
 from equipoise.samplers import ClassBalancedSampler
 
 BATCH = 256
 MOST_GB = 6
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 class Iterated:
