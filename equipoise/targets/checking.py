@@ -127,7 +127,8 @@ def multi_hot(values: Any, unknown: float | None) -> tuple[csr_matrix, np.ndarra
         )
     matrix = csr_matrix(values, dtype=np.uint8, copy=True)
     matrix.sum_duplicates()
-    matrix.eliminate_zeros()
+    if not matrix.data.all():
+        matrix.eliminate_zeros()
     if matrix.nnz and matrix.data.max() > 1:
         raise ValueError("Expected each label once an example, but got duplicate entries.")
     return matrix, unknown_counts

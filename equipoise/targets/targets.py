@@ -308,7 +308,9 @@ class Targets:
         self.counts, self.num_examples, self.names = counts, num_examples, names
         self.labels, self.matrix, self.multilabel = labels, matrix, multilabel
         self.num_classes = len(counts)
-        self.support = counts if matrix is None else np.bincount(matrix.indices, None, len(counts))
+        self.support = counts
+        if matrix is not None and not multilabel:
+            self.support = np.bincount(matrix.indices, minlength=len(counts))
         self.unknown_counts = np.zeros_like(counts)
         if len(self.empty) and not multilabel:
             warnings.warn(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from equipoise.holdout import holdout_split
-from equipoise.multilabel_split import multilabel_holdout_split
+from equipoise.splits import holdout_split, multilabel_holdout_split
 from equipoise.targets import Targets
 
 __all__ = ["HELD", "TEST", "TRAIN", "few", "split_ids", "targets_of"]
