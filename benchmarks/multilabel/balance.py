@@ -34,7 +34,6 @@ import scipy.sparse as sp
 
 import equipoise
 from equipoise.audit import audit
-from equipoise.multilabel_split import multilabel_holdout_split
 from equipoise.samplers import (
     LabelWeightSampler,
     MLROSSampler,
@@ -42,6 +41,7 @@ from equipoise.samplers import (
     label_balancing_weights,
 )
 from equipoise.samplers.label_balancing import effective_size, mean_ir
+from equipoise.splits import multilabel_holdout_split
 from equipoise.targets import Targets
 
 # MeanIR after ML-ROS by Mulan's algorithm, P = .25: mean and sd over 5 seeds, made independently

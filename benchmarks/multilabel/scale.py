@@ -30,8 +30,8 @@ from multilabel_balance import large_targets
 
 from equipoise.audit import audit
 from equipoise.decision import OBJECTIVES, equal_recall_offset, label_thresholds
-from equipoise.multilabel_split import multilabel_holdout_split
 from equipoise.samplers import LabelBalancedSampler
+from equipoise.splits import multilabel_holdout_split
 from equipoise.targets import Targets
 
 EXAMPLES, LABELS = 80_000, 7_900

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.label_sets import label_set_ids
 from equipoise.samplers.example_order import ExampleWeightedSampler
 from equipoise.samplers.ml_ros import generator, share_of
 from equipoise.targets import Targets
+from equipoise.targets.label_sets import label_set_ids
 
 __all__ = ["LPROSSampler", "fill_evenly", "lp_ros", "spread"]
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.label_sets import label_set_ids
 from equipoise.samplers.example_order import ExampleWeightedSampler
 from equipoise.samplers.lp_ros import fill_evenly, spread
 from equipoise.samplers.ml_ros import share_of
 from equipoise.targets import Targets
+from equipoise.targets.label_sets import label_set_ids
 
 __all__ = ["LPRUSSampler", "lp_rus"]
 

@@ -1,4 +1,4 @@
-"""multilabel_holdout_split: a hold-out in which every label has its share."""
+"""Hold-outs and folds of examples that carry several classes: every class gives its share."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.targets import Targets
-
-__all__ = ["multilabel_holdout_split"]
+__all__ = ["multilabel_folds", "multilabel_holdout"]
 
 _STRATA = 64  # of the number of labels an example, at most
 _SAFE = 20  # a label of which either side expects fewer examples than this gets one of its own
@@ -17,16 +15,8 @@ _EFFORT = 3e8  # positives looked at in all, within 20 to 100 times the data
 _PATIENCE = 60  # exchanges of a single pair that fail, one after the other, before it ends
 
 
-def multilabel_holdout_split(
-    targets: Any, holdout: float | int, *, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """A stratified split of multilabel examples: sorted ids for training, and for the hold-out.
-
-    The hold-out has every label's share of examples, as nearly as whole examples allow, and the
-    distribution of the number of labels an example. Every label keeps an example for training;
-    one of two or more examples has one in the hold-out too, as far as its size, and labels that
-    share their examples, leave a choice. The hold-out has exactly the asked size, unless what
-    training must keep leaves fewer.
+def multilabel_holdout(matrix: Any, size: int, seed: int) -> np.ndarray:
+    """Example ids held out, `size` of them unless what training must keep leaves fewer.
 
     It starts from every (1/s)-th example in the order of the number of labels, s the share, random
     among equals. Then examples are exchanged between the sides, many at a time, as long as that
@@ -36,59 +26,47 @@ def multilabel_holdout_split(
     through the labels from the rarest, examples of many labels crowd the hold-out.
 
     Args:
-        targets: `(N, C)` multi-hot, anything multilabel that `Targets` takes.
-        holdout: how many examples to hold out, or which share of them (a float below 1).
+        matrix: `(N, C)` CSR; an example carries the classes whose entries are not 0.
+        size: examples to hold out.
         seed: of the private generator.
-
-    Raises:
-        ValueError: single-label targets (use `holdout_split`), or a size not below N.
-
-    Example:
-        >>> labels = [[1, 0, 0]] * 6 + [[0, 1, 0]] * 4 + [[1, 1, 1]] * 2
-        >>> train, held = multilabel_holdout_split(labels, 6)
-        >>> np.array(labels)[held].sum(axis=0).tolist()
-        [4, 3, 1]
     """
-    targets = Targets.of(targets)
-    if targets.matrix is None:
-        raise ValueError(
-            f"Expected targets to be (N, C) multi-hot, but got {targets!r}. "
-            "For class ids use equipoise.holdout_split."
-        )
-    n = targets.num_examples
-    whole = isinstance(holdout, int | np.integer)
-    size = int(holdout) if whole else round(float(holdout) * n)
-    if isinstance(holdout, bool) or not 0 < size < n:
-        raise ValueError(
-            f"Expected holdout to be a share in (0, 1) or a number of examples below {n}, "
-            f"but got {holdout!r}."
-        )
-    split = _Split(targets, size, np.random.default_rng(seed))
+    split = _Split(matrix, size, np.random.default_rng(seed))
     split.start()
     split.exchange()
-    held = np.sort(split.order[split.side])
-    return np.setdiff1d(np.arange(n), held, assume_unique=True), held
+    return split.order[split.side]
+
+
+def multilabel_folds(matrix: Any, k: int, seed: int) -> np.ndarray:
+    """`(N,)` fold of each example: hold-outs of 1/k, then of 1/(k − 1) of the rest, and so on."""
+    fold, rest = np.zeros(matrix.shape[0], np.int64), np.arange(matrix.shape[0])
+    for last in range(k - 1, 0, -1):
+        held = rest[multilabel_holdout(matrix[rest], round(len(rest) / (last + 1)), seed)]
+        fold[held] = last
+        rest = np.setdiff1d(rest, held, assume_unique=True)
+    return fold
 
 
 class _Split:
     """Which examples, in a random order, are held out, and how many of each column those are."""
 
-    def __init__(self, targets: Targets, size: int, rng: np.random.Generator) -> None:
+    def __init__(self, matrix: Any, size: int, rng: np.random.Generator) -> None:
         from scipy.sparse import csr_matrix, hstack
 
-        n = targets.num_examples
+        n, num_classes = matrix.shape
         self.size, self.rng, self.order = size, rng, rng.permutation(n)
-        cardinality = np.diff(targets.matrix.indptr)  # type: ignore[union-attr]
-        ones, stratum = np.ones(n, np.float32), _strata(cardinality)
-        strata = csr_matrix((ones, stratum, np.arange(n + 1)))
-        columns = [targets.matrix.astype(np.float32), strata]  # type: ignore[union-attr]
-        self.matrix = hstack(columns, format="csr")[self.order]
+        cardinality = np.diff(matrix.indptr)
+        stratum = _strata(cardinality)
+        strata = csr_matrix((np.ones(n, np.float32), stratum, np.arange(n + 1)))
+        ones = np.ones(matrix.nnz, np.float32)
+        carried = csr_matrix((ones, matrix.indices, matrix.indptr), matrix.shape)
+        self.matrix = hstack([carried, strata], format="csr")[self.order]
         self.cardinality = cardinality[self.order]
-        self.counts = np.concatenate([targets.counts, np.bincount(stratum)])
+        counts = np.bincount(matrix.indices, minlength=num_classes)
+        self.counts = np.concatenate([counts, np.bincount(stratum)])
         self.want = self.counts * (size / n)
         self.scale = 1 / np.maximum(self.counts, 1)
         self.side = np.zeros(n, bool)
-        self.fixed = self._fixed(targets.num_classes)
+        self.fixed = self._fixed(num_classes)
         self.held = np.zeros(len(self.counts))
 
     def _fixed(self, num_classes: int) -> np.ndarray:
