@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from ffcv.fields.base import Field
 from ffcv.memory_allocator import MemoryAllocator
-from ffcv.writer import DatasetWriter, handle_sample
+from ffcv.writer import MAX_PAGE_SIZE, MIN_PAGE_SIZE, DatasetWriter, handle_sample
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from equipoise.ffcv.guessing import as_tuple, checked_fields, describe, preparer
+from equipoise._files import replacing
+from equipoise.ffcv.infer_fields import as_tuple, checked_fields, describe, preparer
 
 __all__ = ["write"]
 
@@ -64,26 +65,18 @@ def write(
         >>> {name: describe(field) for name, field in fields.items()}
         {'image': "RGBImageField('raw')", 'label': 'IntField'}
     """
-    path = os.fspath(path)
     source = _as_dataset(dataset)
     taken = checked_fields(source[0], fields)
-    part = f"{path}.part"
-    try:
-        writer = _Writer(part, taken, page_size, num_workers)
-    except ValueError as error:
+    if not MIN_PAGE_SIZE <= page_size < MAX_PAGE_SIZE or page_size & (page_size - 1):
         raise ValueError(
             f"Expected page_size to be a power of 2 in [2^21, 2^32), but got {page_size}."
-        ) from error
-    words = ", ".join(f"{name} = {describe(field)}" for name, field in taken.items())
+        )
     if progress:
+        words = ", ".join(f"{name} = {describe(field)}" for name, field in taken.items())
         tqdm.write(f"Writing {len(source):,} examples to {path}: {words}")
-    try:
-        with tqdm(total=len(source), unit="ex", disable=not progress) as bar:
-            writer.write(_Prepared(source, taken), bar.update)
-        os.replace(part, path)
-    finally:
-        if os.path.exists(part):
-            os.remove(part)
+    with replacing(path) as partial, tqdm(total=len(source), unit="ex", disable=not progress) as bar:
+        writer = _Writer(os.fspath(partial), taken, page_size)
+        writer.write(_Prepared(source, taken), num_workers, bar.update)
     return taken
 
 
@@ -128,14 +121,14 @@ class _Writer(DatasetWriter):
     FFCV's own waits until all examples are counted, for ever where a worker died.
     """
 
-    def write(self, dataset: _Prepared, update: Callable[[int], Any]) -> None:
+    def write(self, dataset: _Prepared, processes: int, update: Callable[[int], Any]) -> None:
         self.num_samples = len(dataset)
         self.prepare()
         try:
             allocator = MemoryAllocator(self.fname, self.data_region_start, self.page_size)
             job = (self.metadata_sm, self.metadata_type, self.fields, allocator, dataset)
-            if self.processes:
-                allocations = _in_processes(self.processes, job, len(dataset), update)
+            if processes:
+                allocations = _in_processes(processes, job, len(dataset), update)
             else:
                 allocations = []
                 for what, value in _encode(job, _chunks(len(dataset))):
@@ -147,12 +140,6 @@ class _Writer(DatasetWriter):
         finally:
             self.metadata_sm.close()
             self.metadata_sm.unlink()
-
-    def __init__(
-        self, path: str, fields: Mapping[str, Field], page_size: int, processes: int
-    ) -> None:
-        super().__init__(path, fields, page_size, num_workers=max(processes, 1))
-        self.processes = processes
 
 
 def _chunks(size: int) -> Iterator[range]:

@@ -34,7 +34,7 @@ def read(path, **settings):
 
 
 def kinds(fields) -> list[str]:
-    from equipoise.ffcv.guessing import describe
+    from equipoise.ffcv.infer_fields import describe
 
     return [f"{name}: {describe(field)}" for name, field in fields.items()]
 
