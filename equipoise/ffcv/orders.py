@@ -51,9 +51,9 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
         least = loader.batch_size if loader.drop_last else 1
         if self.length < least:
             raise ValueError(
-                f"Expected the sampler to draw at least {least} examples an epoch and rank, but "
-                f"got {self.length}: that is not one batch. Pass drop_last=False to the loader, or "
-                "a larger num_samples to the sampler."
+                f"Expected the sampler to draw at least {least} examples per epoch and rank, which "
+                f"make one batch, but got {self.length}. Pass drop_last=False to the loader, or a "
+                "larger num_samples to the sampler."
             )
         # FFCV's default is every example in the file's order: nothing to translate then
         self._ids = None if _is_range(loader.indices) else np.asarray(loader.indices, np.int64)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -122,62 +122,46 @@ class _Writer(DatasetWriter):
     """
 
     def write(self, dataset: _Prepared, processes: int, update: Callable[[int], Any]) -> None:
-        self.num_samples = len(dataset)
+        self.num_samples = size = len(dataset)
         self.prepare()
         try:
             allocator = MemoryAllocator(self.fname, self.data_region_start, self.page_size)
             job = (self.metadata_sm, self.metadata_type, self.fields, allocator, dataset)
-            if processes:
-                allocations = _in_processes(processes, job, len(dataset), update)
-            else:
-                allocations = []
-                for what, value in _encode(job, _chunks(len(dataset))):
-                    if what == "done":
-                        update(value)
-                    else:
-                        allocations = value
+            chunks = [range(i, min(i + CHUNK, size)) for i in range(0, size, CHUNK)]
+            allocations: list[Any] = []
+            messages = _in_processes(processes, job, chunks) if processes else _encode(job, chunks)
+            for message in messages:
+                if isinstance(message, int):
+                    update(message)
+                else:
+                    allocations += message
             self.finalize(allocations)
         finally:
             self.metadata_sm.close()
             self.metadata_sm.unlink()
 
 
-def _chunks(size: int) -> Iterator[range]:
-    for first in range(0, size, CHUNK):
-        yield range(first, min(first + CHUNK, size))
-
-
-def _encode(job: tuple[Any, ...], chunks: Iterator[range]) -> Iterator[tuple[str, Any]]:
+def _encode(job: tuple[Any, ...], chunks: Iterable[range]) -> Iterator[int | list[Any]]:
     """Write the examples of `chunks`; yields how many were done, at last FFCV's allocations."""
     shared, metadata_type, fields, allocator, dataset = job
     metadata = np.frombuffer(shared.buf, dtype=metadata_type)
-    try:
-        with _open(allocator):
-            for chunk in chunks:
-                for i in chunk:
-                    try:
-                        handle_sample(
-                            dataset[i], i, metadata_type.names, metadata, allocator, fields
-                        )
-                    except Exception as error:
-                        # Views of the shared memory, which could not be closed
-                        traceback.clear_frames(error.__traceback__)
-                        raise _wrong(i, error, allocator.page_size) from error
-                yield "done", len(chunk)
-        yield "allocations", allocator.allocations
-    finally:
-        del metadata  # else the shared memory cannot be closed
-
-
-@contextmanager
-def _open(allocator: MemoryAllocator) -> Iterator[None]:
-    """FFCV's allocator with its file open; the last page is written only if all went well."""
+    names = metadata_type.names
     allocator.__enter__()
     try:
-        yield
+        for chunk in chunks:
+            for i in chunk:
+                try:
+                    handle_sample(dataset[i], i, names, metadata, allocator, fields)
+                except Exception as error:
+                    # Views of the shared memory, which could not be closed
+                    traceback.clear_frames(error.__traceback__)
+                    raise _wrong(i, error, allocator.page_size) from error
+            yield len(chunk)
         allocator.flush_page()
+        yield allocator.allocations
     finally:
-        allocator.fp.close()
+        allocator.fp.close()  # its own `__exit__` would write a page after an error as well
+        del metadata  # otherwise the shared memory cannot be closed
 
 
 def _wrong(i: int, error: Exception, page_size: int) -> Exception:
@@ -189,28 +173,25 @@ def _wrong(i: int, error: Exception, page_size: int) -> Exception:
 
 
 def _in_processes(
-    count: int, job: tuple[Any, ...], size: int, update: Callable[[int], Any]
-) -> list[Any]:
-    """`_encode` in `count` processes; their allocations together."""
+    count: int, job: tuple[Any, ...], chunks: list[range]
+) -> Iterator[int | list[Any]]:
+    """`_encode` in `count` processes; yields what they do, as it comes."""
     # Forked workers share the data set. FFCV itself uses the platform's default.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if "fork" in methods else None)
     todo, results = context.Queue(), context.Queue()
-    for chunk in _chunks(size):
+    for chunk in [*chunks, *[None] * count]:
         todo.put(chunk)
-    for _ in range(count):
-        todo.put(None)
     workers = [
         context.Process(target=_work, args=(todo, results, job), daemon=True) for _ in range(count)
     ]
-    allocations: list[Any] = []
     missing = count
     try:
         for worker in workers:
             worker.start()
         while missing:
             try:
-                what, value = results.get(timeout=0.2)
+                message = results.get(timeout=0.2)
             except queue.Empty:
                 ended = [worker.exitcode for worker in workers if worker.exitcode is not None]
                 if any(ended) or len(ended) == count:
@@ -219,31 +200,34 @@ def _in_processes(
                         "memory; try a smaller num_workers."
                     ) from None
                 continue
-            if what == "error":
-                kind, message, trace = value
-                raise kind(message) from RuntimeError(f"in a worker:\n{trace}")
-            if what == "done":
-                update(value)
-            else:
-                allocations += value
-                missing -= 1
+            if isinstance(message, tuple):
+                kind, text, trace = message
+                raise kind(text) from RuntimeError(f"in a worker:\n{trace}")
+            missing -= isinstance(message, list)
+            yield message
     finally:
         for worker in workers:
             if missing and worker.is_alive():
                 worker.terminate()
             if worker.pid is not None:
                 worker.join()
-    return allocations
 
 
 def _work(todo: Any, results: Any, job: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)  # a forked process must not use its parent's threads
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         for message in _encode(job, iter(todo.get, None)):
             results.put(message)
     except Exception as error:
         kind = type(error) if type(error) in (TypeError, ValueError) else RuntimeError
-        results.put(("error", (kind, str(error), traceback.format_exc())))
+        results.put((kind, str(error), traceback.format_exc()))
+
+
+def _end_with_parent() -> None:
+    """End a worker whose parent was killed: it would wait for ever, and keep the file locked."""
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]
+    os._exit(1)
 
 
 def _as_dataset(dataset: Any) -> Any:
