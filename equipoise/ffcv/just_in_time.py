@@ -32,7 +32,7 @@ class JustInTime:
 
     def __init__(self, order: SamplerOrder, epoch: int, first: int, drawn: np.ndarray) -> None:
         check_just_in_time(order)
-        order.set_epoch(epoch)
+        order.go_to(epoch, order.sampler)
         self.order, self.first, self.running = order, first, order.sampler.epoch
         loader = order.loader
         self.batch_size, self.ahead = loader.batch_size, loader.batches_ahead
@@ -66,8 +66,7 @@ class JustInTime:
 
     def hand_out(self) -> None:
         """Say that the next batch is about to be trained on: its draws' probabilities hold now."""
-        if isinstance(self.order.sampler, PrunedSampler):
-            self.order.sampler.hand_out()
+        self.order.sampler.hand_out()
 
     def drawn_from(self, k: int) -> np.ndarray:
         """Ids of the batches from the iteration's k on that are drawn."""

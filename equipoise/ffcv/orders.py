@@ -13,7 +13,7 @@ from ffcv.traversal_order.base import TraversalOrder
 
 from equipoise.balancer import Balancer
 from equipoise.ffcv.checking import check_again
-from equipoise.order_sampler import OrderSampler
+from equipoise.samplers import OrderSampler
 
 __all__ = ["SamplerOrder", "check_batches_ahead", "order", "sampler_of"]
 
@@ -45,6 +45,7 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
         self.loader: Loader = loader
         self.sampler, self.follow_epoch = sampler, follow_epoch
         self.length = len(sampler)
+        self._asked = False
         self._prepared: np.ndarray | None = None
         check_batches_ahead(loader)
         _check_loader(loader, sampler)
@@ -63,7 +64,11 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
         if self._prepared is not None:
             ids, self._prepared = self._prepared, None
             return ids
-        return self.whole_epoch(epoch)
+        if self._asked:
+            return self.whole_epoch(epoch)
+        # FFCV asks first for the length alone: nothing of the epoch is handed out by that
+        self._asked = True
+        return self._ids_of(self.sampler.snapshot(), epoch)
 
     def prepare(self, ids: np.ndarray) -> None:
         """Let the next `sample_order`, and that one alone, return these ids in the file."""
@@ -71,13 +76,16 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
 
     def whole_epoch(self, epoch: int) -> np.ndarray:
         """The ids in the file of this rank's epoch."""
-        self.set_epoch(epoch)
-        return self.ids_in_file(self.checked(self.sampler.indices(), self.length))
+        return self._ids_of(self.sampler, epoch)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Pass FFCV's epoch number on to the sampler, unless that has an epoch of its own."""
-        if self.follow_epoch and self.sampler.epoch != epoch:
-            self.sampler.set_epoch(epoch)
+    def _ids_of(self, sampler: OrderSampler, epoch: int) -> np.ndarray:
+        self.go_to(epoch, sampler)
+        return self.ids_in_file(self.checked(sampler.indices(), self.length))
+
+    def go_to(self, epoch: int, sampler: OrderSampler) -> None:
+        """Pass FFCV's epoch number on to a sampler, unless that has an epoch of its own."""
+        if self.follow_epoch and sampler.epoch != epoch:
+            sampler.set_epoch(epoch)
 
     def ids_in_file(self, drawn: np.ndarray) -> np.ndarray:
         """The ids in the file of examples as the sampler numbers them."""

@@ -74,7 +74,10 @@ def write(
     if progress:
         words = ", ".join(f"{name} = {describe(field)}" for name, field in taken.items())
         tqdm.write(f"Writing {len(source):,} examples to {path}: {words}")
-    with replacing(path) as partial, tqdm(total=len(source), unit="ex", disable=not progress) as bar:
+    with (
+        replacing(path) as partial,
+        tqdm(total=len(source), unit="ex", disable=not progress) as bar,
+    ):
         writer = _Writer(os.fspath(partial), taken, page_size)
         writer.write(_Prepared(source, taken), num_workers, bar.update)
     return taken
