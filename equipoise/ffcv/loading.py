@@ -1,4 +1,4 @@
-"""BalancedLoader: FFCV's batches, without its leaks and hangs. attach: another order for a loader."""
+"""BalancedLoader: FFCV's batches without its leaks and hangs; `attach`: another order for it."""
 
 from __future__ import annotations
 
