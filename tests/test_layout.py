@@ -21,6 +21,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # targets <- weighting, rates <- {samplers, mining, losses, decision} <- balancer <- the rest.
 # A unit imports from lower layers only, so the members of one layer never import each other.
 LAYERS: dict[str, int] = {
+    "_files": -1,
     "targets": 0,
     "ranks": 0,
     "checkpoint": 0,

@@ -1,4 +1,4 @@
-"""Which FFCV field takes a value, and how the value must look to be encoded by it."""
+"""FFCV fields inferred from an example, and values made into what those fields can encode."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ffcv.fields import FloatField, IntField, NDArrayField, RGBImageField, Torch
 from ffcv.fields.base import Field
 from PIL.Image import Image
 
-__all__ = ["checked_fields", "describe", "guess_field", "preparer"]
+__all__ = ["checked_fields", "describe", "infer_field", "preparer"]
 
 NAME_LENGTH = 16  # bytes FFCV has for a field's name; longer ones it cuts silently
 
 
-def guess_field(name: str, value: Any) -> Field:
+def infer_field(name: str, value: Any) -> Field:
     """The field for values like this one.
 
     PIL images and uint8 images (H, W, 3), as tensors also (3, H, W), become `RGBImageField`s
@@ -37,7 +37,7 @@ def guess_field(name: str, value: Any) -> Field:
 
 
 def checked_fields(sample: Any, fields: Mapping[str, Field | None] | None) -> dict[str, Field]:
-    """`fields` with the missing ones guessed from `sample`, names checked."""
+    """`fields` with the missing ones inferred from `sample`, names checked."""
     values = list(sample.values()) if isinstance(sample, dict) else as_tuple(sample)
     if fields is None:
         names = list(sample) if isinstance(sample, dict) else _default_names(values)
@@ -56,7 +56,7 @@ def checked_fields(sample: Any, fields: Mapping[str, Field | None] | None) -> di
                 f"what an FFCV file holds, but got {name!r}."
             )
     taken = {
-        name: guess_field(name, value) if field is None else field
+        name: infer_field(name, value) if field is None else field
         for (name, field), value in zip(fields.items(), values, strict=True)
     }
     for name, field in taken.items():
