@@ -1,4 +1,4 @@
-"""The table of classes, shared by terminal and page."""
+"""The tables of a report, of outcomes and of classes, shared by terminal and page."""
 
 from __future__ import annotations
 
@@ -8,18 +8,31 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from equipoise.report.plain import numbers
-from equipoise.report.telling import last_mining, per_example
+from equipoise.report.numbers import array
+from equipoise.report.story import last_mining
 
 if TYPE_CHECKING:
     from equipoise.report.report import Report
 
-__all__ = ["Column", "columns", "notable"]
+__all__ = ["OUTCOMES", "Column", "columns", "notable", "outcome_rows"]
+
+OUTCOMES = ("outcome", "mean recall", "sd", "chance leaves", "lowest", "of", "price")
+
+
+def outcome_rows(report: Report) -> list[list[str]]:
+    """A row of text for each outcome, under the headings `OUTCOMES`."""
+    rows = []
+    for row in report.outcomes:
+        worst = "–" if row["worst"] is None else report.names[row["worst"]]
+        numbers = [_rate(row[key]) for key in ("mean", "sd", "chance", "lowest")]
+        price = "–" if row["price"] is None else _signed_rate(row["price"])
+        rows.append([row["name"], *numbers, worst, price])
+    return rows
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers, one a class.
+    """A column of numbers, one for each class.
 
     Attributes:
         heading: short.
@@ -41,83 +54,64 @@ class Column:
 def columns(report: Report) -> list[Column]:
     """Those that the report has the numbers for."""
     kind = "label" if report.multilabel else "class"
-    found = [Column("examples", f"training examples of the {kind}", _array(report.counts), _whole)]
+    counts = array(report.counts)
+    found = [Column("examples", f"training examples of the {kind}", counts, _whole)]
 
     def add(heading: str, meaning: str, values: np.ndarray, text: Callable[[float], str]) -> None:
         if not np.isnan(values).all():
             found.append(Column(heading, meaning, values, text))
 
-    drawn = per_example(report)
-    if drawn is not None:
-        meaning = "times an epoch draws each of them, on average"
-        if report.parts["mining"]:
-            meaning += ", before mining"
-        add("drawn ×", meaning, drawn, _times)
-    add("λ", "log-weight after the last epoch", _array(report.log_weight), _signed)
-    before, after = _array(report.before["recalls"]), _array(report.after["recalls"])
-    if before.shape == after.shape:
-        add("before", "recall before, see below", before, _rate)
-        add("now", "recall now", after, _rate)
-        add("change", "of the recall", after - before, _signed_rate)
-    else:
-        for heading, values in (("before", before), ("now", after)):
-            if len(values):
-                add(heading, "recall", values, _rate)
-    if report.after["support"] is not None:
-        support = _array(report.after["support"])
-        add("n", "examples that the recall now is of", support, _whole)
-    if report.evaluation is not None:
-        found += _of_evaluation(report)
+    if report.draws is not None:
+        drawn = _ratio(array(report.draws), counts)
+        before = ", before mining" if report.parts["mining"] else ""
+        add("drawn ×", f"times an epoch draws each of them, on average{before}", drawn, _times)
+    add("λ", "log-weight after the last epoch", array(report.log_weight), _signed)
+    for row in report.outcomes:
+        add(row["name"], f"recall of the outcome “{row['name']}”", array(row["recalls"]), _rate)
+    if len(report.outcomes) > 1:
+        first, last = report.outcomes[0], report.outcomes[-1]
+        change = array(last["recalls"]) - array(first["recalls"])
+        meaning = f"of the recall, from “{first['name']}” to “{last['name']}”"
+        add("change", meaning, change, _signed_rate)
+    told = [row for row in report.outcomes if row["precisions"] is not None]
+    for row in told[:1] + told[-1:] if len(told) > 1 else told:
+        heading = f"precision {row['name']}"
+        add(heading, f"precision of “{row['name']}”", array(row["precisions"]), _rate)
+    if report.support is not None:
+        support = array(report.support)
+        add("n", "examples that the recalls are of", support, _whole)
+        for row in told[-1:]:
+            ratio = _ratio(array(row["predicted"]), support)
+            add("pred./true", f"predictions for each true one, {row['name']}", ratio, _times)
+    if report.evaluation is not None and report.multilabel:
+        add("AP", "average precision", array(report.evaluation["average_precisions"]), _rate)
     mined = last_mining(report)
     if mined is not None and "kept_by_class" in mined:
-        seen, kept = _array(mined["seen_by_class"]), _array(mined["kept_by_class"])
-        share = np.divide(kept, seen, out=np.full(len(seen), np.nan), where=seen > 0)
-        add("kept", "share that mining kept in the last epoch it was at work", share, _share)
+        kept = _ratio(array(mined["kept_by_class"]), array(mined["seen_by_class"]))
+        add("kept", "share that mining kept in the last epoch it was at work", kept, _share)
     return found
-
-
-def _of_evaluation(report: Report) -> list[Column]:
-    found = report.evaluation or {}
-    n = _array(found["support"])
-    columns = []
-    if "average_precisions" in found:
-        areas = _array(found["average_precisions"])
-        columns.append(Column("AP", "average precision", areas, _rate))
-    for key, heading, meaning in (
-        ("trained", "pred./true", "predictions for each true one, as trained"),
-        ("decided", "decided", "predictions for each true one, with the decision"),
-    ):
-        ratio = np.divide(
-            _array(found[key]["predicted"]), n, out=np.full(len(n), np.nan), where=n > 0
-        )
-        columns.append(Column(heading, meaning, ratio, _times))
-    if np.allclose(columns[-1].values, columns[-2].values, equal_nan=True):
-        columns.pop()
-    return columns
 
 
 def notable(report: Report, most: int) -> np.ndarray:
     """At most `most` classes: all, or the lowest recalls now and then the largest changes.
 
-    In the order of their recalls before, those without at the end.
+    In the order of their recalls in the first outcome, those without at the end.
     """
-    classes = len(report.names)
-    before, after = _array(report.before["recalls"]), _array(report.after["recalls"])
-    key = before if len(before) else after if len(after) else _array(report.counts)
-    if classes <= most:
-        chosen = np.arange(classes)
-    elif len(before) and len(after):
-        lowest = np.argsort(after, kind="stable")[: (most + 1) // 2]
-        change = np.nan_to_num(np.abs(after - before), nan=-1.0)
+    recalls = [array(row["recalls"]) for row in report.outcomes]
+    before = recalls[0] if recalls else array(report.counts)
+    now = recalls[-1] if recalls else before
+    if len(report.names) <= most:
+        chosen = np.arange(len(report.names))
+    else:
+        lowest = np.argsort(now, kind="stable")[: (most + 1) // 2]
+        change = np.nan_to_num(np.abs(now - before), nan=-1.0)
         change[lowest] = -2.0
         chosen = np.concatenate([lowest, np.argsort(-change, kind="stable")[: most // 2]])
-    else:
-        chosen = np.argsort(key, kind="stable")[:most]
-    return chosen[np.argsort(key[chosen], kind="stable")]
+    return chosen[np.argsort(before[chosen], kind="stable")]
 
 
-def _array(values: list | None) -> np.ndarray:
-    return numbers(values or [])
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
 
 
 def _whole(value: float) -> str:
@@ -128,8 +122,8 @@ def _times(value: float) -> str:
     return f"{value:.2f}" if value < 9.995 else f"{value:,.1f}"
 
 
-def _rate(value: float) -> str:
-    return f"{value:.3f}"
+def _rate(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _share(value: float) -> str:
