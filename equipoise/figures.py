@@ -15,10 +15,12 @@ import numpy as np
 
 __all__ = [
     "COLOURS",
+    "MARKERS",
     "NAMED",
     "caption",
     "class_axis",
     "data_uri",
+    "finish",
     "new_figure",
     "pixels",
     "plain_log",
@@ -39,6 +41,8 @@ COLOURS = {
     "blue": "#0a64aa",
     "orange": "#c24e08",
 }
+# Of points: shape and colour.
+MARKERS = (("o", "muted"), ("D", "orange"), ("s", "ink"))
 
 
 def require(module: str, extra: str = "report") -> Any:
@@ -96,6 +100,13 @@ def new_figure(height: float, *, width: float = WIDTH, **subplots: Any) -> tuple
     """A matplotlib figure, of inches, that pyplot does not know of, and its axes."""
     figure = require("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(**subplots)
+
+
+def finish(figure: Any, axes: Any, title: str, columns: int = 2) -> None:
+    """Put the title above and the axes' legend below, both outside of the axes."""
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=columns, columnspacing=1.2)
 
 
 def save(figure: Any, path: str | Path) -> Path:

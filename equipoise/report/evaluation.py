@@ -14,8 +14,7 @@ from equipoise.report.numbers import noise_floor, plain
 
 __all__ = ["evaluate", "outcome"]
 
-PAIRS = 2_000_000  # of example and label, that the curves over all labels are made of
-POINTS = 80  # of a curve
+PAIRS = 2_000_000  # of example and label, that the reliability curve is made of
 BINS = 10  # of the reliability curve
 
 
@@ -48,7 +47,7 @@ def outcome(
 def evaluate(
     balancer: Any, logits: Any, targets: Any
 ) -> tuple[list[dict[str, Any]], list[int], dict[str, Any]]:
-    """Outcomes "plain decision", "as trained" and, once a decision is fitted, "decided".
+    """Outcomes "plain", "as trained" and, once a decision is fitted, "decided".
 
     For class ids the plain decision is arg max `balancer.correct(z)` and the one as trained
     arg max z. For labels they are `correct(z) > 0` and `z > 0`, and an outcome "as many as true"
@@ -83,7 +82,7 @@ def evaluate(
         )
     found = (_labels if multilabel else _classes)(balancer, logits, targets)
     rows = {row["name"]: row for row in found[0]}
-    plain_row = rows.get("plain decision", rows["as trained"])
+    plain_row = rows.get("plain", rows["as trained"])
     for row in found[0]:
         row["price"] = plain([plain_row["mean"] - row["mean"]])[0]
     return found
@@ -92,10 +91,10 @@ def evaluate(
 def _predictions(balancer: Any, logits: Tensor) -> dict[str, Tensor]:
     """Class ids, or 0 and 1 of each label, under each way to predict."""
     multilabel = balancer.targets.multilabel
-    shown = {"plain decision": balancer.correct(logits).cpu(), "as trained": logits}
+    shown = {"plain": balancer.correct(logits).cpu(), "as trained": logits}
     found = {name: z > 0 if multilabel else z.argmax(1) for name, z in shown.items()}
-    if torch.equal(found["plain decision"], found["as trained"]):
-        del found["plain decision"]
+    if torch.equal(found["plain"], found["as trained"]):
+        del found["plain"]
     if balancer.decision is not None:
         found["decided"] = balancer.decide(logits).cpu()
     return found
@@ -141,46 +140,18 @@ def _labels(
         predicted = predicted.bool() & known
         hits, counts = (predicted & positive).sum(0), predicted.sum(0)
         rows.append(outcome(name, hits / support, support, hits / counts, counts.tolist()))
-    areas = rates.average_precisions().numpy()
     corrected = balancer.correct(logits).cpu()
     some = torch.arange(0, len(logits), -(-logits.numel() // PAIRS))
     facts = {
         "num_examples": len(logits),
         "num_left_out": rates.num_nan + rates.num_invalid,
-        "average_precisions": plain(areas),
-        "curves": _curves(corrected, positive, known, support.numpy(), areas),
+        "average_precisions": plain(rates.average_precisions()),
         "reliability": {
             name: _reliability(z[some][known[some]], positive[some][known[some]])
             for name, z in (("as trained", logits), ("corrected", corrected))
         },
     }
     return rows, support.tolist(), facts
-
-
-def _curves(
-    scores: Tensor, positive: Tensor, known: Tensor, support: np.ndarray, areas: np.ndarray
-) -> list[dict[str, Any]]:
-    """Precision over recall of the labels of the lowest and highest AP, and of the rarest."""
-    metrics = require("sklearn.metrics")
-    seen = np.flatnonzero(support > 0)
-    by_area = seen[np.argsort(areas[seen], kind="stable")]
-    rarest = seen[np.argsort(support[seen], kind="stable")]
-    picks = {int(c): "highest average precision" for c in by_area[-1:]}
-    picks |= {int(c): "rarest" for c in rarest[:2]}
-    picks |= {int(c): "lowest average precision" for c in by_area[:2]}
-    curves = []
-    for label, why in picks.items():
-        use = known[:, label]
-        precision, recall, _ = metrics.precision_recall_curve(
-            positive[use, label].numpy(), scores[use, label].numpy()
-        )
-        at = np.searchsorted(-recall, -np.linspace(1, 0, POINTS)).clip(0, len(recall) - 1)
-        shown = {
-            "precision": plain(precision[np.unique(at)], 4),
-            "recall": plain(recall[np.unique(at)], 4),
-        }
-        curves.append({"label": label, "why": why, **shown})
-    return curves
 
 
 def _reliability(logits: Tensor, positive: Tensor) -> dict[str, Any]:

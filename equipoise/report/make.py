@@ -79,7 +79,7 @@ def make_report(
     else:
         outcomes, support, evaluation = evaluate(balancer, logits, targets)
     if baseline is not None:
-        outcomes.insert(0, outcome("plain run", _baseline(baseline, held.num_classes)))
+        outcomes.insert(0, outcome("baseline", _baseline(baseline, held.num_classes)))
     kinds = "labels" if held.multilabel else "classes"
     if title is None:
         title = f"{held.num_classes:,} {kinds}, {held.num_examples:,} training examples"
@@ -90,7 +90,7 @@ def make_report(
         names=_names(held.names if names is None else names, held),
         counts=held.counts.tolist(),
         parts=_parts(balancer),
-        draws=plain(balancer.sampler.class_draws(), 2),
+        draws=plain(balancer.sampler.expected_draws(), 2),
         log_weight=plain(balancer.log_weight),
         epochs=epochs,
         outcomes=outcomes,
@@ -107,8 +107,10 @@ def _observed(epochs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[
     seen = [row for row in epochs if row.get("recalls") is not None]
     if not seen:
         return [], None
-    ends = {"last epoch": seen[-1]} if len(seen) == 1 else dict(
-        zip(("first epoch", "last epoch"), (seen[0], seen[-1]), strict=True)
+    ends = (
+        {"last epoch": seen[-1]}
+        if len(seen) == 1
+        else dict(zip(("first epoch", "last epoch"), (seen[0], seen[-1]), strict=True))
     )
     rows = [outcome(name, _nan(row["recalls"]), row["support"]) for name, row in ends.items()]
     for found, row in zip(rows, ends.values(), strict=True):

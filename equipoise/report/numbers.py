@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["array", "noise_floor", "plain", "still_improving"]
+__all__ = ["array", "noise_floor", "plain", "ratio", "still_improving"]
 
 
 def plain(values: Any, digits: int = 6) -> list[Any]:
@@ -32,6 +32,11 @@ def array(values: Iterable[float | None]) -> np.ndarray:
         [0.25, nan]
     """
     return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """`above / below`, NaN where that would divide by zero."""
+    return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
 
 
 def noise_floor(mean: float, support: Sequence[int] | np.ndarray) -> float | None:
@@ -68,8 +73,8 @@ def still_improving(epochs: Sequence[dict[str, Any]]) -> bool | None:
         `None` where fewer than two epochs were observed.
 
     Example:
-        >>> rows = [{"mean_recall": r, "recalls": [r, r], "support": [500, 500]} for r in (0.5, 0.7)]
-        >>> still_improving(rows), still_improving([rows[1], rows[1]])
+        >>> low, high = ({"mean_recall": r, "support": [500, 500]} for r in (0.5, 0.7))
+        >>> still_improving([low, high]), still_improving([high, high])
         (True, False)
     """
     rows = [row for row in epochs if row.get("mean_recall") is not None]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from equipoise.figures import data_uri, require
 from equipoise.report.pictures import pictures
-from equipoise.report.story import notes, story
+from equipoise.report.story import notes, story, warnings
 from equipoise.report.tables import OUTCOMES, columns, notable, outcome_rows
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ EPOCH = {
     "lowest_recall": "lowest",
     "price": "price",
     "mean_average_precision": "mean AP",
+    "share_kept": "share kept",
+    "mean_loss_kept": "loss of kept",
+    "mean_loss_dropped": "loss of dropped",
 }
 
 
@@ -31,12 +34,14 @@ def page(report: Report) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    epochs = [row | row.get("mining", {}) for row in report.epochs]
     template = (files("equipoise.report") / "page.html").read_text(encoding="utf-8")
     found: str = environment.from_string(template).render(
         report=report,
         kind="label" if report.multilabel else "class",
         kinds="labels" if report.multilabel else "classes",
         story=story(report),
+        warnings=warnings(report),
         notes=notes(report),
         outcome_headings=OUTCOMES,
         outcomes=outcome_rows(report),
@@ -44,10 +49,11 @@ def page(report: Report) -> str:
         columns=columns(report),
         classes=notable(report, len(report.names)).tolist(),
         is_open=len(report.names) <= OPEN,
+        epochs=epochs,
         epoch_columns={
             key: heading
             for key, heading in EPOCH.items()
-            if any(row.get(key) is not None for row in report.epochs)
+            if any(row.get(key) is not None for row in epochs)
         },
     )
     return found

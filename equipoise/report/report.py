@@ -37,7 +37,7 @@ class Report:
             would leave, and the "price": mean recall of the plain decision less this one's.
         support: `(C,)` examples of each class that the outcomes are of.
         evaluation: what is known of the logits and targets given: "num_examples", "num_left_out",
-            and for labels "average_precisions", "curves" and "reliability"; `None` without.
+            and for labels "average_precisions" and "reliability"; `None` without.
         decision: "objective", "values" `(C,)`, "price", "equality_price" and the "front" of the
             fitted decision; `None` without.
         max_price: the cap on the price that the front is shown with.
@@ -50,7 +50,7 @@ class Report:
     names: list[str]
     counts: list[int]
     parts: dict[str, Any]
-    draws: list[float] | None
+    draws: list[float]
     log_weight: list[float]
     epochs: list[dict[str, Any]]
     outcomes: list[dict[str, Any]]

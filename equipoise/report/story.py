@@ -8,22 +8,34 @@ from unicodedata import bidirectional
 import numpy as np
 
 from equipoise.figures import caption
-from equipoise.report.numbers import array, still_improving
+from equipoise.report.numbers import array, ratio, still_improving
 
 if TYPE_CHECKING:
     from equipoise.report.report import Report
 
-__all__ = ["last_mining", "name_of", "notes", "story"]
+__all__ = ["last_mining", "name_of", "notes", "story", "warnings"]
 
-WHEN = {
-    "plain run": "in the plain run",
-    "plain decision": "under the plain decision",
-    "as trained": "as trained",
-    "as many as true": "where as many are predicted as are true",
-    "decided": "as decided",
-    "first epoch": "after the first epoch",
-    "last epoch": "after the last epoch",
-}
+PLAIN = (
+    "The plain decision takes the shifts of loss and sampling out of the logits "
+    "(balancer.correct) and then takes the largest. The price of an outcome is the mean recall of "
+    "the plain decision less its own; a negative price is a gain."
+)
+AS_MANY = (
+    "As many as true: each label's recall at the threshold where as many are predicted as are "
+    "true, so that predicting more of a label does not raise it."
+)
+TRAINING = (
+    "Most of what changed since the first epoch is training, not balancing. Give logits and "
+    "targets, or baseline=… with the recalls of a plain run, to see the difference."
+)
+CHANCE = (
+    "By chance: the standard deviation (sd) that equal recalls would show on so few examples. An "
+    "sd near it cannot be told from equal recalls."
+)
+WEIGHT = (
+    "λ is the log-weight after the last epoch, in natural-log units, with mean zero: at +0.69 a "
+    "class weighs twice as much as at 0."
+)
 
 
 def story(report: Report) -> list[tuple[str, str]]:
@@ -34,6 +46,36 @@ def story(report: Report) -> list[tuple[str, str]]:
         ("What it changed", _changed(report)),
         ("What it cost", _cost(report)),
     ]
+
+
+def warnings(report: Report) -> list[str]:
+    """What has to be known before the figures are judged."""
+    lines = []
+    if still_improving(report.epochs):
+        lines.append(
+            "Do not judge yet: the network's mean recall on the hold-out was still rising in the "
+            "last epochs, by more than chance explains."
+        )
+    missing = [c for c, n in enumerate(report.support or []) if not n]
+    if missing:
+        some = ", ".join(name_of(report, c) for c in missing[:5])
+        more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
+        lines.append(f"There was no test example of {some}{more}, so nothing is known of them.")
+    return lines
+
+
+def notes(report: Report) -> list[str]:
+    """What the figures are of, and how to read them."""
+    found = report.evaluation
+    of = "the hold-out" if found is None else f"the {found['num_examples']:,} examples given"
+    lines = [f"Recall is the share of a class's examples that are recognised, of {of}."]
+    if found and found["num_left_out"]:
+        lines.append(f"{found['num_left_out']:,} had NaN logits or unknown targets: left out.")
+    names = {row["name"] for row in report.outcomes}
+    lines += [PLAIN] if names & {"plain", "decided"} else []
+    lines += [AS_MANY] if "as many as true" in names else []
+    lines += [TRAINING] if "first epoch" in names and "baseline" not in names else []
+    return [*lines, CHANCE, WEIGHT]
 
 
 def name_of(report: Report, c: int) -> str:
@@ -49,74 +91,21 @@ def name_of(report: Report, c: int) -> str:
 
 def last_mining(report: Report) -> dict[str, Any] | None:
     """What mining counted in the last epoch that it was at work in."""
-    for row in reversed(report.epochs):
-        if row.get("mining", {}).get("num_seen"):
-            found: dict[str, Any] = row["mining"]
-            return found
-    return None
-
-
-def notes(report: Report) -> list[str]:
-    """What the figures are of, and what has to be known before they are judged."""
-    kind, kinds = ("label", "labels") if report.multilabel else ("class", "classes")
-    lines = []
-    if still_improving(report.epochs):
-        lines.append(
-            "Do not judge yet: the network's mean recall on the hold-out was still rising in the "
-            "last epochs, by more than chance explains."
-        )
-    missing = [c for c, n in enumerate(report.support or []) if not n]
-    if missing:
-        some = ", ".join(name_of(report, c) for c in missing[:5])
-        more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
-        lines.append(f"No example was there to test {some}{more}, so nothing is known of them.")
-    if report.evaluation is None:
-        where = "the hold-out, as observed at the end of an epoch"
-    else:
-        where = f"the {report.evaluation['num_examples']:,} examples that were given"
-    lines.append(f"Recall is the share of a {kind}'s examples that are recognised. It is of {where}.")
-    if report.evaluation and report.evaluation["num_left_out"]:
-        out = report.evaluation["num_left_out"]
-        lines.append(f"{out:,} examples had NaN logits or unknown targets and were left out.")
-    names = {row["name"] for row in report.outcomes}
-    if "plain decision" in names:
-        lines.append(
-            "The plain decision takes the shifts of loss and sampling out of the logits "
-            "(balancer.correct) and then takes the largest. The price of an outcome is the mean "
-            "recall of the plain decision less its own; a negative price is a gain."
-        )
-    if "as many as true" in names:
-        lines.append(
-            "As many as true: each label's recall at the threshold where as many are predicted as "
-            "are true, so that predicting more of a label does not raise it."
-        )
-    if "first epoch" in names and "plain run" not in names:
-        lines.append(
-            "Most of what changed since the first epoch is training, not balancing. Give logits "
-            "and targets, or baseline=… with the recalls of a plain run, to see the difference."
-        )
-    lines.append(
-        "Chance leaves: the standard deviation (sd) that equal recalls would show on so few "
-        "examples. An sd near it cannot be told from equal recalls."
-    )
-    lines.append(
-        f"λ is the log-weight of a {kind} after the last epoch, in natural-log units; its mean over "
-        f"the {kinds} is zero. At +0.69 a {kind} weighs twice as much as at 0."
-    )
-    return lines
+    rows = [row["mining"] for row in report.epochs if row.get("mining", {}).get("num_seen")]
+    return rows[-1] if rows else None
 
 
 def _unbalanced(report: Report) -> str:
-    counts = np.array(report.counts)
+    counts, n = np.array(report.counts), report.num_examples
     most, least = int(counts.argmax()), int(counts.argmin())
     if report.multilabel:
+        shares = _percent(counts[most] / n), _percent(counts[least] / n)
         text = (
-            f"{name_of(report, most)} is on {_percent(counts[most] / report.num_examples)} of the "
-            f"{report.num_examples:,} training examples, {name_of(report, least)} on "
-            f"{_percent(counts[least] / report.num_examples)}."
+            f"{name_of(report, most)} is on {shares[0]} of the {n:,} training examples, "
+            f"{name_of(report, least)} on {shares[1]}."
         )
     elif counts[most] < 1.05 * counts[least]:
-        text = f"Each of the {len(counts):,} classes has about {counts.mean():,.0f} training examples."
+        text = f"Each of {len(counts):,} classes has about {counts.mean():,.0f} training examples."
     else:
         text = (
             f"{name_of(report, most)} has {counts[most]:,} training examples, "
@@ -126,46 +115,39 @@ def _unbalanced(report: Report) -> str:
     if not report.outcomes or report.outcomes[0]["mean"] is None:
         return text
     first = report.outcomes[0]
-    recalls, when = array(first["recalls"]), WHEN[first["name"]]
-    best = int(np.nanargmax(recalls))
+    best = int(np.nanargmax(array(first["recalls"])))
     return (
-        f"{text} {when[0].upper()}{when[1:]}, {first['lowest']:.0%} of "
-        f"{name_of(report, first['worst'])} was recalled, and {recalls[best]:.0%} of "
+        f"{text} The recalls ({first['name']}) range from {first['lowest']:.0%} of "
+        f"{name_of(report, first['worst'])} to {first['recalls'][best]:.0%} of "
         f"{name_of(report, best)}."
     )
 
 
 def _done(report: Report) -> str:
     parts, said = report.parts, []
-    ends = _most_and_least_drawn(report)
-    if ends is not None:
-        (up, many), (down, few) = ends
-        text = f"{parts['policy']} changed how often examples are drawn:"
-        if few > 0:
-            said.append(
-                f"{text} an example of {name_of(report, up)} is now drawn {_times(many / few)} as "
-                f"often as one of {name_of(report, down)}."
-            )
-        else:
-            said.append(f"{text} none of {name_of(report, down)} is drawn any more.")
+    drawn = ratio(array(report.draws), array(report.counts))
+    up, down = int(np.nanargmax(drawn)), int(np.nanargmin(drawn))
+    if drawn[up] > 1.005 * drawn[down]:
+        said.append(
+            f"{parts['policy']} changed how often examples are drawn. An epoch now draws each of "
+            f"{name_of(report, up)} {_times(drawn[up])} on average, and each of "
+            f"{name_of(report, down)} {_times(drawn[down])}."
+        )
     weight = array(report.log_weight) * (1 - parts["sampler_share"])
     if np.ptp(weight) > 0.005:
         up, down = int(weight.argmax()), int(weight.argmin())
         said.append(
-            f"The loss ({parts['loss']}) carries {_percent(1 - parts['sampler_share'])} of λ, "
-            f"which spans {np.ptp(weight):.2f} there, from {name_of(report, down)} to "
+            f"{parts['loss']} carries {_percent(1 - parts['sampler_share'])} of λ, from "
+            f"{weight[down]:+.2f} for {name_of(report, down)} to {weight[up]:+.2f} for "
             f"{name_of(report, up)}."
         )
     else:
         said.append(f"The loss is {parts['loss']}.")
     mined = last_mining(report)
     if mined is not None:
-        text = f"Mining ({parts['mining']}) learnt from {_percent(mined['share_kept'])} of what came"
-        cost = mined.get("estimated_cost", 1.0)
         said.append(
-            f"{text}, in about {_percent(cost)} of the time without it."
-            if cost < 0.995
-            else f"{text}."
+            f"{parts['mining']} learnt from {_percent(mined['share_kept'])} of what came, in about "
+            f"{_percent(mined.get('estimated_cost', 1.0))} of the time without mining."
         )
     if parts["decision"]:
         said.append(f"The decision was fitted on a hold-out for the objective {parts['decision']}.")
@@ -176,102 +158,57 @@ def _changed(report: Report) -> str:
     if not report.outcomes or report.outcomes[-1]["mean"] is None:
         return "Not known: no recalls were observed, and no logits were given."
     first, now = report.outcomes[0], report.outcomes[-1]
-    when = WHEN[now["name"]]
+    lowest = f"{now['lowest']:.3f} of {name_of(report, now['worst'])}"
     if first is now:
-        said = f"{when[0].upper()}{when[1:]} the recalls have a standard deviation of {now['sd']:.3f}"
+        said = f"The lowest recall ({now['name']}) is {lowest}, the sd of all {now['sd']:.3f}"
     else:
         said = (
             f"From {first['name']} to {now['name']}, the lowest recall went from "
-            f"{first['lowest']:.3f} ({name_of(report, first['worst'])}) to {now['lowest']:.3f} "
-            f"({name_of(report, now['worst'])}), and the standard deviation of the recalls from "
-            f"{first['sd']:.3f} to {now['sd']:.3f}"
+            f"{first['lowest']:.3f} of {name_of(report, first['worst'])} to {lowest}, and the sd "
+            f"of all recalls from {first['sd']:.3f} to {now['sd']:.3f}"
         )
     floor = now["chance"]
     said += "." if floor is None else f", of which chance alone would leave about {floor:.3f}."
-    raised = _most_raised(first, now)
-    if raised is not None:
-        recalls = [row["recalls"][raised] for row in (first, now)]
-        said += f" Raised most was {name_of(report, raised)}, from {recalls[0]:.2f} to {recalls[1]:.2f}"
-        precisions = [(row["precisions"] or recalls)[raised] for row in (first, now)]
-        if first["precisions"] and now["precisions"] and None not in precisions:
-            said += f", while its precision went from {precisions[0]:.2f} to {precisions[1]:.2f}"
+    gain = array(now["recalls"]) - array(first["recalls"])
+    if np.nanmax(gain) >= 0.005:
+        c = int(np.nanargmax(gain))
+        said += f" Raised most was {name_of(report, c)}, by {gain[c]:.2f}"
+        precisions = [(row["precisions"] or [None] * (c + 1))[c] for row in (first, now)]
+        if None not in precisions:
+            said += f"; its precision went from {precisions[0]:.2f} to {precisions[1]:.2f}"
         said += "."
-    if now["predicted"] and report.multilabel:
-        ratio = sum(now["predicted"]) / max(sum(report.support or []), 1)
-        said += f" Labels are predicted {_times(ratio)} as often as they are true."
+    if report.multilabel and now["predicted"] and report.support:
+        times = _times(sum(now["predicted"]) / max(sum(report.support), 1))
+        said += f" Labels are predicted {times} as often as they are true ({now['name']})."
     return said
 
 
 def _cost(report: Report) -> str:
     said = []
-    if report.outcomes and report.outcomes[-1]["mean"] is not None:
-        first, now = report.outcomes[0], report.outcomes[-1]
-        if first is not now:
-            said.append(
-                f"The mean recall went from {first['mean']:.3f} ({first['name']}) to "
-                f"{now['mean']:.3f} ({now['name']})."
-            )
-        if now["name"] == "last epoch" and now["price"] is not None:
-            said.append(f"{_gain_or_price(now['price'])} against the plain decision.")
-    decision = report.decision
-    if decision is not None and decision["price"] is not None:
-        said.append(f"On the hold-out, {_gain_or_price(decision['price']).lower()} was expected.")
-    if decision is not None and decision["equality_price"] is not None:
-        said.append(
-            f"Making all recalls equal is predicted to cost {decision['equality_price']:.3f} of "
-            "mean recall."
-        )
-    ends = _most_and_least_drawn(report)
-    if ends is not None:
-        (up, many), (down, few) = ends
-        text = f"An epoch draws each example of {name_of(report, up)} {_times(many)} on average"
-        if few < 0.995:
-            text += f", and {_percent(few)} of those of {name_of(report, down)}"
-        said.append(f"{text}.")
+    known = [row for row in report.outcomes if row["mean"] is not None]
+    if len(known) > 1:
+        ends = [f"{row['mean']:.3f} ({row['name']})" for row in (known[0], known[-1])]
+        said.append(f"The mean recall went from {ends[0]} to {ends[1]}.")
+    if known and known[-1]["price"] is not None:
+        price = known[-1]["price"]
+        kind = "more than" if price <= 0 else "less than"
+        said.append(f"That is {abs(price):.3f} {kind} under the plain decision.")
+    found = report.decision or {}
+    if found.get("price") is not None:
+        said.append(f"On the hold-out, a price of {found['price']:.3f} was expected.")
+    if found.get("equality_price") is not None:
+        said.append(f"To make all recalls equal would cost about {found['equality_price']:.3f}.")
     if report.seconds:
-        total = sum(report.seconds.values())
-        times = ", ".join(f"{name} {_duration(value)}" for name, value in report.seconds.items())
-        said.append(f"Time: {times}" + (f", {_duration(total)} in all." if len(report.seconds) > 1 else "."))
-    return " ".join(said) if said else "Nothing that these figures show."
+        times = ", ".join(f"{name} {value:,.3g} s" for name, value in report.seconds.items())
+        said.append(f"Time: {times}.")
+    return " ".join(said) or "Nothing that these figures show."
 
 
-def _gain_or_price(price: float) -> str:
-    kind = "A price" if price >= 0 else "A gain"
-    return f"{kind} of {abs(price):.3f} of mean recall"
-
-
-def _most_raised(first: dict[str, Any], now: dict[str, Any]) -> int | None:
-    gain = array(now["recalls"]) - array(first["recalls"])
-    if np.isnan(gain).all() or np.nanmax(gain) < 0.005:
-        return None
-    return int(np.nanargmax(gain))
-
-
-def _most_and_least_drawn(report: Report) -> tuple[tuple[int, float], tuple[int, float]] | None:
-    """Class and draws per example at both ends; `None` where all are drawn alike."""
-    if report.draws is None:
-        return None
-    counts = np.array(report.counts, np.float64)
-    drawn = np.divide(report.draws, counts, out=np.full(len(counts), np.nan), where=counts > 0)
-    up, down = int(np.nanargmax(drawn)), int(np.nanargmin(drawn))
-    if drawn[up] <= 1.005 * drawn[down]:
-        return None
-    return (up, float(drawn[up])), (down, float(drawn[down]))
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} h"
-    if seconds >= 300:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
-
-
-def _times(ratio: float) -> str:
+def _times(number: float) -> str:
     """2.3 times, 41 times, 1,200 times."""
-    if ratio >= 10:
-        return f"{ratio:,.0f} times"
-    return f"{ratio:.1f} times" if ratio >= 2 else f"{ratio:.2f} times"
+    if number >= 10:
+        return f"{number:,.0f} times"
+    return f"{number:.1f} times" if number >= 2 else f"{number:.2f} times"
 
 
 def _percent(share: float) -> str:

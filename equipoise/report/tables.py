@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from equipoise.report.numbers import array
+from equipoise.report.numbers import array, ratio
 from equipoise.report.story import last_mining
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OUTCOMES", "Column", "columns", "notable", "outcome_rows"]
 
-OUTCOMES = ("outcome", "mean recall", "sd", "chance leaves", "lowest", "of", "price")
+OUTCOMES = ("recalls", "mean", "sd", "by chance", "lowest", "of", "price")
 
 
 def outcome_rows(report: Report) -> list[list[str]]:
@@ -36,15 +36,17 @@ class Column:
 
     Attributes:
         heading: short.
-        meaning: what the numbers are, in a sentence.
+        meaning: what the numbers are.
         values: `(C,)`, NaN where there is none.
         text: how one is written.
+        rank: the higher, the sooner it is left out where there is no room.
     """
 
     heading: str
     meaning: str
     values: np.ndarray
     text: Callable[[float], str]
+    rank: int
 
     def __getitem__(self, c: int) -> str:
         value = self.values[c]
@@ -53,43 +55,39 @@ class Column:
 
 def columns(report: Report) -> list[Column]:
     """Those that the report has the numbers for."""
-    kind = "label" if report.multilabel else "class"
-    counts = array(report.counts)
-    found = [Column("examples", f"training examples of the {kind}", counts, _whole)]
-
-    def add(heading: str, meaning: str, values: np.ndarray, text: Callable[[float], str]) -> None:
-        if not np.isnan(values).all():
-            found.append(Column(heading, meaning, values, text))
-
-    if report.draws is not None:
-        drawn = _ratio(array(report.draws), counts)
-        before = ", before mining" if report.parts["mining"] else ""
-        add("drawn ×", f"times an epoch draws each of them, on average{before}", drawn, _times)
-    add("λ", "log-weight after the last epoch", array(report.log_weight), _signed)
-    for row in report.outcomes:
-        add(row["name"], f"recall of the outcome “{row['name']}”", array(row["recalls"]), _rate)
-    if len(report.outcomes) > 1:
-        first, last = report.outcomes[0], report.outcomes[-1]
-        change = array(last["recalls"]) - array(first["recalls"])
-        meaning = f"of the recall, from “{first['name']}” to “{last['name']}”"
-        add("change", meaning, change, _signed_rate)
-    told = [row for row in report.outcomes if row["precisions"] is not None]
-    for row in told[:1] + told[-1:] if len(told) > 1 else told:
-        heading = f"precision {row['name']}"
-        add(heading, f"precision of “{row['name']}”", array(row["precisions"]), _rate)
-    if report.support is not None:
-        support = array(report.support)
-        add("n", "examples that the recalls are of", support, _whole)
-        for row in told[-1:]:
-            ratio = _ratio(array(row["predicted"]), support)
-            add("pred./true", f"predictions for each true one, {row['name']}", ratio, _times)
+    counts, drawn = array(report.counts), ratio(array(report.draws), array(report.counts))
+    found = [
+        Column("examples", "training examples", counts, _whole, 4),
+        Column("drawn ×", "times an epoch draws each of them, on average", drawn, _times, 3),
+        Column("λ", "log-weight after the last epoch", array(report.log_weight), _signed, 5),
+    ]
+    recalls = [array(row["recalls"]) for row in report.outcomes]
+    for row, values in zip(report.outcomes, recalls, strict=True):
+        found.append(Column(row["name"], "recall", values, _rate, 0))
+    if len(recalls) > 1:
+        meaning = (
+            f"of the recall, from {report.outcomes[0]['name']} to {report.outcomes[-1]['name']}"
+        )
+        found.append(Column("change", meaning, recalls[-1] - recalls[0], _signed_rate, 1))
+    precise = [row for row in report.outcomes if row["precisions"] is not None]
+    for row in precise[:1] + precise[1:][-1:]:
+        name, values = f"precision {row['name']}", array(row["precisions"])
+        found.append(Column(name, "share of its predictions that are true", values, _rate, 2))
+    support = array(report.support or [])
+    if len(support):
+        found.append(Column("n", "examples that the recalls are of", support, _whole, 6))
+    for row in precise[-1:]:
+        times = ratio(array(row["predicted"]), support)
+        meaning = f"predictions for each true one, {row['name']}"
+        found.append(Column("pred./true", meaning, times, _times, 7))
     if report.evaluation is not None and report.multilabel:
-        add("AP", "average precision", array(report.evaluation["average_precisions"]), _rate)
+        areas = array(report.evaluation["average_precisions"])
+        found.append(Column("AP", "average precision", areas, _rate, 4))
     mined = last_mining(report)
     if mined is not None and "kept_by_class" in mined:
-        kept = _ratio(array(mined["kept_by_class"]), array(mined["seen_by_class"]))
-        add("kept", "share that mining kept in the last epoch it was at work", kept, _share)
-    return found
+        kept = ratio(array(mined["kept_by_class"]), array(mined["seen_by_class"]))
+        found.append(Column("kept", "share that mining kept, in its last epoch", kept, _share, 8))
+    return [column for column in found if not np.isnan(column.values).all()]
 
 
 def notable(report: Report, most: int) -> np.ndarray:
@@ -108,10 +106,6 @@ def notable(report: Report, most: int) -> np.ndarray:
         change[lowest] = -2.0
         chosen = np.concatenate([lowest, np.argsort(-change, kind="stable")[: most // 2]])
     return chosen[np.argsort(before[chosen], kind="stable")]
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.divide(above, below, out=np.full(len(below), np.nan), where=below > 0)
 
 
 def _whole(value: float) -> str:

@@ -51,6 +51,4 @@ def log(report: Report, writer: Any, step: int | None) -> None:
     text = "\n\n".join(f"**{heading}.** {said}" for heading, said in story(report))
     writer.add_text("report/story", text, at)
     for picture in pictures(report):
-        writer.add_image(
-            f"report/{picture.name}", pixels(picture.figure), at, dataformats="HWC"
-        )
+        writer.add_image(f"report/{picture.name}", pixels(picture.figure), at, dataformats="HWC")

@@ -44,7 +44,7 @@ class EqualSampler:
     def __init__(self, held: Held) -> None:
         self.held, self.num_samples = held, held.num_examples
 
-    def class_draws(self) -> np.ndarray:
+    def expected_draws(self) -> np.ndarray:
         classes = self.held.num_classes
         return np.full(classes, self.num_samples / classes)
 
