@@ -135,18 +135,16 @@ def _epoch(row: dict[str, Any]) -> dict[str, Any]:
 def _decision(decision: Any) -> dict[str, Any] | None:
     if decision is None:
         return None
-    values = np.asarray(decision.values, np.float64)
     front = []
     for point in decision.front or []:
-        row: dict[str, Any] = {key: plain([point[key]])[0] for key in OF_THE_FRONT}
-        for key in ("mean_interval", "lowest_interval"):
-            row[key] = plain(point[key])
-        row["chosen"] = bool(np.allclose(np.asarray(point["offset"], np.float64), values))
+        row: dict[str, Any] = {key: plain([point[key]])[0] for key in OF_THE_FRONT}  # α = ∞ becomes None
+        row |= {key: plain(point[key]) for key in ("mean_interval", "lowest_interval")}
+        row["chosen"] = bool(np.allclose(point["offset"], decision.values, atol=1e-4))
         front.append(row)
     prices = {"price": decision.price, "equality_price": decision.equality_price}
     return {
         "objective": str(decision.objective),
-        "values": plain(values),
+        "values": None if decision.values is None else plain(decision.values),
         "front": front,
         **{name: None if price is None else plain([price])[0] for name, price in prices.items()},
     }
