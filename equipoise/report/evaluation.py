@@ -27,19 +27,18 @@ def outcome(
 ) -> dict[str, Any]:
     """A row of `Report.outcomes`; its price is not known yet."""
     recalls = np.asarray(recalls, np.float64)
-    known = ~np.isnan(recalls)
-    mean = float(recalls[known].mean()) if known.any() else None
-    floor = None if mean is None or support is None else noise_floor(mean, support)
+    known = recalls[~np.isnan(recalls)]
+    mean = float(known.mean()) if len(known) else None
     return {
         "name": name,
         "recalls": plain(recalls),
         "precisions": None if precisions is None else plain(precisions),
         "predicted": predicted,
         "mean": mean,
-        "sd": float(recalls[known].std()) if known.any() else None,
-        "lowest": float(recalls[known].min()) if known.any() else None,
-        "worst": int(np.nanargmin(recalls)) if known.any() else None,
-        "chance": floor,
+        "sd": float(known.std()) if len(known) else None,
+        "lowest": float(known.min()) if len(known) else None,
+        "worst": int(np.nanargmin(recalls)) if len(known) else None,
+        "chance": None if mean is None or support is None else noise_floor(mean, support),
         "price": None,
     }
 
@@ -51,7 +50,7 @@ def evaluate(
 
     For class ids the plain decision is arg max `balancer.correct(z)` and the one as trained
     arg max z. For labels they are `correct(z) > 0` and `z > 0`, and an outcome "as many as true"
-    comes first: the recalls at the thresholds where as many are predicted as are true. A plain
+    is added: the recalls at the thresholds where as many are predicted as are true. A plain
     decision that predicts the same as the one as trained is left out.
 
     Examples with NaN logits, or with targets that are no class, are left out.
@@ -84,7 +83,7 @@ def evaluate(
     rows = {row["name"]: row for row in found[0]}
     plain_row = rows.get("plain", rows["as trained"])
     for row in found[0]:
-        row["price"] = plain([plain_row["mean"] - row["mean"]])[0]
+        row["price"] = plain(plain_row["mean"] - row["mean"])
     return found
 
 
@@ -135,11 +134,13 @@ def _labels(
     _require_some(known)
     support = rates.support
     at_support = torch.where(support > 0, rates.recalls(), torch.nan)
-    rows = [outcome("as many as true", at_support, support)]
+    at_counts = outcome("as many as true", at_support, support)
+    rows = []
     for name, predicted in _predictions(balancer, logits).items():
         predicted = predicted.bool() & known
         hits, counts = (predicted & positive).sum(0), predicted.sum(0)
         rows.append(outcome(name, hits / support, support, hits / counts, counts.tolist()))
+    rows.insert(-1 if rows[-1]["name"] == "decided" else len(rows), at_counts)
     corrected = balancer.correct(logits).cpu()
     some = torch.arange(0, len(logits), -(-logits.numel() // PAIRS))
     facts = {

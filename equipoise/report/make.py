@@ -15,11 +15,11 @@ from equipoise.report.report import Report
 
 __all__ = ["make_report"]
 
-# What a report takes of a row of Balancer.history: numbers, and lists of one for each class.
-NUMBERS = ("mean_recall", "sd_recall", "lowest_recall", "mean_average_precision", "price")
+# What a report takes of a row of Balancer.history, and of a point of the front.
 WHOLE = ("epoch", "num_nan", "num_invalid")
+NUMBERS = ("mean_recall", "sd_recall", "lowest_recall", "mean_average_precision", "price")
 LISTS = ("recalls", "log_weight", "support")
-OF_THE_FRONT = ("alpha", "mean", "sd", "lowest", "price")
+OF_THE_FRONT = ("alpha", "mean", "sd", "lowest", "price", "mean_interval", "lowest_interval")
 
 
 def make_report(
@@ -104,29 +104,19 @@ def make_report(
 
 def _observed(epochs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[int] | None]:
     """Outcomes of the first and of the last epoch whose recalls were observed."""
-    seen = [row for row in epochs if row.get("recalls") is not None]
-    if not seen:
-        return [], None
-    ends = (
-        {"last epoch": seen[-1]}
-        if len(seen) == 1
-        else dict(zip(("first epoch", "last epoch"), (seen[0], seen[-1]), strict=True))
-    )
-    rows = [outcome(name, _nan(row["recalls"]), row["support"]) for name, row in ends.items()]
-    for found, row in zip(rows, ends.values(), strict=True):
-        found["price"] = row.get("price")
-    return rows, [int(n) for n in seen[-1]["support"]]
-
-
-def _nan(values: list[Any]) -> list[float]:
-    return [np.nan if value is None else value for value in values]
+    seen = [row for row in epochs if row.get("recalls")]
+    names = ("first epoch", "last epoch") if len(seen) > 1 else ("last epoch",)
+    rows = [
+        outcome(name, row["recalls"], row["support"]) | {"price": row.get("price")}
+        for name, row in zip(names, seen[:1] + seen[1:][-1:], strict=False)
+    ]
+    return rows, [int(n) for n in seen[-1]["support"]] if seen else None
 
 
 def _epoch(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the history in plain JSON types: NaN is None."""
     out: dict[str, Any] = {name: int(row[name]) for name in WHOLE if name in row}
-    out |= {name: plain([row[name]])[0] for name in NUMBERS if row.get(name) is not None}
-    out |= {name: plain(row[name]) for name in LISTS if row.get(name) is not None}
+    out |= {name: plain(row[name]) for name in NUMBERS + LISTS if row.get(name) is not None}
     if row.get("mining"):
         out["mining"] = dict(row["mining"])
     return out
@@ -135,18 +125,16 @@ def _epoch(row: dict[str, Any]) -> dict[str, Any]:
 def _decision(decision: Any) -> dict[str, Any] | None:
     if decision is None:
         return None
-    front = []
-    for point in decision.front or []:
-        row: dict[str, Any] = {key: plain([point[key]])[0] for key in OF_THE_FRONT}  # α = ∞ becomes None
-        row |= {key: plain(point[key]) for key in ("mean_interval", "lowest_interval")}
-        row["chosen"] = bool(np.allclose(point["offset"], decision.values, atol=1e-4))
-        front.append(row)
-    prices = {"price": decision.price, "equality_price": decision.equality_price}
     return {
         "objective": str(decision.objective),
-        "values": None if decision.values is None else plain(decision.values),
-        "front": front,
-        **{name: None if price is None else plain([price])[0] for name, price in prices.items()},
+        "values": plain(decision.values),
+        "price": plain(decision.price),
+        "equality_price": plain(decision.equality_price),
+        "front": [
+            {key: plain(point[key]) for key in OF_THE_FRONT}  # α = ∞ becomes None
+            | {"chosen": bool(np.allclose(point["offset"], decision.values, atol=1e-4))}
+            for point in decision.front or []
+        ],
     }
 
 

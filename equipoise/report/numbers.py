@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,28 +10,22 @@ import numpy as np
 __all__ = ["array", "noise_floor", "plain", "ratio", "still_improving"]
 
 
-def plain(values: Any, digits: int = 6) -> list[Any]:
-    """Floats for JSON, rounded; what is not finite is `None`.
+def plain(values: Any, digits: int = 6) -> Any:
+    """Rounded floats for JSON, of any shape; what is not finite is `None`.
 
     Example:
-        >>> plain([0.25, float("nan")])
-        [0.25, None]
+        >>> plain([0.25, float("nan")]), plain(None)
+        ([0.25, None], None)
     """
     rounded = np.round(np.asarray(values, np.float64), digits)
-    if np.isfinite(rounded).all():
-        found: list[Any] = rounded.tolist()
-        return found
-    return [value if np.isfinite(value) else None for value in rounded.tolist()]
+    found = rounded.astype(object)
+    found[~np.isfinite(rounded)] = None
+    return found.tolist()
 
 
-def array(values: Iterable[float | None]) -> np.ndarray:
-    """A float64 array; `None` is NaN.
-
-    Example:
-        >>> array([0.25, None]).tolist()
-        [0.25, nan]
-    """
-    return np.array([np.nan if value is None else value for value in values], np.float64)
+def array(values: Any) -> np.ndarray:
+    """A float64 array; `None` is NaN."""
+    return np.array(values, np.float64)
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -81,23 +81,14 @@ class Report:
             raise ValueError(f"Expected saved to be of version {VERSION}, but got {version!r}.")
         if missing := sorted({field.name for field in fields(cls)} - saved.keys()):
             raise ValueError(f"Expected saved to have {', '.join(missing)}, but got none.")
-        report = cls(**{field.name: saved[field.name] for field in fields(cls)})
-        report._check()
-        return report
-
-    def _check(self) -> None:
-        """Raise where a list does not have a value for each class."""
-        lists = {name: getattr(self, name) for name in ("counts", "log_weight", "draws", "support")}
-        for row in self.outcomes:
-            lists |= {f"{key} of {row['name']}": row[key] for key in ("recalls", "precisions")}
-        for i, row in enumerate(self.epochs):
-            lists |= {f"{key} of epoch {i}": row.get(key) for key in ("recalls", "log_weight")}
-        for name, values in lists.items():
-            if values is not None and len(values) != len(self.names):
+        classes = len(saved["names"])
+        for name in ("counts", "log_weight", "draws"):
+            if len(saved[name]) != classes:
                 raise ValueError(
-                    f"Expected {name} to be {len(self.names)} numbers, one for each class, but "
-                    f"got {len(values)}."
+                    f"Expected {name} to be {classes} numbers, one for each class, but got "
+                    f"{len(saved[name])}."
                 )
+        return cls(**{field.name: saved[field.name] for field in fields(cls)})
 
     def save(self, path: str | Path) -> Path:
         """Write the numbers as JSON, for `load` and for the command `equipoise report`.

@@ -145,10 +145,7 @@ def _done(report: Report) -> str:
         said.append(f"The loss is {parts['loss']}.")
     mined = last_mining(report)
     if mined is not None:
-        said.append(
-            f"{parts['mining']} learnt from {_percent(mined['share_kept'])} of what came, in about "
-            f"{_percent(mined.get('estimated_cost', 1.0))} of the time without mining."
-        )
+        said.append(f"{parts['mining']} learnt from {_percent(mined['share_kept'])} of what came.")
     if parts["decision"]:
         said.append(f"The decision was fitted on a hold-out for the objective {parts['decision']}.")
     return " ".join(said)

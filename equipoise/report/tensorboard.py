@@ -14,15 +14,12 @@ if TYPE_CHECKING:
 __all__ = ["log"]
 
 EACH = 50  # classes up to which each has scalars of its own
-
-OF_AN_EPOCH = {
+TAGS = {
     "mean_recall": "recall/mean",
     "sd_recall": "recall/spread",
     "lowest_recall": "recall/lowest",
     "price": "recall/price",
     "mean_average_precision": "precision/mean_average_precision",
-}
-OF_MINING = {
     "share_kept": "mining/share_kept",
     "mean_loss_kept": "mining/mean_loss_kept",
     "mean_loss_dropped": "mining/mean_loss_dropped",
@@ -31,19 +28,17 @@ OF_MINING = {
 
 def log(report: Report, writer: Any, step: int | None) -> None:
     """Write to a `SummaryWriter`; see `Report.log_to`."""
-    last = report.epochs[-1].get("epoch", len(report.epochs) - 1)
-    at = last if step is None else step
-    for i, row in enumerate(report.epochs):
-        mined = row.get("mining") or {}
-        found = {tag: row.get(key) for key, tag in OF_AN_EPOCH.items()}
-        found |= {tag: mined.get(key) for key, tag in OF_MINING.items()}
+    for row in report.epochs:
+        values = row | row.get("mining", {})
+        found = {tag: values.get(key) for key, tag in TAGS.items()}
         if len(report.names) <= EACH:
             for key in ("recalls", "log_weight"):
-                values = row.get(key) or []
-                found |= {f"{key}/{n}": v for n, v in zip(report.names, values, strict=False)}
+                each = zip(report.names, row.get(key, []), strict=False)
+                found |= {f"{key}/{name}": value for name, value in each}
         for tag, value in found.items():
             if value is not None:
-                writer.add_scalar(tag, value, row.get("epoch", i))
+                writer.add_scalar(tag, value, row["epoch"])
+    at = report.epochs[-1]["epoch"] if step is None else step
     for row in report.outcomes:
         for key in ("mean", "sd", "lowest", "chance", "price"):
             if row[key] is not None:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_score, recall_score
 
@@ -167,7 +167,7 @@ def test_labels():
     logits, targets = label_data(14, 600, 50)
     report = make_report(balancer, logits, targets)
     found = outcomes(report)
-    assert list(found) == ["as many as true", "plain", "as trained", "decided"]
+    assert list(found) == ["plain", "as trained", "as many as true", "decided"]
     expected = average_precision_score(targets, logits, average=None)
     np.testing.assert_allclose(report.evaluation["average_precisions"], expected, atol=0.01)
     for label in range(14):  # the recall where as many are predicted as are true
@@ -220,6 +220,7 @@ def test_the_noise_floor_is_what_equal_recalls_show():
     assert noise_floor(0.7, [0, 0]) is None
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=8))
 def test_plain_numbers_survive_json(values: list[float]):
     again = json.loads(json.dumps(plain(values), allow_nan=False))
