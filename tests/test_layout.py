@@ -22,9 +22,9 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # A unit imports from lower layers only, so the members of one layer never import each other.
 LAYERS: dict[str, int] = {
     "targets": 0,
-    "ranks": 0,
+    "_ranks": 0,
     "checkpoint": 0,
-    "order_sampler": 0,
+    "_order_sampler": 1,
     "weighting": 1,
     "rates": 1,
     "label_sets": 1,

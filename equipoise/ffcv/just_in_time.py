@@ -10,7 +10,7 @@ import numpy as np
 from ffcv.memory_managers import OSCacheManager
 
 from equipoise.mining import PrunedSampler
-from equipoise.order_sampler import OrderSampler
+from equipoise._order_sampler import OrderSampler
 
 __all__ = ["JustInTime", "check_just_in_time"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from threading import Condition, Thread
 from typing import Any, Protocol
@@ -11,7 +10,7 @@ import numpy as np
 from ffcv.memory_managers import OSCacheManager
 from ffcv.memory_managers.base import MemoryContext
 
-from equipoise.order_sampler import OrderSampler
+from equipoise._order_sampler import OrderSampler
 
 __all__ = ["LateOrder", "Paced", "paced", "snapshot"]
 
@@ -124,9 +123,6 @@ def paced(loader: Any, late: Paced) -> Any:
 
 def snapshot(sampler: OrderSampler, loader: Any) -> OrderSampler | None:
     """The sampler as it is now, for a thread to draw from; `None` if it must draw at once.
-
-    A copy, because the caller may change weights or epoch while the thread still draws. The
-    targets, which nobody changes, are shared.
     """
     if (
         sampler.num_samples < LATE_FROM
@@ -134,6 +130,4 @@ def snapshot(sampler: OrderSampler, loader: Any) -> OrderSampler | None:
         or type(loader.memory_manager) is not OSCacheManager
     ):
         return None
-    targets = getattr(sampler, "targets", None)
-    shared = [targets, *vars(targets).values()] if hasattr(targets, "__dict__") else []
-    return copy.deepcopy(sampler, {id(part): part for part in shared})
+    return sampler.snapshot()

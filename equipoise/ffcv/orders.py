@@ -15,7 +15,7 @@ from equipoise.ffcv.checking import check_again
 from equipoise.ffcv.just_in_time import JustInTime, check_just_in_time
 from equipoise.ffcv.late import LateOrder, snapshot
 from equipoise.mining import PrunedSampler
-from equipoise.order_sampler import OrderSampler
+from equipoise._order_sampler import OrderSampler
 
 __all__ = ["SamplerOrder", "attach", "order"]
 
@@ -256,10 +256,10 @@ def _checked(drawn: Any, size: int, user: str) -> np.ndarray:
 def _check_loader(loader: Loader, sampler: Any, size: int) -> None:
     """Raise for what would hang or crash FFCV, or silently read other examples than meant."""
     inner = sampler.inner if isinstance(sampler, PrunedSampler) else sampler
-    known = getattr(inner, "num_examples", None)
+    known = inner.num_examples
     if known is not None and known != size:
         in_file = int(loader.reader.num_samples)
-        what = "targets" if hasattr(inner, "targets") else "weight"
+        what = "weight" if inner.targets is None else "targets"
         part = (
             "" if size == in_file else f" ({size} of the file's {in_file}, by indices= or filter)"
         )

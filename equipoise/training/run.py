@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from equipoise.balancer import Balancer
+from equipoise.mining import LoaderMiner
 from equipoise.checkpoint import load
 from equipoise.report import make_report
 from equipoise.training.batches import Prepared, as_input, as_tensor
@@ -186,7 +187,7 @@ class _Run:
         torch.manual_seed(key)  # dropout
         inputs = Prepared(self.batches, self.targets, settings.device, bool(settings.flip), key)
         keep = getattr(self.balancer.mining, "keep", 1.0)
-        mined = self.balancer.mining is not None and self.balancer.mining.acts_on == "loader"
+        mined = isinstance(self.balancer.mining, LoaderMiner)
         steps = math.ceil(len(inputs) * keep) if mined else len(inputs)
         total, count = torch.zeros((), device=settings.device), 0
         self.model.train()

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from equipoise.order_sampler import OrderSampler
+from equipoise._order_sampler import OrderSampler
 from equipoise.samplers.class_balanced import ClassBalancedSampler
 from tests.ffcv.conftest import LABELS, SIZE, ids_seen
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from equipoise.mining import LossPruning
-from equipoise.order_sampler import OrderSampler
+from equipoise._order_sampler import OrderSampler
 from equipoise.samplers import ExampleWeightedSampler
 from equipoise.samplers.class_balanced import ClassBalancedSampler
 from tests.ffcv.conftest import LABELS, SIZE, ids_seen
