@@ -120,6 +120,11 @@ class OrderSampler(torch.utils.data.Sampler[int]):
             "of λ: pass sampler_share=0 to the Balancer."
         )
 
+    @property
+    def log_weight(self) -> np.ndarray | None:
+        """`(C,)` float64: λ of the current epoch; `None` for samplers that take none."""
+        return None
+
     def expected_draws(self) -> np.ndarray:
         """`(C,)` float64: the expected number of draws of each class in an epoch, over all ranks.
 
@@ -260,7 +265,11 @@ class OrderSampler(torch.utils.data.Sampler[int]):
             last = min(first + size, length)
             steps = np.arange(first, last) * order.num_replicas
             ids = order.draw(steps + (start + order.rank))
-            yield current.over(first, ids.tolist() if batch_size is None else cut(ids, batch_size))
+            if batch_size is None:
+                yield current.over(first, ids.tolist())
+            else:  # each batch becomes a list when it is asked for, in memory that is in cache
+                rows = [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
+                yield map(np.ndarray.tolist, current.over(first, rows))
             first, size = last, -(-CHUNK // each) * each
 
     @property
@@ -390,18 +399,6 @@ class _Pass:
 
     def yielded(self) -> int:
         return self.before + self.each * (len(self.chunk) - length_hint(self.left))
-
-
-def cut(ids: np.ndarray, size: int) -> list[list[int]]:
-    """Lists of `size` ids, and what is left.
-
-    Example:
-        >>> cut(np.arange(5), 2)
-        [[0, 1], [2, 3], [4]]
-    """
-    whole = len(ids) // size * size
-    lists = ids[:whole].reshape(-1, size).tolist()
-    return [*lists, ids[whole:].tolist()] if whole < len(ids) else lists
 
 
 def draws_by_class(targets: Targets, repeats: np.ndarray) -> np.ndarray:

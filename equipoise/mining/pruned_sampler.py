@@ -68,6 +68,11 @@ class PrunedSampler(OrderSampler):
         if not self.handed_out:
             self._forget()
 
+    @property
+    def log_weight(self) -> np.ndarray | None:
+        """The inner sampler's."""
+        return self.inner.log_weight
+
     def expected_draws(self) -> np.ndarray:
         """The inner sampler's, less the share that is left out: classes keep their proportions."""
         return self.share * self.inner.expected_draws()

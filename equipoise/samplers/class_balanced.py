@@ -87,7 +87,7 @@ class ClassBalancedSampler(OrderSampler):
         `OrderSampler.set_log_weight`. In an epoch that is being drawn by `take` it acts on what is
         left of it.
         """
-        log_weight = np.array(log_weight, np.float64)
+        log_weight = np.asarray(log_weight, np.float64).copy()
         if log_weight.shape != self._plan.log_weight.shape or not np.isfinite(log_weight).all():
             raise ValueError(
                 f"Expected log_weight to be {len(self._plan.log_weight)} finite numbers, one for "

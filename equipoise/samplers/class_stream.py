@@ -50,6 +50,8 @@ class ClassStream:
                 f"{first}. An epoch drawn just in time is drawn in one go: call Balancer.step, "
                 "set_epoch and load_state_dict between epochs, and iterate it once at a time."
             )
+        if first == last:  # a plan of no positions has nothing to look up
+            return np.empty(0, np.int64)
         order = self.plan.order
         classes = self.plan.classes(np.arange(first, last) - self.plan.begin)
         counts, before = np.bincount(classes, minlength=len(self._cursors)), self._cursors

@@ -103,7 +103,7 @@ class LabelBalancedSampler(ExampleWeightedSampler):
             self._balance_by(self._asked)
 
     def _checked(self, log_weight: Any) -> np.ndarray:
-        values = np.array(log_weight, np.float64)
+        values = np.asarray(log_weight, np.float64).copy()
         if values.shape != (self._links.num_classes,) or not np.isfinite(values).all():
             raise ValueError(
                 f"Expected log_weight to be {self._links.num_classes} finite numbers, one for each "
