@@ -23,9 +23,9 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 LAYERS: dict[str, int] = {
     "_files": -1,
     "targets": 0,
-    "ranks": 0,
+    "_ranks": 0,
     "checkpoint": 0,
-    "order_sampler": 0,
+    "_order_sampler": 1,
     "figures": 0,
     "weighting": 1,
     "rates": 1,

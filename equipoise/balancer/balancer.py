@@ -13,8 +13,8 @@ from equipoise.balancer.deciding import Decision
 from equipoise.balancer.progress import Progress
 from equipoise.balancer.state import restore, state_of
 from equipoise.losses import Loss
-from equipoise.mining import Miner
-from equipoise.ranks import rank_and_replicas
+from equipoise.mining import BatchMiner, LoaderMiner, Miner, SamplerMiner
+from equipoise._ranks import rank_and_replicas
 from equipoise.rates import ClassRates, LabelRates
 from equipoise.samplers import OrderSampler
 from equipoise.targets import Targets
@@ -99,11 +99,12 @@ class Balancer:
             sampler, self.targets, num_samples, seed, rank, num_replicas
         )
         self.mining: Any = parts.make_mining(mining, self.targets)
-        if self.mining is not None and self.mining.acts_on == "sampler":
+        if isinstance(self.mining, SamplerMiner):
             self.sampler = self.mining.over(self.sampler, self.targets)
         self.rates: ClassRates | LabelRates = (LabelRates if self.multilabel else ClassRates)(
             self.targets.num_classes
         )
+        self.sampler.auto_advance = False
         self.decision = Decision(self.multilabel)
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
@@ -117,7 +118,7 @@ class Balancer:
         if self.multilabel and self._fixed.any():
             self.log_weight -= self.log_weight[~self._fixed].mean()
             self.log_weight[self._fixed] = 0.0
-        if hasattr(self.sampler, "set_log_weight"):
+        if self.sampler.takes_log_weight:
             self.sampler.set_log_weight(self.sampler_share * self.log_weight)
         self._learnt = False
 
@@ -130,8 +131,7 @@ class Balancer:
         self._loss.set_log_weight(torch.from_numpy(rest).float())
         shift = self.sampler_share * self.log_weight
         if self.multilabel:
-            known = hasattr(self.sampler, "logit_shift")
-            shift = self.sampler.logit_shift() if known else np.zeros_like(shift)
+            shift = self.sampler.logit_shift()
         self._shift = torch.from_numpy(np.array(shift, np.float64))
         self._learnt = True
 
@@ -160,10 +160,9 @@ class Balancer:
             self._learn()
         self._loss.to(logits.device)
         targets = torch.as_tensor(targets)
-        mines_loader = self.mining is not None and self.mining.acts_on == "loader"
-        if not mines_loader:
+        if not isinstance(self.mining, LoaderMiner):
             self.progress.add(targets)
-        if self.mining is None or mines_loader:
+        if not isinstance(self.mining, BatchMiner):
             return self._loss(logits, targets)
         return self.mining(self._loss.unreduced(logits, targets), targets, indices)
 
@@ -172,11 +171,11 @@ class Balancer:
 
         Without a miner that acts before the backward pass (`SelectiveBackprop`) it is the loader.
         """
-        if self.mining is None or self.mining.acts_on != "loader":
+        if not isinstance(self.mining, LoaderMiner):
             return loader
         if not self._learnt:
             self._learn()
-        return self.mining(self.progress.over(loader), model, self._loss)
+        return self.mining(self.progress.over(loader), model, self._loss.unreduced)
 
     @property
     def position(self) -> int:

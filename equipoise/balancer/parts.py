@@ -14,7 +14,7 @@ from equipoise import losses, mining, weighting
 from equipoise.balancer.state import made_of
 from equipoise.losses import LogitAdjustedCrossEntropy, Loss
 from equipoise.mining import Miner
-from equipoise.ranks import rank_and_replicas, require_same
+from equipoise._ranks import rank_and_replicas, require_same
 from equipoise.samplers import (
     ClassBalancedSampler,
     ExampleWeightedSampler,
@@ -156,7 +156,7 @@ def make_sampler(
     """The sampler itself if it takes a λ, or the one of that name; `None` gives plain shuffling."""
     name = "label-balanced" if targets.multilabel else "class-balanced"
     wanted = "set_log_weight"
-    if isinstance(sampler, OrderSampler) and hasattr(sampler, wanted):
+    if isinstance(sampler, OrderSampler) and sampler.takes_log_weight:
         beside = dict(
             num_samples=num_samples, seed=seed or None, rank=rank, num_replicas=num_replicas
         )
@@ -185,7 +185,7 @@ def make_sampler(
     if not targets.multilabel:
         return ClassBalancedSampler(targets, np.ones(targets.num_classes), **settings)
     if sampler is None:
-        return ExampleWeightedSampler(np.ones(targets.num_examples), **settings)
+        return ExampleWeightedSampler(np.ones(targets.num_examples), targets=targets, **settings)
     return LabelBalancedSampler(targets, log_weight=np.zeros(targets.num_classes), **settings)
 
 

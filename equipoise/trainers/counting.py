@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from equipoise.balancer import Balancer
 from equipoise.balancer.parts import history_row
+from equipoise.mining import LoaderMiner
 
 __all__ = ["keep_on_first_rank", "recall_summary", "refuse_loader_mining"]
 
@@ -28,7 +29,7 @@ def keep_on_first_rank(balancer: Balancer, rank: int) -> None:
 
 def refuse_loader_mining(balancer: Balancer) -> None:
     """Raise for a miner that has to sit between loader and loop, where a trainer has no place."""
-    if balancer.mining is not None and balancer.mining.acts_on == "loader":
+    if isinstance(balancer.mining, LoaderMiner):
         raise ValueError(
             "Expected mining to act on the loss or the sampler under a trainer, but got "
             f"{type(balancer.mining).__name__}, which needs a loop of your own over "
