@@ -22,11 +22,11 @@ def price_of_equality(logits: Tensor, targets: Tensor) -> float:
 
         V(w) = Σ_x max_c w_c · p(x | c)    (w ≥ 0, Σ w = 1).
 
-    V at uniform w is the highest mean recall there is; its minimum over w, the least favourable prior,
-    is the highest recall that all classes can have at once (minimax theorem; Ferguson 1967,
-    "Mathematical Statistics", ch. 2). The answer is the difference of the two. The densities are the
-    network's: logits are calibrated by a temperature and an offset of each class, under equal weight of
-    all classes. No decision is fitted and no test label is read, so it can be told beforehand.
+    V at uniform w is the highest mean recall there is; its minimum over w, the least favourable
+    prior, is the highest recall that all classes can have at once (minimax theorem; Ferguson 1967,
+    "Mathematical Statistics", ch. 2). The answer is the difference of the two. The densities are
+    the network's: logits are calibrated by a temperature and an offset of each class, all classes
+    weighing the same. No decision is fitted and no test label is read, so it is known beforehand.
 
     Args:
         logits: `(N, C)` of a hold-out, finite.
@@ -38,9 +38,10 @@ def price_of_equality(logits: Tensor, targets: Tensor) -> float:
     Example:
         >>> targets = torch.arange(3000) % 3
         >>> logits = torch.randn(3000, 3, generator=torch.Generator().manual_seed(0))
-        >>> logits += torch.tensor([3.0, 1.0, 1.0])[targets][:, None] * torch.eye(3)[targets]
-        >>> round(price_of_equality(logits, targets), 2)
-        0.03
+        >>> logits += 2.0 * torch.eye(3)[targets]
+        >>> logits[:, 2] = torch.where(targets == 2, logits[:, 2] - 1.5, logits[:, 2])
+        >>> price_of_equality(logits, targets) > 0.01
+        True
     """
     z, y = check_holdout(logits, targets)
     seen, y = y.unique(return_inverse=True)

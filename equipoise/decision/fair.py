@@ -21,9 +21,9 @@ RIDGE = 1e-4
 class Fairness:
     """U(R) = mean_c u(R_c), with u'(R) = min((R / r̄)^(−α), κ): α-fairness with an exchange rate.
 
-    α = 0 is the mean recall, 1 the geometric mean, and as α grows the lowest recall decides. A point
-    of a weak class's recall is worth at most κ points of others': below the recall r̄ · κ^(−1/α), u
-    is a straight line. Source of α-fairness: Mo and Walrand (2000), "Fair end-to-end window-based
+    α = 0 is the mean recall, 1 the geometric mean, and as α grows the lowest recall decides. A
+    point of a weak class's recall is worth at most κ points of others': below r̄ · κ^(−1/α), u is a
+    straight line. Source of α-fairness: Mo and Walrand (2000), "Fair end-to-end window-based
     congestion control"; u'(R_c) is the weight (r̄ / R_c)^α that `recall_power` gives a class.
 
     Args:
@@ -66,7 +66,7 @@ def fair_offset(logits: Tensor, targets: Tensor, alpha: float = 4.0, kappa: floa
     U(R) = mean_c u(R_c) of the recalls R, with u'(R) = min((R / r̄)^(−α), κ) and r̄ the mean recall
     of arg max z: see `Fairness`. Low recalls are raised as long as that raises U, so a class that
     cannot be had costs little. U is followed by L-BFGS on a smooth stand-in for the recalls
-    (`SoftRecalls`), first at a temperature of .25 times the logits' standard deviation, then of .05.
+    (`SoftRecalls`), first at a temperature of .25 times the logits' spread, then of .05 times.
 
     These are the offsets at full strength, as they fit this hold-out. One with few examples of a
     class flatters them: `front` shows what they reach on examples they were not fitted on, and

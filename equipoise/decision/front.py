@@ -41,12 +41,13 @@ def front(
 ) -> list[dict[str, Any]]:
     """What can be had: mean and lowest recall and their price, from α = 0 to equal recalls.
 
-    A row for each α, and a last one (α = ∞) for `equal_recall_offset`. All recalls are cross-fitted:
-    the hold-out is cut into `folds` parts with the same share of each class, and each part is decided
-    with offsets fitted on the others. So a small hold-out does not flatter them, and where offsets
-    fitted on others do not help, they are shrunk towards the mean's own decision: the offset of a row
-    is b_0 + s · (b_α − b_0), with b_α from `fair_offset`, b_0 the row of α = 0 and s of 0, ¼, ½, ¾
-    and 1 the one with the highest cross-fitted U. (b_0 is shrunk likewise towards no offset at all.)
+    A row for each α, and a last one (α = ∞) for `equal_recall_offset`. All recalls are
+    cross-fitted: the hold-out is cut into `folds` parts with the same share of each class, and each
+    part is decided with offsets fitted on the others. So a small hold-out does not flatter them.
+    Where offsets fitted on others do not help, they are shrunk towards the mean's own decision: the
+    offset of a row is b_0 + s · (b_α − b_0), with b_α from `fair_offset`, b_0 that of the row α = 0
+    and s of 0, ¼, ½, ¾ and 1 the one with the highest cross-fitted U. (b_0 is shrunk likewise
+    towards no offset at all.)
 
     Args:
         logits: `(N, C)` of a hold-out, as for `fair_offset`.

@@ -1,4 +1,4 @@
-"""Recalls as a smooth function of class offsets, with their gradient: what the offsets are fitted on."""
+"""Recalls as a smooth function of class offsets: what the offsets are fitted on."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 class SoftRecalls:
     """R_c(b) = the mean, over the examples of class c, of softmax((z + b) / t)_c.
 
-    As t falls, R_c becomes the recall of class c under arg max(z + b). Beyond 64 classes the softmax
-    runs over each example's 32 highest logits and its own class's: others have no part in it as long
-    as the offsets are not larger than the distance between the first and the thirty-second logit.
+    As t falls, R_c becomes the recall of class c under arg max(z + b). Beyond 64 classes the
+    softmax runs over each example's 32 highest logits and its own class's: others have no part in
+    it as long as the offsets are smaller than the distance from the first to the 32nd logit.
 
     Args:
         z: `(N, C)` float64 logits.
@@ -50,7 +50,7 @@ class SoftRecalls:
     def maximise(
         self, objective: Objective, start: Tensor, temperature: float, ridge: float, steps: int = 60
     ) -> Tensor:
-        """Offsets `(C,)` at a maximum of objective(R(b)) − ridge · mean(b²), by L-BFGS from `start`.
+        """Offsets `(C,)` that maximise objective(R(b)) − ridge · mean(b²), by L-BFGS.
 
         Classes without an example keep the offset that they start with.
         """
@@ -90,7 +90,7 @@ class SoftRecalls:
 
 
 def spread_of_logits(z: Tensor) -> float:
-    """The standard deviation of the logits around each example's mean: the unit of a temperature."""
+    """The logits' standard deviation around each example's mean: the unit of a temperature."""
     return float((z - z.mean(1, keepdim=True)).std(correction=0).clamp_min(1e-6))
 
 
