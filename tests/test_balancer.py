@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from equipoise import Balancer, holdout_split
-from equipoise.balancer.parts import LOSSES
+from equipoise.balancer.by_name import LOSSES
 from equipoise.losses import LogitAdjustedCrossEntropy
 from equipoise.mining import HardNegatives
 from equipoise.samplers import ClassBalancedSampler, MPerClassSampler

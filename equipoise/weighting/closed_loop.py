@@ -100,9 +100,9 @@ class Fair(_Loop):
 
     def __init__(
         self,
-        alpha: float = 16.0,
+        alpha: float = 8.0,
         kappa: float = 4.0,
-        rate: float = 0.15,
+        rate: float = 0.3,
         max_step: float = 0.3,
         start: float = 1.0,
         patience: int = 4,
