@@ -96,7 +96,7 @@ def _plan(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def permute_each(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Like `permute`, with a size and a key for each position."""
-    word = word_for(int(sizes.max()))
+    word = word_for(int(sizes.max(initial=1)))
     sizes = sizes.astype(word)
     return walk(positions.astype(word), sizes, *halves(sizes), shortened(keys, word))
 
