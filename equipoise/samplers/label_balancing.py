@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.label_sets import label_set_ids
 from equipoise.targets import Targets
+from equipoise.targets.label_sets import label_set_ids
 
 __all__ = ["LabelBalance", "LogLinearWeights", "effective_size", "mean_ir"]
 

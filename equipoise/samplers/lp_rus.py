@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.label_sets import label_set_ids
 from equipoise.samplers.resampling import ResamplingSampler, fill_evenly, share_of, spread
 from equipoise.targets import Targets
+from equipoise.targets.label_sets import label_set_ids
 
 __all__ = ["LPRUSSampler", "lp_rus"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from equipoise.balancer import Balancer
-from equipoise.balancer.parts import history_row
 from equipoise.mining import LoaderMiner
 
 __all__ = ["keep_on_first_rank", "recall_summary", "refuse_loader_mining"]
@@ -11,9 +10,9 @@ __all__ = ["keep_on_first_rank", "recall_summary", "refuse_loader_mining"]
 
 def recall_summary(balancer: Balancer) -> dict[str, float]:
     """Mean, sd and lowest of the recalls observed since the last step; empty where none were."""
-    if not bool(balancer.rates.support.sum()):
+    row = balancer.rates.summary()
+    if "recalls" not in row:
         return {}
-    row = history_row(balancer.rates, balancer.rates.recalls().numpy())
     return {name: row[f"{name}_recall"] for name in ("mean", "sd", "lowest")}
 
 
