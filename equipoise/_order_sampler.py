@@ -349,8 +349,8 @@ class OrderSampler(torch.utils.data.Sampler[int]):
 class Batches(torch.utils.data.Sampler[list[int]]):
     """Batches of a sampler's ids, as lists: for `DataLoader(batch_sampler=…)`.
 
-    The same batches as those of torch's `BatchSampler`, in a fraction of the time. It is one with
-    its sampler: iterating it moves the sampler, and its state is the sampler's, so that torchdata's
+    The same batches as those of torch's `BatchSampler`, each made at once. It is one with its
+    sampler: iterating it moves the sampler, and its state is the sampler's, so that torchdata's
     `StatefulDataLoader` resumes it.
 
     Made by `OrderSampler.batches`.
