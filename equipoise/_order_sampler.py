@@ -251,9 +251,9 @@ class OrderSampler(torch.utils.data.Sampler[int]):
 
     def _chunks(self, batch_size: int | None, drop_last: bool) -> Iterator[Iterator[Any]]:
         """One iteration, in pieces: iterators over ids, or over lists of `batch_size` of them."""
-        if self._complete or (self._pass is not None and self.position == self.num_samples):
-            if self.auto_advance:
-                self.set_epoch(self.epoch + 1)
+        over = self._complete or (self._pass is not None and self.position == self.num_samples)
+        if over and self.auto_advance:
+            self.set_epoch(self.epoch + 1)
         start, self._start, self.handed_out = self._start, 0, True
         each = batch_size or 1
         length = (self.num_samples - start) // self.num_replicas
@@ -349,8 +349,8 @@ class OrderSampler(torch.utils.data.Sampler[int]):
 class Batches(torch.utils.data.Sampler[list[int]]):
     """Batches of a sampler's ids, as lists: for `DataLoader(batch_sampler=…)`.
 
-    The same batches as those of torch's `BatchSampler`, in a fraction of the time. It is one with
-    its sampler: iterating it moves the sampler, and its state is the sampler's, so that torchdata's
+    The same batches as those of torch's `BatchSampler`, each made at once. It is one with its
+    sampler: iterating it moves the sampler, and its state is the sampler's, so that torchdata's
     `StatefulDataLoader` resumes it.
 
     Made by `OrderSampler.batches`.
@@ -391,7 +391,7 @@ class _Pass:
     each: int  # draws yielded at a time
     before: int = 0  # draws yielded before the running chunk
     chunk: list[Any] = field(default_factory=list)
-    left: Iterator[Any] = iter(())  # of the chunk
+    left: Iterator[Any] = field(default_factory=lambda: iter(()))  # of the chunk
 
     def over(self, before: int, chunk: list[Any]) -> Iterator[Any]:
         self.before, self.chunk, self.left = before, chunk, iter(chunk)

@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch.utils.data import WeightedRandomSampler
+from torch.utils.data import BatchSampler, WeightedRandomSampler
 
 from equipoise import Targets
 from equipoise.samplers import ClassBalancedSampler
@@ -89,7 +89,9 @@ def whole_epochs(examples: int, classes: int, repeats: int) -> None:
     calls = {
         "ours, as one array": ours.indices,
         "ours, iterated": lambda: sum(1 for _ in ours),
+        "ours, in batches of 256": lambda: sum(1 for _ in ours.batches(256)),
         "WeightedRandomSampler, iterated": lambda: sum(1 for _ in theirs),
+        "BatchSampler over it": lambda: sum(1 for _ in BatchSampler(theirs, 256, False)),
         "torch.multinomial alone": lambda: torch.multinomial(weights, examples, True),
         "numpy permutation + gather": lambda: targets.members[rng.permutation(examples)],
     }

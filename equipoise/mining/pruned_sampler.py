@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equipoise._order_sampler import CHUNK, OrderSampler
 from equipoise.mining.base import key_of
 from equipoise.mining.batch_pruning import BatchPruning, Pruning, keep_positions
-from equipoise._order_sampler import CHUNK, OrderSampler
 
 __all__ = ["PrunedSampler"]
 

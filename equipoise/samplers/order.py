@@ -220,7 +220,7 @@ class ClassPlan:
 
     @cached_property
     def _offsets(self) -> np.ndarray:
-        """Slot + offset is a slot's rank since the turn that its class is in as the epoch begins."""
+        """Slot + offset is a slot's rank since the turn its class is in as the epoch begins."""
         return self.cursors % np.maximum(self.order.counts, 1) + self.quotas - self._ends
 
     @cached_property
@@ -235,8 +235,7 @@ class ClassPlan:
 
     @cached_property
     def _lookup(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The class of the first slot with given leading bits, and by how much to shift for them;
-        the classes' ends and offsets in the word of the slots."""
+        """Class of the first slot with each value of the leading bits, the shift, ends, offsets."""
         cells = 1 << min(max(10, (32 * len(self.order.counts)).bit_length()), 21)
         shift = max(self.size.bit_length() - cells.bit_length() + 1, 0)
         edges = np.arange((self.size >> shift) + 1) << shift

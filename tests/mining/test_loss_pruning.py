@@ -269,7 +269,7 @@ def test_errors():
     miner = LossPruning(0.5)
     with pytest.raises(RuntimeError, match=r"Expected over\(sampler\) to be called first"):
         miner.state_dict()
-    with pytest.raises(TypeError, match="Expected sampler to be an equipoise.samplers.OrderSampler"):
+    with pytest.raises(TypeError, match=r"Expected sampler to be an equipoise\.samplers"):
         miner.over(torch.utils.data.SequentialSampler(LABELS), LABELS)
     with pytest.raises(TypeError, match="Expected targets to be given for a sampler without"):
         miner.over(ExampleWeightedSampler([1.0, 2.0]))
