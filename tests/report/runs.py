@@ -49,16 +49,9 @@ class EqualSampler:
         return np.full(classes, self.num_samples / classes)
 
 
-class FairPolicy:
-    pass
-
-
-class FairLoss:
-    pass
-
-
-class Hardest:
-    pass
+FairPolicy, FairLoss, Hardest = (
+    type(name, (), {}) for name in ("FairPolicy", "FairLoss", "Hardest")
+)
 
 
 @dataclass
@@ -67,9 +60,9 @@ class Decided:
 
     objective: str
     values: np.ndarray
-    front: list[dict[str, Any]]
-    price: float
-    equality_price: float
+    front: list[dict[str, Any]] | None
+    price: float | None
+    equality_price: float | None
 
 
 @dataclass
@@ -144,18 +137,11 @@ def of_classes(
     for epoch in range(epochs):
         level = np.linspace(0.95, 0.3 + 0.05 * min(epoch, 8), classes)
         recalls = rng.binomial(n, level) / n
-        row: dict[str, Any] = {
-            "epoch": epoch,
-            "log_weight": (balancer.log_weight * epoch / epochs).tolist(),
-            "recalls": recalls.tolist(),
-            "support": n.tolist(),
-            "mean_recall": float(recalls.mean()),
-            "sd_recall": float(recalls.std()),
-            "lowest_recall": float(recalls.min()),
-            "price": 0.01 * epoch / epochs,
-            "num_nan": 0,
-            "num_invalid": 0,
-        }
+        row: dict[str, Any] = {"epoch": epoch, "num_nan": 0, "num_invalid": 0}
+        row |= {"log_weight": (balancer.log_weight * epoch / epochs).tolist()}
+        row |= {"recalls": recalls.tolist(), "support": n.tolist(), "price": 0.01 * epoch / epochs}
+        row |= {"mean_recall": recalls.mean(), "sd_recall": recalls.std()}
+        row |= {"lowest_recall": recalls.min()}
         if mining:
             row["mining"] = {"num_seen": 100, "num_kept": 25, "num_nonfinite": 0}
             row["mining"] |= {"share_kept": 0.25, "mean_loss_kept": 1.5 / (epoch + 1)}
