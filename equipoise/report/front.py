@@ -49,7 +49,7 @@ def front_figure(
         if max_price is not None:
             label = f"price cap: {max_price:g} of mean recall"
             axes.axhline((y + price).max() - max_price, color=orange, ls="--", lw=1, label=label)
-        for row, (marker, colour) in zip(outcomes[::-1], MARKERS[::-1], strict=False):
+        for row, (marker, colour) in zip(outcomes[::-1], (("s", "ink"), *MARKERS), strict=False):
             label = f"{row['name']}, on the examples given"
             axes.plot(
                 row["lowest"], row["mean"], marker, color=COLOURS[colour], mfc="none", label=label
