@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.label_sets import label_set_ids
 from equipoise.samplers.example_order import ExampleWeightedSampler
 from equipoise.samplers.ml_ros import generator, share_of
 from equipoise.targets import Targets
+from equipoise.targets.label_sets import label_set_ids
 
 __all__ = ["LPROSSampler", "fill_evenly", "lp_ros", "spread"]
 
@@ -63,10 +63,10 @@ class LPROSSampler(ExampleWeightedSampler):
         seed: int = 0,
         **settings: Any,
     ) -> None:
-        self.targets = Targets.of(targets)
-        repeats = lp_ros(self.targets, share, seed=seed)
+        targets = Targets.of(targets)
+        repeats = lp_ros(targets, share, seed=seed)
         num_samples = int(repeats.sum()) if num_samples is None else num_samples
-        super().__init__(repeats, num_samples=num_samples, seed=seed, **settings)
+        super().__init__(repeats, targets=targets, num_samples=num_samples, seed=seed, **settings)
 
 
 def fill_evenly(room: np.ndarray, amount: int) -> np.ndarray:

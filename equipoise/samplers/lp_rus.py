@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.label_sets import label_set_ids
 from equipoise.samplers.example_order import ExampleWeightedSampler
 from equipoise.samplers.lp_ros import fill_evenly, spread
 from equipoise.samplers.ml_ros import share_of
 from equipoise.targets import Targets
+from equipoise.targets.label_sets import label_set_ids
 
 __all__ = ["LPRUSSampler", "lp_rus"]
 
@@ -63,7 +63,7 @@ class LPRUSSampler(ExampleWeightedSampler):
         seed: int = 0,
         **settings: Any,
     ) -> None:
-        self.targets = Targets.of(targets)
-        repeats = lp_rus(self.targets, share, seed=seed)
+        targets = Targets.of(targets)
+        repeats = lp_rus(targets, share, seed=seed)
         num_samples = int(repeats.sum()) if num_samples is None else num_samples
-        super().__init__(repeats, num_samples=num_samples, seed=seed, **settings)
+        super().__init__(repeats, targets=targets, num_samples=num_samples, seed=seed, **settings)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.order_sampler import require_int
+from equipoise._order_sampler import require_int
 from equipoise.samplers.example_order import ExampleWeightedSampler
 from equipoise.targets import Targets
 
@@ -79,10 +79,10 @@ class MLROSSampler(ExampleWeightedSampler):
         seed: int = 0,
         **settings: Any,
     ) -> None:
-        self.targets = Targets.of(targets)
-        repeats = ml_ros(self.targets, share, seed=seed)
+        targets = Targets.of(targets)
+        repeats = ml_ros(targets, share, seed=seed)
         num_samples = int(repeats.sum()) if num_samples is None else num_samples
-        super().__init__(repeats, num_samples=num_samples, seed=seed, **settings)
+        super().__init__(repeats, targets=targets, num_samples=num_samples, seed=seed, **settings)
 
 
 def imbalance(targets: Targets, user: str) -> tuple[Any, np.ndarray, np.ndarray, float]:

@@ -85,7 +85,7 @@ class MLRUSSampler(ExampleWeightedSampler):
         seed: int = 0,
         **settings: Any,
     ) -> None:
-        self.targets = Targets.of(targets)
-        repeats = ml_rus(self.targets, share, seed=seed)
+        targets = Targets.of(targets)
+        repeats = ml_rus(targets, share, seed=seed)
         num_samples = int(repeats.sum()) if num_samples is None else num_samples
-        super().__init__(repeats, num_samples=num_samples, seed=seed, **settings)
+        super().__init__(repeats, targets=targets, num_samples=num_samples, seed=seed, **settings)

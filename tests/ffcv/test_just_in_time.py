@@ -248,13 +248,13 @@ def test_leaving_early(make, in_time, after, wait):
     assert in_time(ids_seen, loader).tolist() == ((np.arange(EPOCH) * 5 + 1) % SIZE).tolist()
 
 
-def test_ffcvs_own_close_while_it_waits_is_safe(make, inner, in_time):
-    from equipoise.ffcv.late import paced
+def test_ffcvs_own_close_is_safe_where_no_batch_is_drawn_yet(make, inner, in_time):
+    from equipoise.ffcv.just_in_time import JustInTime
 
     make(Numbers())
-    live = inner.traversal_order.begin_just_in_time(0)
-    batches = paced(inner, live)
-    live.before(0)
+    order = inner.traversal_order
+    order.prepare(JustInTime(order, 0, 0, np.empty(0, np.int64)).ids)
+    batches = iter(inner)
     next(batches)
     batches.close()
     in_time(batches.join)
@@ -288,7 +288,7 @@ def test_weights_of_examples_act_too(make, inner):
 def test_where_it_is_refused(beton, make):
     from ffcv.loader import Loader, OrderOption
 
-    from equipoise.ffcv import BalancedLoader, attach, order
+    from equipoise.ffcv import BalancedLoader, order
 
     def refused(loader, message, error=ValueError):
         with pytest.raises(error, match=message):
@@ -298,20 +298,11 @@ def test_where_it_is_refused(beton, make):
     refused(own, "Expected a loader with an order of equipoise.ffcv .* but got Random")
     pages = Loader(beton, BATCH, num_workers=1, order=order(Numbers()), os_cache=False)
     refused(pages, "Expected os_cache=True .* ProcessCacheManager: .* wrong images")
-
-    class AtOnce(Numbers):
-        def indices(self):
-            return super().indices()
-
-    refused(attach(own, AtOnce()), "draws by position .* but got AtOnce")
     loader = make(Numbers())
     with pytest.raises(ValueError, match="batch to be 0 with just_in_time=True, but got 2"):
         loader.resume(0, 2)
     with pytest.raises(ValueError, match="at least 999 batches an epoch"):
         loader.load_state_dict({"epoch": 0, "batch": 999, "drawn": torch.empty(0)})
-    attach(loader, AtOnce())  # afterwards
-    with pytest.raises(ValueError, match="draws by position"):
-        next(iter(loader))
 
 
 def pruned(**settings):
