@@ -41,7 +41,7 @@ def front_figure(
         axes.plot(x, y, "o-", color=blue, ms=4, lw=1.4, label="the front, over α")
         for i in _apart(x, y):
             row = front[i]
-            text = "equal" if row["alpha"] is None else f"α = {row['alpha']:g}"
+            text = "equal" if row["alpha"] in (None, np.inf) else f"α = {row['alpha']:g}"
             offset = {"xytext": (6, 5), "textcoords": "offset points"}
             axes.annotate(text, (x[i], y[i]), color=blue, fontsize=8, **offset)
         if chosen is not None:

@@ -128,7 +128,7 @@ def test_the_front_and_the_point_that_was_chosen():
     assert (found["objective"], found["price"], found["equality_price"]) == ("fair", 0.008, 0.06)
     assert "equal would cost about 0.060" in told(report)["What it cost"]
     balancer = of_classes()
-    balancer.decision = Decided("accuracy", np.zeros(10), None, None, None)
+    balancer.decision = Decided("accuracy", np.zeros(10))
     found = make_report(balancer).decision
     assert (found["front"], found["price"], found["equality_price"]) == ([], None, None)
 
