@@ -41,8 +41,8 @@ COLOURS = {
     "blue": "#0a64aa",
     "orange": "#c24e08",
 }
-# Of points: shape and colour.
-MARKERS = (("o", "muted"), ("D", "orange"), ("s", "ink"))
+# Shape and colour of the points of outcomes that are compared with the last one.
+MARKERS = (("o", "muted"), ("D", "orange"), ("v", "grey"))
 
 
 def require(module: str, extra: str = "report") -> Any:

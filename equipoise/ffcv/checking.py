@@ -13,10 +13,11 @@ from ffcv.reader import Reader
 from ffcv.types import (
     ALLOC_TABLE_TYPE,
     CURRENT_VERSION,
+    TYPE_ID_HANDLER,
     FieldDescType,
     HeaderType,
+    get_metadata_type,
 )
-from ffcv.utils import decode_null_terminated_string
 
 from equipoise.ffcv.multihot import MultiHotField, is_multi_hot
 
@@ -45,22 +46,21 @@ def check(path: str | os.PathLike[str], custom_fields: Fields | None = None) -> 
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"Expected path to be an FFCV file, but there is none at {path}.")
-    table_at, size = _check_head(path), os.path.getsize(path)
-    try:
-        reader = Reader(path, _custom_fields(path, custom_fields))
-    except Exception as error:
-        raise _broken(path, f"its fields cannot be read ({error})") from error
-    names = reader.field_names
-    if len(set(names)) < len(names) or not all(name and name.isascii() for name in names):
-        raise _broken(path, f"its table of fields is damaged (names {names})")
-    start = HeaderType.itemsize + reader.field_descriptors.nbytes
-    end = start + int(reader.num_samples) * reader.metadata_type.itemsize
+    size = os.path.getsize(path)
+    header, descriptors = _read_head(path, size)
+    handlers = _read_fields(path, descriptors, dict(custom_fields or {}))
+    table_at, samples = int(header["alloc_table_ptr"]), int(header["num_samples"])
+    start = HeaderType.itemsize + descriptors.nbytes
+    end = start + samples * get_metadata_type(list(handlers.values())).itemsize
+    if table_at == 0:
+        raise _broken(path, "its writing was not finished (it has no table of allocations)")
     if not end <= table_at <= size or (size - table_at) % ALLOC_TABLE_TYPE.itemsize:
         raise _broken(
             path, f"it is truncated or damaged ({size} bytes; table of allocations at {table_at})"
         )
+    reader = Reader(path, {name: _Fixed(field) for name, field in handlers.items()})
     table = _sorted_table(reader, path, end, table_at)
-    for i, (name, field) in enumerate(reader.handlers.items()):
+    for i, (name, field) in enumerate(handlers.items()):
         problem = _parts_problem(field, reader.metadata[f"f{i}"], *table)
         if problem:
             raise _broken(path, f"it is truncated or damaged (field {name!r}: {problem})")
@@ -69,16 +69,24 @@ def check(path: str | os.PathLike[str], custom_fields: Fields | None = None) -> 
 
 def check_again(reader: Reader) -> None:
     """`check` of a file that FFCV has opened, with the fields it found."""
-    check(reader.file_name, {name: type(field) for name, field in reader.handlers.items()})
+    check(reader.file_name, {name: _Fixed(field) for name, field in reader.handlers.items()})
+
+
+class _Fixed:
+    """A field already read, in the place of a class for `Reader` to read it with."""
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+
+    def from_binary(self, binary: Any) -> Field:
+        return self.field
 
 
 def _broken(path: str, why: str) -> ValueError:
     return ValueError(f"Expected path to be a whole FFCV file, but got {path}: {why}.")
 
 
-def _check_head(path: str) -> int:
-    """Where the table of allocations begins, by a header that can be true."""
-    size = os.path.getsize(path)
+def _read_head(path: str, size: int) -> tuple[Any, np.ndarray]:
     if size < HeaderType.itemsize:
         raise _broken(path, f"it has {size} bytes, less than a header")
     header = np.fromfile(path, HeaderType, count=1)[0]
@@ -94,21 +102,26 @@ def _check_head(path: str) -> int:
         raise _broken(
             path, f"it has {size} bytes, too few for {samples} examples of {fields} fields"
         )
-    if not header["alloc_table_ptr"]:
-        raise _broken(path, "its writing was not finished (it has no table of allocations)")
-    return int(header["alloc_table_ptr"])
+    return header, np.fromfile(path, FieldDescType, count=fields, offset=HeaderType.itemsize)
 
 
-def _custom_fields(path: str, given: Fields | None) -> Fields:
-    """`given`, and `MultiHotField` for each field that was written by it."""
-    head = np.fromfile(path, HeaderType, count=1)[0]
-    fields = np.fromfile(path, FieldDescType, int(head["num_fields"]), offset=HeaderType.itemsize)
-    known = {
-        decode_null_terminated_string(field["name"]): MultiHotField
-        for field in fields
-        if is_multi_hot(field["arguments"])
-    }
-    return {**known, **(given or {})}
+def _read_fields(path: str, descriptors: np.ndarray, custom: dict[str, Any]) -> dict[str, Field]:
+    handlers: dict[str, Field] = {}
+    for descriptor in descriptors:
+        name = descriptor["name"].tobytes().split(b"\0")[0].decode("ascii", "replace")
+        kind = int(descriptor["type_id"])
+        if not name or name in handlers or not name.isascii() or kind not in TYPE_ID_HANDLER:
+            raise _broken(path, f"its table of fields is damaged (name {name!r}, type {kind})")
+        handler = custom.get(name) or TYPE_ID_HANDLER[kind]
+        if handler is None and is_multi_hot(descriptor["arguments"]):
+            handler = MultiHotField
+        if handler is None:
+            raise ValueError(f"Expected custom_fields to have the class of field {name!r}.")
+        try:
+            handlers[name] = handler.from_binary(descriptor["arguments"])
+        except Exception as error:
+            raise _broken(path, f"field {name!r} cannot be read ({error})") from error
+    return handlers
 
 
 def _sorted_table(reader: Reader, path: str, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:

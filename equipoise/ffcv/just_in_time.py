@@ -33,7 +33,7 @@ class JustInTime:
     def __init__(self, order: SamplerOrder, epoch: int, first: int, drawn: np.ndarray) -> None:
         check_just_in_time(order)
         order.go_to(epoch, order.sampler)
-        self.order, self.first, self.running = order, first, order.sampler.epoch
+        self.order, self.first, self.epoch = order, first, order.sampler.epoch
         loader = order.loader
         self.batch_size, self.ahead = loader.batch_size, loader.batches_ahead
         self.length = min(order.length, len(loader) * self.batch_size)  # the rest FFCV drops
@@ -41,9 +41,9 @@ class JustInTime:
         self.ids = np.full(self.length - first * self.batch_size, filler, np.int64)
         self.ids[: len(drawn)] = drawn
         self.count = len(drawn)
-        self.before(0)
+        self.draw_before(0)
 
-    def before(self, k: int) -> None:
+    def draw_before(self, k: int) -> None:
         """Draw what may be drawn before the iteration's batch k is asked for."""
         while self.count < min((k + self.ahead + 2) * self.batch_size, len(self.ids)):
             ids = self._draw(self.first + self.count // self.batch_size)
@@ -52,9 +52,9 @@ class JustInTime:
 
     def _draw(self, batch: int) -> np.ndarray:
         sampler, ranks = self.order.sampler, self.order.sampler.num_replicas
-        if sampler.epoch != self.running:
+        if sampler.epoch != self.epoch:
             raise ValueError(
-                f"Expected the sampler to stay at epoch {self.running} while its batches are drawn "
+                f"Expected the sampler to stay at epoch {self.epoch} while its batches are drawn "
                 f"just in time, but got {sampler.epoch}: call set_epoch, or Balancer.step, "
                 "between epochs."
             )

@@ -102,7 +102,7 @@ class BalancedLoader:
                 self._running = epoch, first + k, k, live
                 yield batch
                 if live is not None:
-                    live.before(k)
+                    live.draw_before(k)
             self._running = None
         finally:
             end(batches)

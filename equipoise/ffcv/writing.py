@@ -44,9 +44,9 @@ def write(
             values; or a tuple of arrays or tensors of equal length, such as `(images, labels)`.
         path: of the `.beton` file.
         fields: an FFCV field by name, in the order of an example's parts; `None` for all of them,
-            or for one, guesses it from the first example: PIL and uint8 (H, W, 3) images, tensors
+            or for one, infers it from the first example: PIL and uint8 (H, W, 3) images, tensors
             also (3, H, W), become raw `RGBImageField`s, numbers `IntField`s or `FloatField`s, other
-            arrays `NDArrayField`s. Names guessed are `image` or `features`, `label`, `field2`, …,
+            arrays `NDArrayField`s. Inferred names are `image` or `features`, `label`, `field2`, …,
             or a dict's keys.
         num_workers: processes that read and encode examples; 0 for this one.
         progress: whether to show a bar, and a line that says which fields were taken.

@@ -83,7 +83,8 @@ def evaluate(
     rows = {row["name"]: row for row in found[0]}
     plain_row = rows.get("plain", rows["as trained"])
     for row in found[0]:
-        row["price"] = plain(plain_row["mean"] - row["mean"])
+        if row["mean"] is not None:
+            row["price"] = plain(plain_row["mean"] - row["mean"])
     return found
 
 

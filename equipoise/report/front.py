@@ -41,7 +41,7 @@ def front_figure(
         axes.plot(x, y, "o-", color=blue, ms=4, lw=1.4, label="the front, over α")
         for i in _apart(x, y):
             row = front[i]
-            text = "equal" if row["alpha"] is None else f"α = {row['alpha']:g}"
+            text = "equal" if row["alpha"] in (None, np.inf) else f"α = {row['alpha']:g}"
             offset = {"xytext": (6, 5), "textcoords": "offset points"}
             axes.annotate(text, (x[i], y[i]), color=blue, fontsize=8, **offset)
         if chosen is not None:
@@ -49,7 +49,7 @@ def front_figure(
         if max_price is not None:
             label = f"price cap: {max_price:g} of mean recall"
             axes.axhline((y + price).max() - max_price, color=orange, ls="--", lw=1, label=label)
-        for row, (marker, colour) in zip(outcomes[::-1], MARKERS[::-1], strict=False):
+        for row, (marker, colour) in zip(outcomes[::-1], (("s", "ink"), *MARKERS), strict=False):
             label = f"{row['name']}, on the examples given"
             axes.plot(
                 row["lowest"], row["mean"], marker, color=COLOURS[colour], mfc="none", label=label

@@ -96,7 +96,7 @@ def make_report(
         outcomes=outcomes,
         support=support,
         evaluation=evaluation,
-        decision=_decision(balancer.decision),
+        decision=_decision(balancer),
         max_price=max_price,
         seconds=_seconds(seconds),
     )
@@ -122,20 +122,22 @@ def _epoch(row: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _decision(decision: Any) -> dict[str, Any] | None:
-    if decision is None:
+def _decision(balancer: Any) -> dict[str, Any] | None:
+    """What was fitted; thresholds of labels have neither a front nor prices."""
+    found = balancer.decision
+    if found is None:
         return None
-    return {
-        "objective": str(decision.objective),
-        "values": plain(decision.values),
-        "price": plain(decision.price),
-        "equality_price": plain(decision.equality_price),
-        "front": [
-            {key: plain(point[key]) for key in OF_THE_FRONT}  # α = ∞ becomes None
-            | {"chosen": bool(np.allclose(point["offset"], decision.values, atol=1e-4))}
-            for point in decision.front or []
-        ],
-    }
+    fitted: dict[str, Any] = {"objective": str(found.objective), "values": plain(found.values)}
+    if balancer.targets.multilabel:
+        return fitted | {"price": None, "equality_price": None, "front": []}
+    chosen = np.inf if found.alpha is None else found.alpha  # α = ∞ of equal recalls
+    front = [
+        {key: plain(point[key]) for key in OF_THE_FRONT}  # where α = ∞ becomes None
+        | {"chosen": bool(point["alpha"] == chosen)}
+        for point in found.front
+    ]
+    prices = {"price": plain(found.price), "equality_price": plain(found.equality_price)}
+    return fitted | prices | {"front": front}
 
 
 def _parts(balancer: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def plain(values: Any, digits: int = 6) -> Any:
         >>> plain([0.25, float("nan")]), plain(None)
         ([0.25, None], None)
     """
-    rounded = np.round(np.asarray(values, np.float64), digits)
+    rounded = np.array(np.round(np.asarray(values, np.float64), digits))
     found = rounded.astype(object)
     found[~np.isfinite(rounded)] = None
     return found.tolist()

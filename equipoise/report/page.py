@@ -1,4 +1,4 @@
-"""A report as one HTML page: nothing is loaded, and all but sorting works without scripts."""
+"""A report as one HTML page: nothing is loaded, and no script runs."""
 
 from __future__ import annotations
 

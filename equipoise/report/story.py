@@ -166,9 +166,9 @@ def _changed(report: Report) -> str:
         )
     floor = now["chance"]
     said += "." if floor is None else f", of which chance alone would leave about {floor:.3f}."
-    gain = array(now["recalls"]) - array(first["recalls"])
-    if np.nanmax(gain) >= 0.005:
-        c = int(np.nanargmax(gain))
+    gain = np.nan_to_num(array(now["recalls"]) - array(first["recalls"]))
+    c = int(gain.argmax())
+    if gain[c] >= 0.005:
         said += f" Raised most was {name_of(report, c)}, by {gain[c]:.2f}"
         precisions = [(row["precisions"] or [None] * (c + 1))[c] for row in (first, now)]
         if None not in precisions:

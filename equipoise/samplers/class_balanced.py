@@ -57,7 +57,6 @@ class ClassBalancedSampler(OrderSampler):
     ) -> None:
         targets = Targets.of(targets)
         targets.require_single_label(type(self).__name__)
-        targets.require_every_class(type(self).__name__)
         super().__init__(
             targets.num_examples if num_samples is None else num_samples,
             targets=targets,
@@ -65,7 +64,7 @@ class ClassBalancedSampler(OrderSampler):
             rank=rank,
             num_replicas=num_replicas,
         )
-        weight = 1.0 / targets.counts if weight is None else _as_weight(weight, targets)
+        weight = 1.0 / np.maximum(targets.counts, 1) if weight is None else _as_weight(weight, targets)
         order = ClassOrder(targets.members, targets.counts, self.num_samples, self.seed)
         self._begin_with(order.plan(np.log(weight)))
 
@@ -77,8 +76,8 @@ class ClassBalancedSampler(OrderSampler):
     def undersampling(cls, targets: Any, **settings: Any) -> ClassBalancedSampler:
         """A balanced sampler whose epoch takes as many of each class as the rarest class has."""
         targets = Targets.of(targets)
-        targets.require_every_class(cls.__name__)
-        return cls(targets, num_samples=int(targets.counts.min()) * targets.num_classes, **settings)
+        present = targets.counts[targets.counts > 0]
+        return cls(targets, num_samples=int(present.min()) * len(present), **settings)
 
     def set_log_weight(self, log_weight: Any) -> None:
         """Multiply each class's natural share by exp(`log_weight`).

@@ -39,9 +39,14 @@ class _Loop(Policy):
     def unresponsive(self) -> np.ndarray:  # type: ignore[override]
         return self.idle >= self.patience
 
+    def _mean(self, recalls: np.ndarray) -> float:
+        """Mean recall of the classes that respond, all if none does."""
+        some = recalls[~self.unresponsive] if not self.unresponsive.all() else recalls
+        return max(float(some.mean()), 1e-9)
+
     def _moved(self, log_weight: np.ndarray, recalls: np.ndarray, move: np.ndarray) -> np.ndarray:
         """λ after `move`, braked, of at most `max_step` a class, and with mean zero."""
-        ratio = recalls / max(recalls.mean(), 1e-9)
+        ratio = recalls / self._mean(recalls)
         raised = log_weight - self.rest
         first = np.isnan(self.at_first) & ((raised > 0) | (move > 0))
         self.at_first = np.where(first, ratio, self.at_first)
@@ -66,23 +71,23 @@ class Fair(_Loop):
     """Closed loop that levels up: each class counts what a point of its recall is worth.
 
     With r̄ the mean of the hold-out recalls r_c, a point of the recall of class c is worth
-    min((r̄ / r_c)^α, κ) points at the mean (α-fairness, see `equipoise.decision.Fairness`; the
-    founding formula with γ = α). λ moves towards the logarithm of that, on top of what the class
-    counts ask for:
+    (r̄ / r_c)^α points at the mean, but no more than κ and no less than 1 / κ (α-fairness, see
+    `equipoise.decision.Fairness`; the founding formula with γ = α). λ moves towards the logarithm
+    of that, on top of what the class counts ask for:
 
-        λ_c ← λ_c + rate · (rest_c + min(α · log(r̄ / r_c), log κ) − λ_c),
+        λ_c ← λ_c + rate · (rest_c + α · log(r̄ / r_c), within ± log κ − λ_c),
 
-    rest = −`start` · log n_c, and at most `max_step` at a step. So no class is ever drawn or
-    weighed more than κ times beyond balance, whatever its recall. A class whose recall does not
-    rise with its λ (mislabelled, the same as another, or without a signal) goes back to its rest;
-    a `Balancer` warns of it by name.
+    rest = −`start` · log n_c, and at most `max_step` at a step. So whatever its recall, no class
+    counts more than κ times beyond balance. A class whose recall does not rise with its λ
+    (mislabelled, the same as another, or without a signal) goes back to its rest and is left out of
+    r̄; a `Balancer` warns of it by name.
 
     Its default loss shifts the logits (`LogitAdjustedCrossEntropy`), and half of λ draws
     (`sampler_share=.5`).
 
     Args:
         alpha: α: 0 for balanced counts alone; the larger, the closer the recalls come.
-        kappa: κ, at least 1: the most that the loop multiplies a class's weight by.
+        kappa: κ, at least 1: the most that the loop multiplies or divides a class's weight by.
         rate: in (0, 1], how far λ moves towards its aim at each step.
         max_step: nats at a step. In the first epochs recalls are near 0 or 1 because little is
             learnt yet; a loop that follows them at once has to find its way back later, and with a
@@ -95,14 +100,14 @@ class Fair(_Loop):
         >>> policy = Fair(alpha=4, rate=1, max_step=1)
         >>> log_weight = policy.start(np.array([100, 100, 100]))
         >>> policy.step(log_weight, np.array([0.9, 0.9, 0.6])).round(2).tolist()
-        [-0.54, -0.54, 1.0...]
+        [-0.5, -0.5, 1.0]
     """
 
     def __init__(
         self,
-        alpha: float = 16.0,
+        alpha: float = 8.0,
         kappa: float = 4.0,
-        rate: float = 0.15,
+        rate: float = 0.3,
         max_step: float = 0.3,
         start: float = 1.0,
         patience: int = 4,
@@ -118,10 +123,11 @@ class Fair(_Loop):
 
     def step(self, log_weight: np.ndarray, recalls: np.ndarray | None) -> np.ndarray:
         recalls = np.asarray(recalls, np.float64)
-        ratio = recalls.mean() / np.maximum(recalls, 1e-9)
-        aim = np.minimum(self.alpha * np.log(np.maximum(ratio, 1e-9)), np.log(self.kappa))
-        aim += self.rest - aim.mean()
-        return self._moved(log_weight, recalls, self.rate * (aim - log_weight))
+        most = np.log(self.kappa)
+        aim = self.alpha * np.log(self._mean(recalls) / np.maximum(recalls, 1e-9))
+        aim = np.where(self.unresponsive, 0.0, np.clip(aim, -most, most))
+        move = self.rate * (self.rest + aim - aim.mean() - log_weight)
+        return self._moved(log_weight, recalls, move)
 
 
 class EqualRecall(_Loop):
@@ -174,7 +180,8 @@ class EqualRecall(_Loop):
         self.running = self.momentum * kept + (1 - self.momentum) * last
         gain = self.gain / (1 + self.anneal * self.steps)
         self.steps += 1
-        moved = self._moved(log_weight, self.running, gain * (self.running.mean() - self.running))
+        behind = self._mean(self.running) - self.running
+        moved = self._moved(log_weight, self.running, gain * behind)
         moved = np.clip(moved, -self.limit, self.limit)
         return moved - moved.mean()
 

@@ -219,7 +219,7 @@ def test_unknown_custom_field(tmp_path):
 
     path = str(tmp_path / "custom.beton")
     DatasetWriter(path, {"mine": Mine()}, num_workers=1).from_indexed_dataset([(1,), (2,)])
-    with pytest.raises(ValueError, match="specify a custom_field entry for custom field mine"):
+    with pytest.raises(ValueError, match="custom_fields to have the class of field 'mine'"):
         check(path)
     assert check(path, {"mine": Mine}).metadata["f0"].tolist() == [1, 2]
     with pytest.raises(ValueError, match="written by MultiHotField, but got another"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from equipoise.samplers import ClassBalancedSampler, ExampleWeightedSampler, OrderSampler
+from equipoise.samplers import ClassBalancedSampler, OrderSampler
 from tests.ffcv.conftest import LABELS, SIZE, ids_seen
 
 pytestmark = [pytest.mark.ffcv, pytest.mark.usefixtures("no_thread_left")]
@@ -187,24 +187,6 @@ def test_state_goes_on_in_mid_epoch(make, at):
     assert seen == whole
 
 
-@pytest.mark.parametrize("at", [1, 6, BATCHES - 1])
-def test_state_of_an_epoch_drawn_at_once(inner, at):
-    from equipoise.ffcv import BalancedLoader, attach
-
-    inner.next_epoch = 0
-    loader = BalancedLoader(attach(inner, Numbers()), with_indices=True)
-    for k, _ in enumerate(loader):
-        if k == at:
-            state = loader.state_dict()
-            break
-    for _ in range(2):
-        loader.load_state_dict(state)
-        assert (
-            ids_seen(loader).tolist() == (np.arange(EPOCH) * 5 % SIZE)[BATCH * (at + 1) :].tolist()
-        )
-        assert ids_seen(loader).tolist() == ((np.arange(EPOCH) * 5 + 1) % SIZE).tolist()
-
-
 @pytest.mark.parametrize("after", [0, 9])
 @pytest.mark.parametrize(
     ("fail", "error"),
@@ -269,20 +251,6 @@ def test_another_epoch_while_one_is_drawn_is_an_error(make):
         with pytest.raises(ValueError, match=r"stay at epoch 0 .* but got 1: .* between epochs"):
             next(batches)
         assert len(ids_seen(loader)) == EPOCH
-
-
-def test_weights_of_examples_act_too(make, inner):
-    class Weighted(ExampleWeightedSampler):
-        def set_weight(self, weight):
-            self._order.set_weight(np.asarray(weight, float))
-
-    sampler, seen = Weighted(np.ones(SIZE), num_samples=EPOCH), []
-    for k, batch in enumerate(make(sampler)):
-        if k == 4:
-            sampler.set_weight(np.arange(SIZE) == 7)
-        seen += batch[3].tolist()
-    acts = BATCH * (4 + inner.batches_ahead + 2)
-    assert set(seen[acts:]) == {7} != set(seen[acts - BATCH : acts])
 
 
 def test_where_it_is_refused(beton, make):

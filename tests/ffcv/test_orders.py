@@ -254,8 +254,6 @@ def test_other_errors(beton, loader):
         order(range(10))
     with pytest.raises(TypeError, match=r"Expected loader to be an ffcv\.loader\.Loader"):
         attach([1], Drawn([1]))
-    with pytest.raises(ValueError, match="at least 1 examples per epoch and rank, .* but got 0"):
-        attach(loader, Drawn([1, 2], num_replicas=3))
     with pytest.raises(ValueError, match="Expected indices of the loader"):
         make(beton, order(Drawn([0])), indices=np.ones(SIZE, bool))
     with pytest.raises(ValueError, match="Expected indices of the loader"):

@@ -49,27 +49,29 @@ class EqualSampler:
         return np.full(classes, self.num_samples / classes)
 
 
-class FairPolicy:
-    pass
-
-
-class FairLoss:
-    pass
-
-
-class Hardest:
-    pass
+FairPolicy, FairLoss, Hardest = (
+    type(name, (), {}) for name in ("FairPolicy", "FairLoss", "Hardest")
+)
 
 
 @dataclass
 class Decided:
-    """A fitted decision with its front."""
+    """A fitted decision of class ids with its front."""
 
     objective: str
     values: np.ndarray
-    front: list[dict[str, Any]]
-    price: float
-    equality_price: float
+    front: list[dict[str, Any]] = field(default_factory=list)
+    price: float | None = None
+    equality_price: float | None = None
+    alpha: float | None = None
+
+
+@dataclass
+class Thresholds:
+    """A fitted decision of labels."""
+
+    objective: str
+    values: np.ndarray
 
 
 @dataclass
@@ -78,7 +80,7 @@ class MadeBalancer:
 
     targets: Held
     shift: np.ndarray
-    decision: Decided | None = None
+    decision: Any = None
     mining: Any = None
     history: list[dict[str, Any]] = field(default_factory=list)
     policy: Any = field(default_factory=FairPolicy)
@@ -110,9 +112,9 @@ def made_logits(recalls: Any, targets: Tensor, seed: int) -> Tensor:
 
 
 def front(values: np.ndarray, points: int = 6) -> list[dict[str, Any]]:
-    """From the plain decision to equal recalls; the fourth point is the one of these values."""
+    """From the plain decision to equal recalls."""
     rows = []
-    for i, alpha in enumerate([0.0, 1.0, 2.0, 4.0, 8.0, None][:points]):
+    for i, alpha in enumerate([0.0, 1.0, 2.0, 4.0, 8.0, np.inf][:points]):
         mean, lowest = 0.8 - 0.004 * i**2, 0.4 + 0.06 * i - 0.004 * i**2
         rows.append(
             {"alpha": alpha, "mean": mean, "sd": 0.15 - 0.02 * i, "lowest": lowest}
@@ -137,25 +139,18 @@ def of_classes(
     counts = np.geomspace(2000, 20, classes).astype(int)
     shift = np.linspace(-0.8, 0.8, classes)
     values = np.linspace(-0.4, 0.4, classes)
-    decision = Decided("fair", values, front(values), 0.008, 0.06) if decided else None
+    decision = Decided("fair", values, front(values), 0.008, 0.06, 4.0) if decided else None
     held = Held(counts, int(counts.sum()), names=names)
     balancer = MadeBalancer(held, shift, decision, Hardest() if mining else None)
     n = np.full(classes, support)
     for epoch in range(epochs):
         level = np.linspace(0.95, 0.3 + 0.05 * min(epoch, 8), classes)
         recalls = rng.binomial(n, level) / n
-        row: dict[str, Any] = {
-            "epoch": epoch,
-            "log_weight": (balancer.log_weight * epoch / epochs).tolist(),
-            "recalls": recalls.tolist(),
-            "support": n.tolist(),
-            "mean_recall": float(recalls.mean()),
-            "sd_recall": float(recalls.std()),
-            "lowest_recall": float(recalls.min()),
-            "price": 0.01 * epoch / epochs,
-            "num_nan": 0,
-            "num_invalid": 0,
-        }
+        row: dict[str, Any] = {"epoch": epoch, "num_nan": 0, "num_invalid": 0}
+        row |= {"log_weight": (balancer.log_weight * epoch / epochs).tolist()}
+        row |= {"recalls": recalls.tolist(), "support": n.tolist(), "price": 0.01 * epoch / epochs}
+        row |= {"mean_recall": recalls.mean(), "sd_recall": recalls.std()}
+        row |= {"lowest_recall": recalls.min()}
         if mining:
             row["mining"] = {"num_seen": 100, "num_kept": 25, "num_nonfinite": 0}
             row["mining"] |= {"share_kept": 0.25, "mean_loss_kept": 1.5 / (epoch + 1)}
@@ -184,7 +179,7 @@ def of_labels(labels: int = 14, epochs: int = 5) -> MadeBalancer:
     _, targets = label_data(labels, 400, 0)
     held = Held(targets.sum(0).numpy(), len(targets), multilabel=True)
     balancer = of_classes(labels, epochs)
-    decision = Decided("prevalence", np.full(labels, 0.3), [], 0.0, 0.0)
+    decision = Thresholds("prevalence", np.full(labels, 0.3))
     made = MadeBalancer(held, np.full(labels, 0.5), decision)
     made.log_weight = np.zeros(labels)
     made.history = [row | {"log_weight": [0.0] * labels} for row in balancer.history]

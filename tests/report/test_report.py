@@ -51,15 +51,8 @@ def test_what_it_takes_of_a_balancer():
     assert report.names == NAMES
     assert [row["epoch"] for row in report.epochs] == list(range(6))
     assert report.epochs[-1]["mining"] == balancer.history[-1]["mining"]
-    assert report.parts == {
-        "policy": "FairPolicy",
-        "sampler": "EqualSampler",
-        "sampler_share": 0.5,
-        "num_samples": balancer.targets.num_examples,
-        "loss": "FairLoss",
-        "mining": "Hardest",
-        "decision": "fair",
-    }
+    names = [report.parts[key] for key in ("policy", "sampler", "loss", "mining", "decision")]
+    assert names == ["FairPolicy", "EqualSampler", "FairLoss", "Hardest", "fair"]
 
 
 def test_without_logits_the_last_epoch_is_compared_with_the_first():
@@ -134,11 +127,8 @@ def test_the_front_and_the_point_that_was_chosen():
     assert [row["alpha"] for row in found["front"]] == [0, 1, 2, 4, 8, None]
     assert (found["objective"], found["price"], found["equality_price"]) == ("fair", 0.008, 0.06)
     assert "equal would cost about 0.060" in told(report)["What it cost"]
-
-
-def test_a_decision_without_a_front():
     balancer = of_classes()
-    balancer.decision = Decided("accuracy", np.zeros(10), [], None, None)
+    balancer.decision = Decided("accuracy", np.zeros(10))
     found = make_report(balancer).decision
     assert (found["front"], found["price"], found["equality_price"]) == ([], None, None)
 
