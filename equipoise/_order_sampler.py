@@ -415,9 +415,10 @@ def draws_by_class(targets: Targets, repeats: np.ndarray) -> np.ndarray:
         >>> draws_by_class(Targets([[1, 0], [1, 1]]), np.array([1.0, 3.0])).tolist()
         [4.0, 3.0]
     """
-    if targets.matrix is None:
+    if targets.labels is not None:
         return np.bincount(targets.labels, repeats, targets.num_classes)
-    return np.asarray(targets.matrix.T @ repeats, np.float64)
+    matrix: Any = targets.matrix
+    return np.asarray(matrix.T @ repeats, np.float64)
 
 
 def require_int(name: str, value: Any, least: int) -> None:
