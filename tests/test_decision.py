@@ -357,7 +357,7 @@ def test_a_class_whose_hold_out_cannot_be_trusted_is_left_out():
     logits[wrong] = graded(500, 5)[0][(4 + torch.arange(len(wrong)) % 6) * 500]
     fresh, truth = graded(1000, 1)
     plain = recalls(fresh, truth)
-    for leave_out, least in ((None, -1.0), (np.arange(10) == 3, -0.02)):
+    for leave_out, least in ((None, -1.0), (np.arange(10) == 3, -0.1)):
         decision = fit_class_decision(logits, targets, leave_out=leave_out)
         after = recalls(fresh + decision.values, truth)
         assert leave_out is None or after.mean() > plain.mean() - 0.01
