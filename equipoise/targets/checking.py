@@ -21,6 +21,8 @@ __all__ = [
 
 # Without num_classes, more ids than this and than twice the examples can only be gaps.
 _MOST_CLASSES = 10_000
+# Rows that hold a single 1 each: fewer of them may do so by chance.
+_FEWEST_ONE_HOT = 50
 
 
 def some(values: Any, most: int = 5) -> str:
@@ -135,8 +137,9 @@ def multi_hot(values: Any, unknown: float | None) -> tuple[csr_matrix, np.ndarra
 
 
 def is_one_hot(matrix: csr_matrix) -> bool:
-    """Whether every row of two or more, of two or more columns, holds a single 1."""
-    return min(matrix.shape) > 1 and bool((np.diff(matrix.indptr) == 1).all())
+    """Whether every row holds a single 1, where rows and columns are too many for chance."""
+    many = matrix.shape[0] >= _FEWEST_ONE_HOT and matrix.shape[1] > 1
+    return many and bool((np.diff(matrix.indptr) == 1).all())
 
 
 def element_counts(values: Any) -> csr_matrix:
