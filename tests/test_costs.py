@@ -11,8 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise import Balancer, ClassRates
-from equipoise.balancer.parts import LOSSES, MINERS
-from equipoise.order_sampler import FIRST_CHUNK
+from equipoise._order_sampler import FIRST_CHUNK
+from equipoise.balancer.by_name import LOSSES, MINERS
 from equipoise.rates import LabelRates
 from equipoise.samplers import ClassBalancedSampler
 

@@ -1,18 +1,21 @@
-"""Losses: how much each example counts. Each is a function and a thin ``nn.Module``."""
+"""Losses: how much each example counts. Each is a function and a thin `nn.Module`."""
 
 from equipoise.losses.asymmetric import AsymmetricLoss, asymmetric_loss
 from equipoise.losses.base import Loss
+from equipoise.losses.class_ids import ClassLoss
+from equipoise.losses.cosine_classifier import CosineClassifier
 from equipoise.losses.distribution_balanced import (
     DistributionBalancedLoss,
     distribution_balanced_loss,
 )
 from equipoise.losses.focal import FocalLoss, focal_loss
-from equipoise.losses.ldam import LDAM, NormedLinear, ldam, ldam_margins
+from equipoise.losses.ldam import LDAM, ldam, ldam_margins
 from equipoise.losses.logit_adjusted import (
     BalancedSoftmax,
     LogitAdjustedCrossEntropy,
     logit_adjusted_cross_entropy,
 )
+from equipoise.losses.multilabel import LabelLoss
 from equipoise.losses.seesaw import Seesaw, seesaw
 from equipoise.losses.sigmoid_focal import SigmoidFocalLoss, sigmoid_focal_loss
 from equipoise.losses.two_way import TwoWayLoss, two_way_loss
@@ -24,11 +27,13 @@ __all__ = [
     "LDAM",
     "AsymmetricLoss",
     "BalancedSoftmax",
+    "ClassLoss",
+    "CosineClassifier",
     "DistributionBalancedLoss",
     "FocalLoss",
+    "LabelLoss",
     "LogitAdjustedCrossEntropy",
     "Loss",
-    "NormedLinear",
     "Seesaw",
     "SigmoidFocalLoss",
     "TwoWayLoss",

@@ -1,8 +1,7 @@
 """What every loss shares: the protocol the Balancer relies on, and checks of arguments.
 
-dtypes, for all losses: half-precision logits are computed in float32. With ``reduction="none"``
-(and from ``unreduced``) the answer has the logits' dtype, as in torch; ``"mean"`` and ``"sum"``
-of half-precision logits are float32, because a sum over a batch overflows float16.
+Numbers are computed, and answers given, in at least float32, as under torch's autocast: half
+precision logits give float32 losses, also element by element. Only logits receive a gradient.
 """
 
 from __future__ import annotations
@@ -12,27 +11,30 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 REDUCTIONS = ("mean", "sum", "none")
-ClassVector = Tensor | Sequence[float]
+ClassVector = Tensor | np.ndarray | Sequence[float]
 
 
 class Loss(nn.Module):
     """Reduced loss of a batch, with class log-weights λ that can be changed between epochs.
 
-    A subclass implements ``_loss(logits, targets, reduction)``, and ``correct`` where there is
-    something to undo. The log-weights are kept in the buffer ``log_weight``: ``None`` until given,
-    then a ``(C,)`` tensor that ``set_log_weight`` overwrites in place.
+    This is all that a `Balancer` needs of a loss. A subclass sets `multilabel`, implements
+    `_loss(logits, targets, reduction)` and `counted(targets)`, and `correct` where there is
+    something to undo; `ClassLoss` and `LabelLoss` do the first and the third. λ lies in the buffer
+    `log_weight`: `None` until it is given, then a `(C,)` tensor that `set_log_weight` overwrites in
+    place. `copy.deepcopy` gives an independent loss.
 
     Args:
-        log_weight: λ, shape ``(C,)``, natural-log weights, usually with mean zero. ``None`` is
-            the same as zeros.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        log_weight: λ, `(C,)`: natural logarithms of class weights, usually with mean zero.
+            `None` is the same as zeros.
+        reduction: `"mean"` over the elements that are counted, `"sum"` or `"none"`.
 
     Raises:
-        ValueError: If ``reduction`` is unknown, or ``log_weight`` is not a finite vector.
+        ValueError: If `reduction` is unknown, or `log_weight` is not a finite vector.
 
     Example:
         >>> import torch
@@ -43,7 +45,8 @@ class Loss(nn.Module):
         tensor([[-0.5000,  0.0000,  0.5000]])
     """
 
-    multilabel: bool = False  # targets are (B, C) 0/1, not (B,) class ids
+    multilabel: bool = False
+    """Whether targets are `(B, C)` labels rather than class ids or class probabilities."""
     log_weight: Tensor | None
     _anchor: Tensor
 
@@ -54,13 +57,35 @@ class Loss(nn.Module):
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
         self.register_buffer("log_weight", class_vector("log_weight", log_weight))
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Loss of the batch, reduced by ``self.reduction``."""
-        return self._loss(logits, targets, self.reduction)
+    def forward(self, logits: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Loss of the batch, reduced by `self.reduction`.
 
-    def unreduced(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Weighted loss per example ``(B,)``, or per example and label ``(B, C)``."""
-        return self._loss(logits, targets, "none")
+        Args:
+            logits: `(B, C)`, or for class ids also `(B, C, d1, …)`, any floating dtype.
+            targets: class ids `(B,)` or `(B, d1, …)`, or class probabilities of the logits' shape;
+                for a multilabel loss `(B, C)` labels in [0, 1].
+            weight: factors on the examples, `(B,)`, or on the elements that `unreduced` gives. They
+                do not change what a mean divides by: the number of elements that are counted.
+        """
+        if weight is None:
+            return self._loss(logits, targets, self.reduction)
+        values = self.unreduced(logits, targets, weight)
+        if self.reduction == "none":
+            return values
+        counted = self.counted(targets).sum().clamp_min(1) if self.reduction == "mean" else 1
+        return values.sum() / counted
+
+    def unreduced(self, logits: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Weighted loss of each element: `(B,)`, `(B, d1, …)`, or `(B, C)` for a multilabel loss.
+
+        It is 0 where the target is not counted; `counted` tells which those are.
+        """
+        values = self._loss(logits, targets, "none")
+        return values if weight is None else values * per_element(weight, values)
+
+    def counted(self, targets: Tensor) -> Tensor:
+        """Which elements of `unreduced` count: False where the target is ignored or unknown."""
+        raise NotImplementedError
 
     def _loss(self, logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
         raise NotImplementedError
@@ -70,7 +95,7 @@ class Loss(nn.Module):
         """Overwrite λ, in place.
 
         Args:
-            log_weight: shape ``(C,)``. NaN and infinities are refused if it lies on the CPU; on
+            log_weight: shape `(C,)`. NaN and infinities are refused if it lies on the CPU; on
                 another device the values are not looked at, as that would wait for the device.
 
         Raises:
@@ -95,12 +120,14 @@ class Loss(nn.Module):
         """Calibrated logits, given the logits of a net trained to this loss's optimum.
 
         They are log-posteriors up to a constant for class ids, and log-odds for multilabel
-        targets. Here, nothing is undone.
+        targets. What λ, the class weights and the priors held by the loss did to the logits is
+        undone. So `correct` of zeros at λ = 0 tells how the class counts held by a loss act on the
+        logits, which a `Balancer` reads so that it counts nothing twice. Here, nothing is undone.
         """
         return logits
 
     def _scaled(self, weight: Tensor | None) -> Tensor | None:
-        """``weight · exp(λ)``; ``None`` where both are absent."""
+        """`weight · exp(λ)`; `None` where both are absent."""
         if self.log_weight is None:
             return weight
         scale = self.log_weight.exp()
@@ -117,7 +144,7 @@ class Loss(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Loss:
-        """Move buffers, but do not let ``.half()`` round them: counts may lie beyond float16."""
+        """Move buffers, but do not let `.half()` round them: counts may lie beyond float16."""
         before = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
         for name, buffer in before.items():
@@ -127,7 +154,7 @@ class Loss(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        """Plain settings, for ``repr``."""
+        """Plain settings, for `repr`."""
         settings = {k: v for k, v in vars(self).items() if isinstance(v, str | float | int)}
         return ", ".join(f"{k}={v!r}" for k, v in settings.items() if k != "training")
 
@@ -135,22 +162,6 @@ class Loss(nn.Module):
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """The dtype to compute in."""
     return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def weighted(per_example: Tensor, targets: Tensor, weight: Tensor | None) -> Tensor:
-    """Each example's value, ``(B,)``, times the weight of its class."""
-    if weight is None:
-        return per_example
-    return per_example * weight.detach().to(per_example.dtype)[targets]
-
-
-def reduce(per_example: Tensor, reduction: str, dtype: torch.dtype) -> Tensor:
-    """Mean or sum over all elements; or the elements themselves, in ``dtype``."""
-    if reduction == "mean":
-        return per_example.mean()
-    if reduction == "sum":
-        return per_example.sum()
-    return per_example.to(dtype)
 
 
 def log_of(weight: Tensor) -> Tensor:
@@ -168,7 +179,7 @@ def fill_empty(counts: Tensor) -> Tensor:
 
 
 def class_vector(name: str, value: ClassVector | None, minimum: float | None = None) -> Any:
-    """A checked, finite float32 tensor of shape ``(C,)``, or ``None``. For constructors only."""
+    """A checked, finite float32 tensor of shape `(C,)`, or `None`. For constructors only."""
     if value is None:
         return None
     vector = torch.as_tensor(value).detach()
@@ -183,7 +194,7 @@ def class_vector(name: str, value: ClassVector | None, minimum: float | None = N
 
 
 def class_counts(name: str, value: ClassVector | None) -> Any:
-    """Checked counts of shape ``(C,)``, empty classes counted as one example; or ``None``."""
+    """Checked counts of shape `(C,)`, empty classes counted as one example; or `None`."""
     counts = class_vector(name, value, minimum=0.0)
     if counts is None:
         return None
@@ -195,26 +206,26 @@ def class_counts(name: str, value: ClassVector | None) -> Any:
 
 
 def check_number(name: str, value: float, low: float, high: float = float("inf")) -> float:
-    """``value`` as a float, if ``low <= value <= high``."""
+    """`value` as a float, if `low <= value <= high`."""
     if not isinstance(value, int | float) or not low <= value <= high:
         raise ValueError(f"Expected {name} to be a number in [{low}, {high}], but got {value!r}")
     return float(value)
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
-    """``value``, if it is one of ``choices``."""
+    """`value`, if it is one of `choices`."""
     if value not in choices:
         raise ValueError(f"Expected {name} to be one of {tuple(choices)}, but got {value!r}")
     return value
 
 
 def check_reduction(value: str) -> str:
-    """``value``, if it is a known reduction."""
+    """`value`, if it is a known reduction."""
     return check_choice("reduction", value, REDUCTIONS)
 
 
 def check_fused(value: bool) -> bool:
-    """``value``, if it is false or Triton is installed."""
+    """`value`, if it is false or Triton is installed."""
     if value and not _has_triton():
         raise ValueError("Expected fused to be False, as Triton is not installed, but got True")
     return bool(value)
@@ -226,39 +237,45 @@ def _has_triton() -> bool:
 
 
 def check_logits(logits: Tensor) -> None:
-    """Raise unless logits are a floating-point matrix. Looks at no values."""
+    """Raise unless logits are floating point, `(B, C)` or `(B, C, d1, …)`. Looks at no values."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"Expected logits to be a floating-point tensor, but got {got}")
-    if logits.ndim != 2:
+    if logits.ndim < 2:
         raise ValueError(f"Expected logits to be of shape (B, C), but got {tuple(logits.shape)}")
 
 
-def check_single_label(logits: Tensor, targets: Tensor) -> Tensor:
-    """``targets`` as int64, if they are ``(B,)`` integers for ``(B, C)`` logits."""
-    check_logits(logits)
-    if targets.is_floating_point() or targets.dtype == torch.bool:
-        raise TypeError(f"Expected targets to be integer class ids, but got {targets.dtype}")
-    if targets.shape != logits.shape[:1]:
-        raise ValueError(
-            f"Expected targets to be of shape ({logits.shape[0]},), but got {tuple(targets.shape)}"
-        )
-    return targets.long()
-
-
-def check_multilabel(logits: Tensor, targets: Tensor) -> None:
-    """Raise unless targets are of the logits' shape ``(B, C)``. Looks at no values."""
-    check_logits(logits)
-    if targets.shape != logits.shape:
-        raise ValueError(
-            f"Expected targets to be of shape {tuple(logits.shape)}, as the logits, "
-            f"but got {tuple(targets.shape)}"
-        )
-
-
-def check_per_class(name: str, vector: Tensor | None, logits: Tensor) -> None:
-    """Raise unless ``vector`` is ``None`` or holds one value for each class."""
-    if vector is not None and vector.shape != logits.shape[1:]:
+def per_class(name: str, value: ClassVector | None, logits: Tensor) -> Any:
+    """`value` as a tensor of one number for each class, without a gradient; or `None`."""
+    if value is None:
+        return None
+    dtype = at_least_float32(logits.dtype)
+    vector = torch.as_tensor(value, dtype=dtype, device=logits.device).detach()
+    if vector.shape != logits.shape[1:2]:
         raise ValueError(
             f"Expected {name} to be of shape ({logits.shape[1]},), but got {tuple(vector.shape)}"
         )
+    return vector
+
+
+def per_element(weight: Tensor, values: Tensor) -> Tensor:
+    """Weights of examples, `(B,)`, or of elements, as the values, so that they broadcast."""
+    weight = weight.detach().to(values.dtype)
+    if weight.shape == values.shape:
+        return weight
+    if weight.shape != values.shape[:1]:
+        raise ValueError(
+            f"Expected weight to be of shape ({values.shape[0]},) or {tuple(values.shape)}, "
+            f"but got {tuple(weight.shape)}"
+        )
+    return weight.view(-1, *[1] * (values.ndim - 1))
+
+
+def along_classes(vector: Tensor, logits: Tensor) -> Tensor:
+    """A `(C,)` vector that broadcasts over `(B, C)` or `(B, C, d1, …)` logits."""
+    return vector if logits.ndim == 2 else vector.view(-1, *[1] * (logits.ndim - 2))
+
+
+def less_log(logits: Tensor, weight: Tensor | None) -> Tensor:
+    """`z − log w`, w `(C,)` and finite also for a weight of zero: class weights taken out."""
+    return logits if weight is None else logits - along_classes(log_of(weight), logits)

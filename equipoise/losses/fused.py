@@ -1,4 +1,4 @@
-"""The engine of ``equipoise.losses.pointwise`` as one Triton kernel: what ``fused=True`` asks for.
+"""The engine of `equipoise.losses.pointwise` as one Triton kernel: what `fused=True` asks for.
 
 Logits and targets are read once and the gradient is written once, in the logits' dtype. It is all
 that is kept for backward, which leaves it as it is where the loss is not scaled (a float16 gradient
@@ -8,7 +8,7 @@ for.
 
 Opt-in, because it was checked in Triton's interpreter on the CPU and compiled for sm_90, but has
 not run on a GPU yet: nothing is known of its speed. What its compiled code shows is in
-benchmarks/README.md. Under ``torch.compile`` the plain path is taken, which the compiler fuses.
+benchmarks/README.md. Under `torch.compile` the plain path is taken, which the compiler fuses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from equipoise.losses.base import check_fused
-from equipoise.losses.kept_slopes import keeps_graph, scaled_slopes
+from equipoise.losses.engine import keeps_graph, scaled_slopes
 
 if TYPE_CHECKING:
     from equipoise.losses.pointwise import Terms, Weight
@@ -35,7 +35,7 @@ def check_fusable(logits: Tensor, targets: Tensor) -> None:
 
     Raises:
         ValueError: If they are not dense and on one CUDA device, logits are float64, or Triton is
-            missing. On the CPU, Triton's interpreter (``TRITON_INTERPRET=1``) will do.
+            missing. On the CPU, Triton's interpreter (`TRITON_INTERPRET=1`) will do.
     """
     check_fused(True)
     why = None
@@ -53,15 +53,15 @@ def check_fusable(logits: Tensor, targets: Tensor) -> None:
         raise ValueError(f"Expected fused to be False for {why}, but got True")
 
 
-def fused_pointwise(logits: Tensor, targets: Tensor, terms: Terms, elements: bool) -> Tensor:
-    """What ``pointwise`` gives; ``terms.scale`` is on everything, the mean's 1/(B·C) included.
+def fused_pointwise(logits: Tensor, targets: Tensor, terms: Terms, reduction: str) -> Tensor:
+    """What `pointwise` gives; `terms.scale` is on everything, the mean's 1/(B·C) included.
 
     Raises:
-        ValueError: See ``check_fusable``.
+        ValueError: See `check_fusable`.
     """
     check_fusable(logits, targets)
     keep = torch.is_grad_enabled() and logits.requires_grad
-    value: Tensor = _Fused.apply(logits, targets, terms, elements, keep)
+    value: Tensor = _Fused.apply(logits, targets, terms, reduction == "none", keep)
     return value
 
 
@@ -76,7 +76,7 @@ class _Fused(torch.autograd.Function):
         size, num_classes = logits.numel(), logits.shape[1]
         programs = -(-size // BLOCK)
         slopes = torch.empty_like(logits) if keep else None
-        values = torch.empty_like(logits) if elements else None
+        values = torch.empty_like(logits, dtype=torch.float32) if elements else None
         sums = None if elements else logits.new_empty(programs, dtype=torch.float32)
         # A mean's 1/(B·C) does not fit into float16: there backward applies it.
         early = 1.0 if logits.dtype == torch.float16 else terms.scale
@@ -93,7 +93,7 @@ class _Fused(torch.autograd.Function):
                 sums,
                 negative,
                 positive,
-                _dense(terms.example_weight),
+                None,  # no weights of examples: `Loss` applies them
                 _dense(terms.shift),
                 None if weight is None else _dense(weight.by_example),
                 None if weight is None else _dense(weight.by_label),
@@ -123,9 +123,14 @@ class _Fused(torch.autograd.Function):
         from equipoise.losses.kernels import rescale_kernel
 
         (slopes,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # without this the second derivative would silently be zero
+            raise RuntimeError(
+                "Expected a fused loss to be differentiated once, but got create_graph=True; "
+                "for second derivatives use fused=False"
+            )
         if ctx.scale != 1.0:
             grad = grad.float() * ctx.scale
-        if grad.ndim or torch.is_grad_enabled() or keeps_graph():
+        if grad.ndim or keeps_graph():
             return scaled_slopes(slopes, grad), None, None, None, None
         programs = min(MOST_PROGRAMS, -(-slopes.numel() // BLOCK))
         with torch.cuda.device_of(slopes):

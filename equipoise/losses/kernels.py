@@ -1,7 +1,7 @@
 """The multilabel losses as one Triton kernel: value, slope and sum in one pass over the logits.
 
 Every one of them is an asymmetric loss: a focusing exponent for negatives, one for positives, and a
-margin. The plain reference is ``equipoise.losses.pointwise``. Importing this file imports Triton.
+margin. The plain reference is `equipoise.losses.pointwise`. Importing this file imports Triton.
 """
 
 import triton
@@ -10,7 +10,7 @@ import triton.language as tl
 
 @triton.jit
 def power(x, EXPONENT: tl.constexpr):
-    """``x ** EXPONENT`` for x ≥ 0, by products where the exponent is small and whole."""
+    """`x ** EXPONENT` for x ≥ 0, by products where the exponent is small and whole."""
     if EXPONENT == 0.0:
         y = tl.full(x.shape, 1.0, tl.float32)
     elif EXPONENT == 1.0:
@@ -29,13 +29,13 @@ def power(x, EXPONENT: tl.constexpr):
 
 @triton.jit
 def polynomial(x, a, b, c, d, e, f, g, h):
-    """``a x + b x² + … + h x⁸``."""
+    """`a x + b x² + … + h x⁸`."""
     return x * (a + x * (b + x * (c + x * (d + x * (e + x * (f + x * (g + x * h)))))))
 
 
 @triton.jit
 def log1p(x):
-    """log(1 + x) for x in [0, 1]. Relative error 4e-7, at a third of the cost of ``tl.log``."""
+    """log(1 + x) for x in [0, 1]. Relative error 4e-7, at a third of the cost of `tl.log`."""
     return polynomial(
         x, 0.9999998, -0.49997404, 0.3327548, -0.24495463, 0.17745242, -0.107681714, 0.04408963,
         -0.008539208,
@@ -44,7 +44,7 @@ def log1p(x):
 
 @triton.jit
 def log(x):
-    """Natural logarithm of 1e-30 to 1e30, to about 1e-7 near 1, at a third less than ``tl.log``."""
+    """Natural logarithm of 1e-30 to 1e30, to about 1e-7 near 1, at a third less than `tl.log`."""
     bits = x.to(tl.int32, bitcast=True)
     exponent = (bits - 0x3F2AAAAB) & -0x800000  # x = 2^k · (1 + rest), rest in [−1/3, 1/3]
     rest = (bits - exponent).to(tl.float32, bitcast=True) - 1.0
@@ -56,7 +56,7 @@ def log(x):
 
 @triton.jit
 def curve(z, GAMMA: tl.constexpr, MARGIN: tl.constexpr):
-    """Value and slope of a negative: ``−p^γ log(1−p)``, ``p = max(σ(z) − m, 0)``."""
+    """Value and slope of a negative: `−p^γ log(1−p)`, `p = max(σ(z) − m, 0)`."""
     e = tl.exp(-tl.abs(z))
     r = 1.0 / (1.0 + e)
     sigma = tl.where(z >= 0.0, r, e * r)
@@ -119,7 +119,7 @@ def loss_kernel(
     ROW_ENDS: tl.constexpr,  # the most that one block can meet
     BLOCK: tl.constexpr,
 ):
-    """Values, slopes and sums of one block of the flattened ``(B, C)`` elements."""
+    """Values, slopes and sums of one block of the flattened `(B, C)` elements."""
     first = tl.program_id(0).to(tl.int64) * BLOCK
     offset = tl.arange(0, BLOCK)
     mask = offset < numel - first

@@ -1,115 +1,115 @@
-"""Label-distribution-aware margins, and the normalised last layer they need."""
+"""Label-distribution-aware margins."""
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from equipoise.losses.base import (
-    ClassVector,
-    Loss,
-    at_least_float32,
-    check_number,
-    check_per_class,
-    check_reduction,
-    check_single_label,
-    class_counts,
-    class_vector,
-    log_of,
+from equipoise.losses import base
+from equipoise.losses.base import ClassVector
+from equipoise.losses.class_ids import (
+    ClassLoss,
+    check_targets,
+    log_odds_against,
     reduce,
-    weighted,
+    softmax_loss,
 )
-from equipoise.losses.cross_entropy import adjusted_cross_entropy
 
 
-def ldam_margins(counts: Tensor, max_margin: float = 0.5) -> Tensor:
-    """Margins ``m_c ∝ n_c^(−1/4)``, scaled so that the largest is ``max_margin``.
+def ldam_margins(counts: ClassVector, max_margin: float = 0.5) -> Tensor:
+    """Margins `m_c ∝ n_c^(−1/4)`, `(C,)`, scaled so that the largest is `max_margin`.
 
     Args:
-        counts: ``(C,)`` class counts > 0.
-        max_margin: the margin of the rarest class.
-
-    Returns:
-        ``(C,)`` margins.
+        counts: `(C,)` class counts. A class without examples counts as having one.
+        max_margin: the margin of the rarest class, ≥ 0.
 
     Example:
-        >>> import torch
-        >>> ldam_margins(torch.tensor([10000.0, 625.0, 1.0]))
+        >>> ldam_margins([10000, 625, 0])
         tensor([0.0500, 0.1000, 0.5000])
     """
-    margins = counts.pow(-0.25)
+    base.check_number("max_margin", max_margin, 0.0)
+    margins = base.class_counts("counts", counts).pow(-0.25)
     return margins * (max_margin / margins.max())
 
 
 def ldam(
     logits: Tensor,
     targets: Tensor,
-    margins: Tensor,
+    margins: ClassVector,
     scale: float = 30.0,
-    weight: Tensor | None = None,
+    weight: ClassVector | None = None,
     *,
+    ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
-    """Cross-entropy of ``s·(z − m_y e_y)``: the true class has to win by its margin.
+    """Cross-entropy of `s·(z − m_y e_y)`: the true class has to win by its margin.
 
     Cao et al., "Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss" (2019).
     The margins are on the scale of cosines: the last layer must be normalised
-    (``NormedLinear``), so that logits lie in [−1, 1]; with free logits a net outgrows them.
+    (`CosineClassifier(…, scale=1)`), so that logits lie in [−1, 1]; with free logits a net outgrows
+    them.
 
     Args:
-        logits: ``(B, C)`` cosines, any floating dtype.
-        targets: ``(B,)`` integer class ids.
-        margins: ``(C,)``, from ``ldam_margins``.
-        scale: s, which makes up for the short range of cosines.
-        weight: ``(C,)`` weights ≥ 0 by true class (the paper switches them on late: DRW).
-        reduction: ``"mean"`` over the B examples, ``"sum"`` or ``"none"``.
-
-    Returns:
-        A scalar, or ``(B,)`` for ``"none"``. dtypes: see ``equipoise.losses.base``. Only logits
-        receive a gradient.
-
-    Raises:
-        TypeError: If logits are not floating point or targets are not integers.
-        ValueError: If shapes do not agree or ``reduction`` is unknown.
+        logits: cosines; see `ClassLoss`, as for targets, `ignore_index` and errors.
+        targets: class ids or class probabilities.
+        margins: `(C,)`, from `ldam_margins`.
+        scale: s > 0, which makes up for the short range of cosines.
+        weight: `(C,)` weights ≥ 0 by true class.
+        ignore_index: the class id that is left out.
+        reduction: `"mean"`, `"sum"` or `"none"`.
 
     Example:
         >>> import torch
-        >>> margins = ldam_margins(torch.tensor([1000.0, 10.0]))
-        >>> ldam(torch.tensor([[0.2, 0.9]]), torch.tensor([1]), margins)
+        >>> ldam(torch.tensor([[0.2, 0.9]]), torch.tensor([1]), ldam_margins([1000, 10]))
         tensor(0.0025)
     """
-    check_reduction(reduction)
-    targets = check_single_label(logits, targets)
-    check_per_class("margins", margins, logits)
-    check_per_class("weight", weight, logits)
-    dtype = at_least_float32(logits.dtype)
-    lead = -scale * margins.detach().to(dtype)
+    base.check_reduction(reduction)
+    base.check_number("scale", scale, 1e-6)
+    targets = check_targets(logits, targets)
+    weight = base.per_class("weight", weight, logits)
+    lead = scale * base.per_class("margins", margins, logits)
+    if targets.is_floating_point():
+        # log(1 + Σ_{j≠c} exp(s z_j) / exp(s z_c − s m_c)) is a softplus of log-odds and margin.
+        z = scale * logits.to(targets.dtype)
+        value = F.softplus(log_odds_against(z) + base.along_classes(lead, z), threshold=50.0)
+        value = value * (targets if weight is None else targets * base.along_classes(weight, z))
+        return reduce(value.sum(1), targets, ignore_index, reduction)
 
     def adjust(z: Tensor, y: Tensor) -> Tensor:
-        return (z * scale).scatter_add_(1, y.unsqueeze(1), lead[y].unsqueeze(1))
+        y = y.where(y != ignore_index, 0)
+        return (scale * z).scatter_add(1, y.unsqueeze(1), -lead[y].unsqueeze(1))
 
-    per_example = adjusted_cross_entropy(logits, targets, adjust, scale)
-    return reduce(weighted(per_example, targets, weight), reduction, logits.dtype)
+    return softmax_loss(
+        logits,
+        targets,
+        adjust,
+        factor=scale,
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
+    )
 
 
-class LDAM(Loss):
-    """Cross-entropy of ``s·(z − m_y e_y)``, with margins from class counts; see the function.
+class LDAM(ClassLoss):
+    """Cross-entropy of `s·(z − m_y e_y)`, with margins from class counts; see the function.
+
+    The paper trains without class weights first and with them in the last epochs (DRW, deferred
+    re-weighting). Within a `Balancer` that is a matter of its policy, for this loss and any other;
+    without one, call `set_log_weight` when the time has come.
 
     Args:
-        counts: ``(C,)`` class counts. A class without examples counts as having one.
+        counts: `(C,)` class counts. A class without examples counts as having one.
         max_margin: the margin of the rarest class, ≥ 0.
         scale: s, > 0.
-        weight: ``(C,)`` weights ≥ 0 by true class.
-        log_weight: λ, ``(C,)``: the weights are multiplied by ``exp(λ)`` of the true class.
-        reduction: the mean is over the B examples.
-
-    Raises:
-        ValueError: If an argument is out of range.
+        weight: `(C,)` weights ≥ 0 by true class.
+        ignore_index: see `ClassLoss`.
+        log_weight: λ, `(C,)`: the weights are multiplied by `exp(λ)` of the true class.
+        reduction: the mean is over the elements counted.
 
     Example:
         >>> import torch
-        >>> layer, loss = NormedLinear(16, 2), LDAM([1000, 10])
+        >>> from equipoise.losses import CosineClassifier
+        >>> layer, loss = CosineClassifier(16, 2, scale=1.0), LDAM([1000, 10])
         >>> loss(layer(torch.randn(4, 16)), torch.tensor([0, 0, 0, 1])).shape
         torch.Size([])
     """
@@ -124,48 +124,32 @@ class LDAM(Loss):
         scale: float = 30.0,
         weight: ClassVector | None = None,
         *,
+        ignore_index: int = -100,
         log_weight: ClassVector | None = None,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(log_weight=log_weight, reduction=reduction)
-        self.max_margin = check_number("max_margin", max_margin, 0.0)
-        self.scale = check_number("scale", scale, 1e-6)
-        self.register_buffer("margins", ldam_margins(class_counts("counts", counts), max_margin))
-        self.register_buffer("weight", class_vector("weight", weight, minimum=0.0))
+        super().__init__(ignore_index=ignore_index, log_weight=log_weight, reduction=reduction)
+        self.max_margin = base.check_number("max_margin", max_margin, 0.0)
+        self.scale = base.check_number("scale", scale, 1e-6)
+        self.register_buffer("margins", ldam_margins(counts, max_margin))
+        self.register_buffer("weight", base.class_vector("weight", weight, minimum=0.0))
 
     def _loss(self, logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-        weight = self._scaled(self.weight)
-        return ldam(logits, targets, self.margins, self.scale, weight, reduction=reduction)
+        return ldam(
+            logits,
+            targets,
+            self.margins,
+            self.scale,
+            self._scaled(self.weight),
+            ignore_index=self.ignore_index,
+            reduction=reduction,
+        )
 
     def correct(self, logits: Tensor) -> Tensor:
-        """``s·z − log(w exp λ)``. The margins cannot be undone: they depend on the true class.
+        """`s·z − log(w exp λ)`. The margins cannot be undone: they depend on the true class.
 
         With margins of zero the answer is exact; otherwise the log-posterior is only as good as
         the margins are small against the differences of cosines.
         """
-        weight = self._scaled(self.weight)
-        logits = self.scale * logits.to(at_least_float32(logits.dtype))
-        return logits if weight is None else logits - log_of(weight)
-
-
-class NormedLinear(nn.Module):
-    """Cosines between features and class vectors: a last layer without lengths and bias.
-
-    Args:
-        in_features: length of a feature vector.
-        out_features: number of classes.
-
-    Example:
-        >>> import torch
-        >>> bool((NormedLinear(8, 3)(torch.randn(5, 8)).abs() <= 1.0001).all())
-        True
-    """
-
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__()
-        # Directions drawn uniformly; lengths do not matter.
-        self.weight = nn.Parameter(F.normalize(torch.randn(out_features, in_features), dim=1))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Cosines ``(…, out_features)`` of features ``(…, in_features)``."""
-        return F.linear(F.normalize(features, dim=-1), F.normalize(self.weight, dim=-1))
+        logits = self.scale * logits.to(base.at_least_float32(logits.dtype))
+        return base.less_log(logits, self._scaled(self.weight))

@@ -2,105 +2,102 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
-from equipoise.losses.base import (
-    ClassVector,
-    Loss,
-    at_least_float32,
-    check_number,
-    check_per_class,
-    check_reduction,
-    check_single_label,
-    class_counts,
-    reduce,
-)
-from equipoise.losses.cross_entropy import adjusted_cross_entropy
+from equipoise.losses import base
+from equipoise.losses.base import ClassVector
+from equipoise.losses.class_ids import ClassLoss, check_targets, reduce, softmax_loss, weight_of
 
 
 def logit_adjusted_cross_entropy(
     logits: Tensor,
     targets: Tensor,
-    log_prior: Tensor | None = None,
-    tau: float = 1.0,
     *,
-    log_weight: Tensor | None = None,
+    counts: ClassVector | None = None,
+    log_prior: ClassVector | None = None,
+    tau: float = 1.0,
+    log_weight: ClassVector | None = None,
     label_smoothing: float = 0.0,
+    ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
-    """Cross-entropy of ``z + τ log π − λ``: rare classes have to win by a margin.
+    """Cross-entropy of `z + a`, `a = τ log π − λ`: rare classes have to win by a margin.
 
     Menon et al., "Long-tail learning via logit adjustment" (2021), eq. 10; with τ = 1, balanced
     softmax (Ren et al. 2020). The prior is taken out of the logits that the net has to learn, so
-    that plain ``argmax z`` predicts as if the classes were equally frequent.
+    that plain `argmax z` predicts as if the classes were equally frequent.
+
+    Label smoothing ε draws the logits z together rather than the adjusted ones, which would favour
+    rare classes: the target of the adjusted softmax is `(1−ε) q + ε softmax(a)`.
 
     Args:
-        logits: ``(B, C)``, any floating dtype.
-        targets: ``(B,)`` integer class ids.
-        log_prior: log π, ``(C,)``, up to a constant; ``None`` is uniform.
+        logits: see `ClassLoss`, as for targets, `ignore_index` and errors.
+        targets: class ids or class probabilities.
+        counts: `(C,)` class counts or frequencies, which give π. A class without examples counts as
+            having one.
+        log_prior: instead of counts log π, `(C,)`, up to a constant. Without either π is uniform.
         tau: strength of the prior, ≥ 0.
-        log_weight: λ, ``(C,)``: a larger value leads to a larger logit at prediction.
+        log_weight: λ, `(C,)`: a larger value leads to a larger logit at prediction.
         label_smoothing: ε in [0, 1].
-        reduction: ``"mean"`` over the B examples, ``"sum"`` or ``"none"``.
-
-    Returns:
-        A scalar, or ``(B,)`` for ``"none"``. dtypes: see ``equipoise.losses.base``. Only logits
-        receive a gradient.
-
-    Raises:
-        TypeError: If logits are not floating point or targets are not integers.
-        ValueError: If shapes do not agree or ``reduction`` is unknown.
+        ignore_index: the class id that is left out.
+        reduction: `"mean"`, `"sum"` or `"none"`.
 
     Example:
         >>> import torch
-        >>> log_prior = torch.tensor([0.9, 0.1]).log()
-        >>> logit_adjusted_cross_entropy(torch.zeros(1, 2), torch.tensor([1]), log_prior)
+        >>> z, y = torch.zeros(1, 2), torch.tensor([1])
+        >>> logit_adjusted_cross_entropy(z, y, counts=[900, 100])
+        tensor(2.3026)
+        >>> logit_adjusted_cross_entropy(z, y, log_prior=torch.tensor([0.9, 0.1]).log())
         tensor(2.3026)
     """
-    check_reduction(reduction)
-    targets = check_single_label(logits, targets)
-    check_per_class("log_prior", log_prior, logits)
-    check_per_class("log_weight", log_weight, logits)
-    dtype = at_least_float32(logits.dtype)
-    shift = _shift(log_prior, tau, log_weight)
-    shift = logits.new_zeros((), dtype=dtype) if shift is None else shift.detach().to(dtype)
+    base.check_reduction(reduction)
+    base.check_number("tau", tau, 0.0)
+    base.check_number("label_smoothing", label_smoothing, 0.0, 1.0)
+    targets = check_targets(logits, targets)
+    log_prior = base.per_class("log_prior", log_prior, logits)
+    if counts is not None:
+        if log_prior is not None:
+            raise ValueError("Expected counts or log_prior, but got both")
+        log_prior = base.fill_empty(base.per_class("counts", counts, logits)).log()
+        log_prior = log_prior - log_prior.logsumexp(0)
+    shift = _shift(log_prior, tau, base.per_class("log_weight", log_weight, logits))
+    shift = None if shift is None else base.along_classes(shift, logits)
 
     def adjust(z: Tensor, y: Tensor) -> Tensor:
-        return z + shift
+        return z.clone() if shift is None else z + shift
 
+    value = softmax_loss(
+        logits, targets, adjust, weight=None, ignore_index=ignore_index, reduction=reduction
+    )
     if label_smoothing == 0.0:
-        per_example = adjusted_cross_entropy(logits, targets, adjust)
-    else:
-        adjusted = adjust(logits.to(dtype), targets)
-        per_example = F.cross_entropy(
-            adjusted, targets, reduction="none", label_smoothing=label_smoothing
-        )
-    return reduce(per_example, reduction, logits.dtype)
+        return value
+    log_p = adjust(logits.to(base.at_least_float32(logits.dtype)), targets).log_softmax(1)
+    smooth = log_p.mean(1) if shift is None else (log_p * shift.softmax(0)).sum(1)
+    smooth = -smooth * weight_of(targets, None, ignore_index, log_p)
+    return torch.lerp(value, reduce(smooth, targets, ignore_index, reduction), label_smoothing)
 
 
 def _shift(log_prior: Tensor | None, tau: float, log_weight: Tensor | None) -> Tensor | None:
-    """τ log π − λ, or ``None`` where both are absent."""
+    """τ log π − λ, or `None` where both are absent."""
     if log_prior is None:
         return None if log_weight is None else -log_weight
     return tau * log_prior if log_weight is None else tau * log_prior - log_weight
 
 
-class LogitAdjustedCrossEntropy(Loss):
-    """Cross-entropy of ``z + τ log π − λ``, with π from class counts; see the function.
+class LogitAdjustedCrossEntropy(ClassLoss):
+    """Cross-entropy of `z + τ log π − λ`, with π from class counts; see the function.
 
     On balanced data π is constant and does nothing; λ is what moves the classes then.
 
     Args:
-        counts: ``(C,)`` class counts (or frequencies). A class without examples counts as having
-            one. ``None`` is a uniform prior.
+        counts: `(C,)` class counts (or frequencies). A class without examples counts as having one.
+            `None` is a uniform prior.
         tau: strength of the prior, ≥ 0.
         label_smoothing: ε in [0, 1].
-        log_weight: λ, ``(C,)``: a larger value leads to a larger logit at prediction.
-        reduction: the mean is over the B examples.
-
-    Raises:
-        ValueError: If an argument is out of range.
+        ignore_index: see `ClassLoss`.
+        log_weight: λ, `(C,)`: a larger value leads to a larger logit at prediction.
+        reduction: the mean is over the elements counted.
 
     Example:
         >>> import torch
@@ -119,13 +116,14 @@ class LogitAdjustedCrossEntropy(Loss):
         tau: float = 1.0,
         label_smoothing: float = 0.0,
         *,
+        ignore_index: int = -100,
         log_weight: ClassVector | None = None,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(log_weight=log_weight, reduction=reduction)
-        self.tau = check_number("tau", tau, 0.0)
-        self.label_smoothing = check_number("label_smoothing", label_smoothing, 0.0, 1.0)
-        checked = class_counts("counts", counts)
+        super().__init__(ignore_index=ignore_index, log_weight=log_weight, reduction=reduction)
+        self.tau = base.check_number("tau", tau, 0.0)
+        self.label_smoothing = base.check_number("label_smoothing", label_smoothing, 0.0, 1.0)
+        checked = base.class_counts("counts", counts)
         log_prior = None if checked is None else (checked / checked.sum()).log()
         self.register_buffer("log_prior", log_prior)
 
@@ -133,17 +131,18 @@ class LogitAdjustedCrossEntropy(Loss):
         return logit_adjusted_cross_entropy(
             logits,
             targets,
-            self.log_prior,
-            self.tau,
+            log_prior=self.log_prior,
+            tau=self.tau,
             log_weight=self.log_weight,
             label_smoothing=self.label_smoothing,
+            ignore_index=self.ignore_index,
             reduction=reduction,
         )
 
     def correct(self, logits: Tensor) -> Tensor:
-        """``z + τ log π − λ``. Label smoothing is not undone; it does not move the arg max."""
+        """`z + τ log π − λ`. Label smoothing is not undone; it does not move the arg max."""
         shift = _shift(self.log_prior, self.tau, self.log_weight)
-        return logits if shift is None else logits + shift
+        return logits if shift is None else logits + base.along_classes(shift, logits)
 
 
 BalancedSoftmax = LogitAdjustedCrossEntropy

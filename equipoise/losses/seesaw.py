@@ -2,96 +2,95 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from equipoise.losses.base import (
-    ClassVector,
-    Loss,
-    at_least_float32,
-    check_number,
-    check_per_class,
-    check_reduction,
-    check_single_label,
-    class_counts,
-    reduce,
-    weighted,
-)
-from equipoise.losses.cross_entropy import adjusted_cross_entropy
+from equipoise.losses import base
+from equipoise.losses.base import ClassVector
+from equipoise.losses.class_ids import ClassLoss, check_targets, reduce, softmax_loss
 
 
 def seesaw(
     logits: Tensor,
     targets: Tensor,
-    log_counts: Tensor,
+    counts: ClassVector,
     p: float = 0.8,
     q: float = 2.0,
-    weight: Tensor | None = None,
+    weight: ClassVector | None = None,
     *,
+    eps: float = 0.0,
+    ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
-    """Cross-entropy of ``z_j + log M_yj + log C_yj``, weighted by true class.
+    """Cross-entropy of `z_j + log M_yj + log C_yj`, weighted by true class.
 
-    ``M_yj = min(1, (n_j/n_y)^p)`` mitigates the punishment of classes rarer than the true one;
-    ``C_yj = max(1, (σ_j/σ_y)^q)`` restores it where class j was predicted above the true one. Wang
+    `M_yj = min(1, (n_j/n_y)^p)` mitigates the punishment of classes rarer than the true one;
+    `C_yj = max(1, (σ_j/σ_y)^q)` restores it where class j was predicted above the true one. Wang
     et al., "Seesaw Loss for Long-Tailed Instance Segmentation" (2021), in log space: the
-    ratio of softmax outputs is ``exp(z_j − z_y)``, so no softmax and no C×C matrix is needed. No
+    ratio of softmax outputs is `exp(z_j − z_y)`, so no softmax and no C×C matrix is needed. No
     gradient flows through C. The counts are those of the data set, not those seen so far.
 
     Args:
-        logits: ``(B, C)``, any floating dtype.
-        targets: ``(B,)`` integer class ids.
-        log_counts: ``(C,)``, log n up to a constant.
+        logits: see `ClassLoss`, as for targets, `ignore_index` and errors.
+        targets: class ids, or class probabilities, which take C times the memory.
+        counts: n, `(C,)` class counts. A class without examples counts as having one.
         p: exponent of the mitigation, ≥ 0.
         q: exponent of the compensation, ≥ 0.
-        weight: ``(C,)`` weights ≥ 0 by true class.
-        reduction: ``"mean"`` over the B examples, ``"sum"`` or ``"none"``.
-
-    Returns:
-        A scalar, or ``(B,)`` for ``"none"``. dtypes: see ``equipoise.losses.base``. Only logits
-        receive a gradient.
-
-    Raises:
-        TypeError: If logits are not floating point or targets are not integers.
-        ValueError: If shapes do not agree or ``reduction`` is unknown.
+        weight: `(C,)` weights ≥ 0 by true class.
+        eps: in C the true class's σ_y counts as at least this; the authors' code has 0.01.
+        ignore_index: the class id that is left out.
+        reduction: `"mean"`, `"sum"` or `"none"`.
 
     Example:
         >>> import torch
-        >>> log_counts = torch.tensor([1000.0, 1.0]).log()
-        >>> seesaw(torch.zeros(2, 2), torch.tensor([0, 1]), log_counts, reduction="none")
+        >>> seesaw(torch.zeros(2, 2), torch.tensor([0, 1]), [1000, 1], reduction="none")
         tensor([0.0040, 0.6931])
     """
-    check_reduction(reduction)
-    targets = check_single_label(logits, targets)
-    check_per_class("log_counts", log_counts, logits)
-    check_per_class("weight", weight, logits)
-    dtype = at_least_float32(logits.dtype)
-    log_counts = log_counts.detach().to(dtype)
+    base.check_reduction(reduction)
+    base.check_number("p", p, 0.0)
+    base.check_number("q", q, 0.0)
+    base.check_number("eps", eps, 0.0, 1.0)
+    targets = check_targets(logits, targets)
+    log_counts = base.fill_empty(base.per_class("counts", counts, logits)).log()
+    weight = base.per_class("weight", weight, logits)
+    if targets.is_floating_point():  # each element once as every class
+        classes, shares = logits.shape[1], targets.movedim(1, -1)
+        z = logits.movedim(1, -1).reshape(-1, classes).repeat_interleave(classes, 0)
+        ids = torch.arange(classes, device=logits.device).repeat(len(z) // classes)
+        values = seesaw(z, ids, counts, p, q, weight, eps=eps, reduction="none")
+        values = (values.view(shares.shape) * shares).sum(-1)
+        return reduce(values, targets, ignore_index, reduction)
     scaled = p * (log_counts - log_counts.mean())
 
     def adjust(z: Tensor, y: Tensor) -> Tensor:
+        y = y.where(y != ignore_index, 0).unsqueeze(1)
         # log M is scaled_j − scaled_y at most 0; less than that by scaled_y, the same in a row.
-        log_m = torch.minimum(scaled, scaled[y].unsqueeze(1))
+        log_m = torch.minimum(base.along_classes(scaled, z), scaled[y])
         fixed = z.detach()
-        log_c = (fixed - fixed.gather(1, y.unsqueeze(1))).clamp_min_(0)
-        return log_m.add_(log_c, alpha=q).add_(z)
+        own = fixed.gather(1, y)
+        if eps > 0.0:
+            own = torch.maximum(own, fixed.logsumexp(1, keepdim=True) + math.log(eps))
+        log_c = (fixed - own).clamp_min_(0)
+        return log_m.add_(log_c, alpha=q) + z
 
-    per_example = adjusted_cross_entropy(logits, targets, adjust)
-    return reduce(weighted(per_example, targets, weight), reduction, logits.dtype)
+    return softmax_loss(
+        logits, targets, adjust, weight=weight, ignore_index=ignore_index, reduction=reduction
+    )
 
 
-class Seesaw(Loss):
-    """Cross-entropy of ``z_j + log M_yj + log C_yj``, with class counts; see the function.
+class Seesaw(ClassLoss):
+    """Cross-entropy of `z_j + log M_yj + log C_yj`, with class counts; see the function.
 
     Args:
-        counts: ``(C,)`` class counts. A class without examples counts as having one.
+        counts: `(C,)` class counts. A class without examples counts as having one.
         p: exponent of the mitigation, ≥ 0.
         q: exponent of the compensation, ≥ 0.
-        log_weight: λ, ``(C,)``: examples are weighted by ``exp(λ)`` of their true class.
-        reduction: the mean is over the B examples.
-
-    Raises:
-        ValueError: If an argument is out of range.
+        eps: the least σ_y in the compensation; the authors' code has 0.01.
+        ignore_index: see `ClassLoss`.
+        log_weight: λ, `(C,)`: examples are weighted by `exp(λ)` of their true class.
+        reduction: the mean is over the elements counted.
 
     Example:
         >>> import torch
@@ -100,7 +99,7 @@ class Seesaw(Loss):
         tensor([0.0040, 0.6931])
     """
 
-    log_counts: Tensor
+    counts: Tensor
 
     def __init__(
         self,
@@ -108,18 +107,30 @@ class Seesaw(Loss):
         p: float = 0.8,
         q: float = 2.0,
         *,
+        eps: float = 0.0,
+        ignore_index: int = -100,
         log_weight: ClassVector | None = None,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(log_weight=log_weight, reduction=reduction)
-        self.p = check_number("p", p, 0.0)
-        self.q = check_number("q", q, 0.0)
-        self.register_buffer("log_counts", class_counts("counts", counts).log())
+        super().__init__(ignore_index=ignore_index, log_weight=log_weight, reduction=reduction)
+        self.p = base.check_number("p", p, 0.0)
+        self.q = base.check_number("q", q, 0.0)
+        self.eps = base.check_number("eps", eps, 0.0, 1.0)
+        self.register_buffer("counts", base.class_counts("counts", counts))
 
     def _loss(self, logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-        weight = self._scaled(None)
-        return seesaw(logits, targets, self.log_counts, self.p, self.q, weight, reduction=reduction)
+        return seesaw(
+            logits,
+            targets,
+            self.counts,
+            self.p,
+            self.q,
+            self._scaled(None),
+            eps=self.eps,
+            ignore_index=self.ignore_index,
+            reduction=reduction,
+        )
 
     def correct(self, logits: Tensor) -> Tensor:
-        """``z − λ``. The factors M and C depend on the true class and cannot be undone."""
-        return logits if self.log_weight is None else logits - self.log_weight
+        """`z − λ`. The factors M and C depend on the true class and cannot be undone."""
+        return base.less_log(logits, self._scaled(None))

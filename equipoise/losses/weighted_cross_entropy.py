@@ -6,19 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from equipoise.losses.base import (
-    ClassVector,
-    Loss,
-    at_least_float32,
-    check_choice,
-    check_number,
-    check_per_class,
-    check_reduction,
-    check_single_label,
-    class_vector,
-    log_of,
-    reduce,
-)
+from equipoise.losses import base
+from equipoise.losses.base import ClassVector
+from equipoise.losses.class_ids import ClassLoss, check_targets, reduce, weight_of
 
 NORMALIZATIONS = ("batch", "weight")
 
@@ -26,35 +16,30 @@ NORMALIZATIONS = ("batch", "weight")
 def weighted_cross_entropy(
     logits: Tensor,
     targets: Tensor,
-    weight: Tensor | None = None,
+    weight: ClassVector | None = None,
     *,
     normalization: str = "batch",
     label_smoothing: float = 0.0,
+    ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
     """Cross-entropy, each example weighted by the weight of its class.
 
-    ``l_i = −w_y log p_y``; with label smoothing ε it is, as in torch,
-    ``l_i = −(1−ε) w_y log p_y − ε/C Σ_c w_c log p_c``.
+    `l_i = −w_y [ (1−ε) log p_y + ε/C Σ_c log p_c ]`. With label smoothing ε the weight scales the
+    example of class y; in torch the smoothing's term of class c has the weight of class c, so
+    that a rare class with a large weight is predicted for everything.
 
     Args:
-        logits: ``(B, C)``, any floating dtype.
-        targets: ``(B,)`` integer class ids in 0..C−1.
-        weight: ``(C,)`` weights ≥ 0. It receives no gradient.
-        normalization: what ``"mean"`` divides by: ``"batch"``, the number of examples, or
-            ``"weight"``, the sum of the examples' class weights, as
-            ``torch.nn.functional.cross_entropy`` does. The latter takes much of the weights'
-            effect away in small batches: a batch of a single class is not weighted at all.
-            Weights that sum to zero give a loss of zero.
+        logits: see `ClassLoss`, as for targets, `ignore_index` and errors.
+        targets: class ids or class probabilities.
+        weight: `(C,)` weights ≥ 0.
+        normalization: what `"mean"` divides by: `"batch"`, the number of elements counted, or
+            `"weight"`, the sum of their class weights, as `torch.nn.functional.cross_entropy` does.
+            The latter takes much of the weights' effect away in small batches: a batch of a single
+            class is not weighted at all. Weights that sum to zero give a loss of zero.
         label_smoothing: ε in [0, 1].
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-
-    Returns:
-        A scalar, or ``(B,)`` for ``"none"``. dtypes: see ``equipoise.losses.base``.
-
-    Raises:
-        TypeError: If logits are not floating point or targets are not integers.
-        ValueError: If shapes do not agree or an option is unknown.
+        ignore_index: the class id that is left out.
+        reduction: `"mean"`, `"sum"` or `"none"`.
 
     Example:
         >>> import torch
@@ -62,34 +47,38 @@ def weighted_cross_entropy(
         >>> weighted_cross_entropy(logits, torch.tensor([0, 1]), torch.tensor([1.0, 3.0]))
         tensor(0.5334)
     """
-    check_reduction(reduction)
-    check_choice("normalization", normalization, NORMALIZATIONS)
-    targets = check_single_label(logits, targets)
-    check_per_class("weight", weight, logits)
-    dtype = at_least_float32(logits.dtype)
-    weight = None if weight is None else weight.detach().to(dtype)
-    per_example = F.cross_entropy(
-        logits.to(dtype), targets, weight, reduction="none", label_smoothing=label_smoothing
+    base.check_reduction(reduction)
+    base.check_choice("normalization", normalization, NORMALIZATIONS)
+    base.check_number("label_smoothing", label_smoothing, 0.0, 1.0)
+    targets = check_targets(logits, targets)
+    weight = base.per_class("weight", weight, logits)
+    z = logits.to(base.at_least_float32(logits.dtype))
+    ignored = -100 if targets.is_floating_point() else ignore_index
+    plain = label_smoothing == 0.0 and normalization == "batch" and reduction != "none"
+    value = F.cross_entropy(
+        z, targets, weight, ignore_index=ignored, reduction="sum" if plain else "none"
     )
-    if reduction == "mean" and normalization == "weight" and weight is not None:
-        return per_example.sum() / weight[targets].sum().clamp_min(torch.finfo(dtype).tiny)
-    return reduce(per_example, reduction, logits.dtype)
+    if label_smoothing > 0.0:
+        scale = weight_of(targets, weight, ignore_index, z)
+        value = torch.lerp(value, -z.log_softmax(1).mean(1) * scale, label_smoothing)
+    if normalization == "weight" and reduction == "mean":
+        divisor = weight_of(targets, weight, ignore_index, z).sum()
+        return value.sum() / divisor.clamp_min(torch.finfo(z.dtype).tiny)
+    return reduce(value, targets, ignore_index, reduction)
 
 
-class WeightedCrossEntropy(Loss):
-    """Cross-entropy weighted by ``weight · exp(λ)`` of the true class; see the function.
+class WeightedCrossEntropy(ClassLoss):
+    """Cross-entropy weighted by `weight · exp(λ)` of the true class; see the function.
 
     Class-balanced loss (Cui et al. 2019) is this with effective-number weights.
 
     Args:
-        weight: ``(C,)`` finite weights ≥ 0; ``None`` is all ones.
-        normalization: ``"batch"`` or ``"weight"``, for the mean.
+        weight: `(C,)` finite weights ≥ 0; `None` is all ones.
+        normalization: `"batch"` or `"weight"`, for the mean (without weights of examples).
         label_smoothing: ε in [0, 1].
-        log_weight: λ, ``(C,)``.
-        reduction: the mean is over the B examples (or see ``normalization``).
-
-    Raises:
-        ValueError: If an argument is out of range.
+        ignore_index: see `ClassLoss`.
+        log_weight: λ, `(C,)`.
+        reduction: the mean is over the elements counted (or see `normalization`).
 
     Example:
         >>> import torch
@@ -106,13 +95,14 @@ class WeightedCrossEntropy(Loss):
         normalization: str = "batch",
         label_smoothing: float = 0.0,
         *,
+        ignore_index: int = -100,
         log_weight: ClassVector | None = None,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(log_weight=log_weight, reduction=reduction)
-        self.normalization = check_choice("normalization", normalization, NORMALIZATIONS)
-        self.label_smoothing = check_number("label_smoothing", label_smoothing, 0.0, 1.0)
-        self.register_buffer("weight", class_vector("weight", weight, minimum=0.0))
+        super().__init__(ignore_index=ignore_index, log_weight=log_weight, reduction=reduction)
+        self.normalization = base.check_choice("normalization", normalization, NORMALIZATIONS)
+        self.label_smoothing = base.check_number("label_smoothing", label_smoothing, 0.0, 1.0)
+        self.register_buffer("weight", base.class_vector("weight", weight, minimum=0.0))
 
     def _loss(self, logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
         return weighted_cross_entropy(
@@ -121,10 +111,10 @@ class WeightedCrossEntropy(Loss):
             self._scaled(self.weight),
             normalization=self.normalization,
             label_smoothing=self.label_smoothing,
+            ignore_index=self.ignore_index,
             reduction=reduction,
         )
 
     def correct(self, logits: Tensor) -> Tensor:
-        """``z − log(w exp λ)``. Label smoothing is not undone; it does not move the arg max."""
-        weight = self._scaled(self.weight)
-        return logits if weight is None else logits - log_of(weight)
+        """`z − log(w exp λ)`. Label smoothing is not undone; it does not move the arg max."""
+        return base.less_log(logits, self._scaled(self.weight))

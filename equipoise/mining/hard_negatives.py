@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from equipoise.mining.base import Miner, check_share
+from equipoise.mining.base import BatchMiner, check_share
 from equipoise.mining.hardest_examples import check_losses, reduce_chosen
 
 __all__ = ["HardNegatives", "hard_negatives"]
@@ -77,7 +77,7 @@ def hard_negatives(
     return (finite & positives) | (negatives & torch.zeros_like(finite).scatter_(dim, order, hard))
 
 
-class HardNegatives(Miner):
+class HardNegatives(BatchMiner):
     """The mean loss over all positives and the hardest negatives; see `hard_negatives`.
 
     It changes what is learnt from a batch and saves no time in the network.

@@ -89,6 +89,7 @@ class LogLinearWeights:
             self.set_of = np.arange(targets.num_examples)
         self.matrix = matrix.astype(np.float32)  # four times as fast as float64, see `frequency`
         self.base = sizes / targets.num_examples
+        self.num_classes = targets.num_classes
         self.max_repeat = max_repeat
         lengths = np.diff(matrix.indptr)
         self.group = np.zeros(len(lengths), np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+import zlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -289,6 +290,17 @@ class Targets:
     def starts(self) -> np.ndarray:
         """`(C + 1,)` int64 offsets of the classes in `members`."""
         return np.concatenate([[0], np.cumsum(self.counts)])
+
+    @cached_property
+    def checksum(self) -> int:
+        """A checksum of the labels, by which a saved state knows its data set again."""
+        arrays = [self.counts] if self.labels is None else [self.labels]
+        if self.matrix is not None:
+            arrays = [self.matrix.indptr, self.matrix.indices, self.matrix.data]
+        checksum = 0
+        for array in arrays:
+            checksum = zlib.crc32(np.ascontiguousarray(array).data, checksum)
+        return checksum
 
     def _set_multi_hot(self, matrix: csr_matrix, unknown: np.ndarray, names: Names) -> None:
         counts = np.bincount(matrix.indices, minlength=matrix.shape[1])

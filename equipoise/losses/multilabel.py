@@ -1,0 +1,155 @@
+"""What the multilabel losses share: targets, unknown entries, means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from equipoise.losses.base import (
+    ClassVector,
+    Loss,
+    at_least_float32,
+    check_fused,
+    check_logits,
+    check_number,
+)
+from equipoise.losses.engine import is_large
+from equipoise.losses.pointwise import Terms, pointwise
+from equipoise.losses.positives import Positives, find_positives
+
+
+class LabelLoss(Loss):
+    """A loss of several labels an example.
+
+    What holds for all of them and for their functions: logits are `(B, C)`, of any floating dtype.
+    Targets are `(B, C)` labels in [0, 1] of any dtype, dense or sparse CSR. A label between 0 and 1
+    costs that much of what a positive costs and the rest of what a negative costs. Values outside
+    are taken for the nearer end, without a look at them.
+
+    Entries that are not known, marked by a value of their own such as −1 or, in the functions, by a
+    boolean `(B, C)` mask, are left out of value, gradient and what a mean divides by. Answers are
+    of at least float32: a scalar, or `(B, C)` for `reduction="none"`. Only logits receive a
+    gradient. A `TypeError` is raised where logits are not floating point or targets are sparse but
+    not CSR, a `ValueError` where shapes do not agree, an option is out of range or `fused` cannot
+    be had.
+
+    Args:
+        unknown: the value, outside [0, 1], that marks entries to leave out; `None` counts all.
+        log_weight: λ, `(C,)`, which weights the positives of a label by `exp(λ)`.
+        reduction: `"mean"` over the elements counted, `"sum"` or `"none"`.
+        fused: one Triton kernel for value and gradient, on CUDA; not yet run on a GPU: see
+            `equipoise.losses.fused`.
+    """
+
+    multilabel = True
+
+    def __init__(
+        self,
+        *,
+        unknown: float | None = None,
+        log_weight: ClassVector | None = None,
+        reduction: str = "mean",
+        fused: bool = False,
+    ) -> None:
+        super().__init__(log_weight=log_weight, reduction=reduction)
+        self.unknown = check_unknown(unknown)
+        self.fused = check_fused(fused)
+
+    def counted(self, targets: Tensor) -> Tensor:
+        """Where labels are not `unknown`."""
+        return known_labels(targets, self.unknown)
+
+
+def check_unknown(value: float | None) -> float | None:
+    """`value`, if it is none or cannot be taken for a label."""
+    if value is not None and 0.0 <= check_number("unknown", value, float("-inf")) <= 1.0:
+        raise ValueError(
+            f"Expected unknown to be a number outside [0, 1], such as -1, but got {value!r}"
+        )
+    return value
+
+
+def known_labels(targets: Tensor, unknown: float | Tensor | None) -> Tensor:
+    """Where labels count, a boolean `(B, C)`."""
+    if isinstance(unknown, Tensor):
+        if unknown.dtype != torch.bool or unknown.shape != targets.shape:
+            raise ValueError(
+                f"Expected unknown to be a number or a boolean mask of shape "
+                f"{tuple(targets.shape)}, but got {unknown.dtype} of shape {tuple(unknown.shape)}"
+            )
+        return ~unknown
+    if targets.layout != torch.strided:
+        targets = targets.to_dense()
+    return torch.ones_like(targets, dtype=torch.bool) if unknown is None else targets != unknown
+
+
+def check_labels(logits: Tensor, targets: Tensor) -> None:
+    """Raise unless targets are of the logits' shape `(B, C)`. Looks at no values."""
+    check_logits(logits)
+    if logits.ndim != 2:
+        raise ValueError(f"Expected logits to be of shape (B, C), but got {tuple(logits.shape)}")
+    if targets.shape != logits.shape:
+        raise ValueError(
+            f"Expected targets to be of shape {tuple(logits.shape)}, as the logits, "
+            f"but got {tuple(targets.shape)}"
+        )
+    if targets.layout not in (torch.strided, torch.sparse_csr):
+        raise TypeError(f"Expected targets to be dense or sparse CSR, but got {targets.layout}")
+
+
+def as_labels(targets: Tensor, dtype: torch.dtype) -> Tensor:
+    """Dense labels in [0, 1]."""
+    if targets.layout != torch.strided:
+        targets = targets.to_dense()
+    if targets.dtype == torch.bool:
+        return targets.to(dtype)
+    return targets.detach().clamp(0, 1).to(dtype)
+
+
+def label_loss(
+    logits: Tensor,
+    targets: Tensor,
+    elements: Callable[[Tensor, Tensor], Tensor],
+    terms: Callable[[Positives | None], Terms],
+    *,
+    unknown: float | Tensor | None,
+    reduction: str,
+    fused: bool = False,
+) -> Tensor:
+    """Reduced loss of labels, by its definition or, where it is faster, by the engine.
+
+    Args:
+        logits: `(B, C)`.
+        targets: see `LabelLoss`.
+        elements: (logits, labels) -> losses `(B, C)`: the definition, in torch's operations.
+        terms: the same for the engine, given the positives if they were found.
+        unknown: the value of unknown entries, or a boolean mask of them, or neither.
+        reduction: `"mean"`, `"sum"` or `"none"`.
+        fused: whether to use the Triton kernel.
+    """
+    dtype = at_least_float32(logits.dtype)
+
+    def plain(logits: Tensor) -> Tensor:
+        z, y = logits.to(dtype), as_labels(targets, dtype)
+        if unknown is None:
+            values = elements(z, y)
+            mean_of = values.mean if values.numel() else values.sum
+        else:
+            known = known_labels(targets, unknown)
+            values = elements(z, y * known).where(known, 0.0)
+            mean_of = lambda: values.sum() / known.sum().clamp_min(1)  # noqa: E731
+        return values if reduction == "none" else values.sum() if reduction == "sum" else mean_of()
+
+    if fused and logits.numel() and not torch.compiler.is_compiling():
+        if unknown is not None:
+            raise ValueError("Expected fused to be False with unknown entries, but got True")
+        from equipoise.losses.fused import fused_pointwise
+
+        return fused_pointwise(logits, targets, terms(None).over(logits, reduction), reduction)
+    if unknown is None and is_large(logits):
+        found = find_positives(targets, dtype)
+        if found is not None:
+            return pointwise(logits, found, terms(found), reduction, plain)
+    return plain(logits)
