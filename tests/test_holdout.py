@@ -23,6 +23,7 @@ def held_of(labels, holdout, seed=0):
     share=st.floats(0.02, 0.95),
     seed=st.integers(0, 9),
 )
+@pytest.mark.filterwarnings("ignore:Of . classes these have no example")
 def test_holdout_is_stratified_and_loses_nothing(labels, share, seed):
     n, counts = len(labels), np.bincount(labels)
     size, most = round(share * n), np.maximum(counts - 1, 0)
@@ -61,6 +62,7 @@ def test_holdout_is_stratified_and_loses_nothing(labels, share, seed):
         ([3, 3, 0, 1], 4, [2, 2, 0, 0]),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Of . classes these have no example")
 def test_quotas_by_hand(counts, size, expected):
     assert held_of(np.repeat(np.arange(len(counts)), counts).tolist(), size).tolist() == expected
 
