@@ -51,12 +51,10 @@ class Targets:
         num_classes: C.
         names: C strings, or `None`.
         counts: `(C,)` int64, examples of each class; of `from_counts`, its elements.
-        support: `(C,)` int64, examples that carry each class; another than `counts` only after
-            `from_counts`.
+        support: `(C,)` int64, examples that carry each class: `counts`, but for `from_counts`.
         unknown_counts: `(C,)` int64, examples in which the label is unknown.
         labels: `(N,)` class ids in the smallest unsigned dtype; `None` for all but class ids.
-        matrix: `(N, C)` SciPy CSR: uint8 ones for multi-hot, int64 numbers of `from_counts`, else
-            `None`.
+        matrix: `(N, C)` SciPy CSR of uint8 ones (multi-hot) or int64 (`from_counts`), or `None`.
 
     Raises:
         TypeError: labels that are neither numbers nor strings, or ragged; a data set whose labels
@@ -196,13 +194,11 @@ class Targets:
 
     def __repr__(self) -> str:
         kind = "multilabel" if self.multilabel else "single-label"
-        kind = (
-            "element counts" if self.elements else kind if self.indexed else f"{kind} class counts"
-        )
-        classes = f"{self.num_classes:,} classes"
-        if self.names is not None:
-            classes += f": {self.listed(range(self.num_classes))}"
-        return f"Targets({kind}, {self.num_examples:,} examples, {classes})"
+        if not self.indexed:
+            kind += " class counts"
+        kind = "element counts" if self.elements else kind
+        shown = "" if self.names is None else f": {self.listed(range(self.num_classes))}"
+        return f"Targets({kind}, {len(self):,} examples, {self.num_classes:,} classes{shown})"
 
     @property
     def elements(self) -> bool:
@@ -270,13 +266,10 @@ class Targets:
     @cached_property
     def checksum(self) -> int:
         """A checksum of the labels, by which a saved state knows its data set again."""
-        arrays = [self.counts] if self.labels is None else [self.labels]
-        if self.matrix is not None:
-            arrays = [self.matrix.indptr, self.matrix.indices, self.matrix.data]
-        checksum = 0
-        for array in arrays:
-            checksum = zlib.crc32(np.ascontiguousarray(array).data, checksum)
-        return checksum
+        if self.matrix is None:
+            return zlib.crc32((self.counts if self.labels is None else self.labels).data)
+        checksum = zlib.crc32(self.matrix.indptr.data)
+        return zlib.crc32(self.matrix.data.data, zlib.crc32(self.matrix.indices.data, checksum))
 
     def _set_multi_hot(self, matrix: csr_matrix, unknown: np.ndarray, names: Names) -> None:
         counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
@@ -301,6 +294,5 @@ class Targets:
             self.support = np.bincount(matrix.indices, minlength=len(counts))
         self.unknown_counts = np.zeros_like(counts)
         if len(self.empty) and not multilabel:
-            checking.warn_of_empty(
-                self.listed(self.empty), len(counts), labels is not None and not names
-            )
+            numbered = labels is not None and names is None
+            checking.warn_of_empty(self.listed(self.empty), len(counts), numbered)
