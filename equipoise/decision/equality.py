@@ -36,12 +36,13 @@ def price_of_equality(logits: Tensor, targets: Tensor) -> float:
         A difference of mean recalls, at least 0.
 
     Example:
-        >>> targets = torch.arange(3000) % 3
-        >>> logits = torch.randn(3000, 3, generator=torch.Generator().manual_seed(0))
-        >>> logits += 2.0 * torch.eye(3)[targets]
-        >>> logits[:, 2] = torch.where(targets == 2, logits[:, 2] - 1.5, logits[:, 2])
-        >>> price_of_equality(logits, targets) > 0.01
-        True
+        >>> targets = torch.arange(3000) % 3  # the first class is further from the others
+        >>> centres = torch.tensor([[3.0, 0.0], [0.0, 0.7], [0.0, -0.7]])
+        >>> points = torch.randn(3000, 2, generator=torch.Generator().manual_seed(0))
+        >>> points += centres[targets]
+        >>> logits = -0.5 * (points[:, None] - centres).square().sum(2)
+        >>> round(price_of_equality(logits, targets), 2)
+        0.04
     """
     z, y = check_holdout(logits, targets)
     seen, y = y.unique(return_inverse=True)
@@ -53,13 +54,14 @@ def price_of_equality(logits: Tensor, targets: Tensor) -> float:
         seen
     )  # of an example: classes weigh the same
 
-    def likelihood(parameters: Tensor) -> Tensor:
-        log_p = torch.log_softmax(z * parameters[-1].exp() + parameters[:-1], 1)
-        loss = -(weight * log_p.gather(1, y[:, None])[:, 0]).sum()
-        return loss + 1.0 / len(z) * parameters[:-1].square().mean()
+    def log_posterior(parameters: Tensor) -> Tensor:
+        return torch.log_softmax(z * parameters[-1].exp() + parameters[:-1], 1)
 
-    found = _minimise(likelihood, torch.zeros(len(seen) + 1, dtype=torch.float64))
-    log_q = torch.log_softmax(z * found[-1].exp() + found[:-1], 1)
+    def likelihood(parameters: Tensor) -> Tensor:
+        loss = -(weight * log_posterior(parameters).gather(1, y[:, None])[:, 0]).sum()
+        return loss + parameters[:-1].square().mean() / len(z)
+
+    log_q = log_posterior(_minimise(likelihood, torch.zeros(len(seen) + 1, dtype=torch.float64)))
 
     def value(log_w: Tensor) -> Tensor:
         """V(w), its maximum smoothed into a p-norm."""

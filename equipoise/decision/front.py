@@ -19,6 +19,7 @@ from equipoise.decision.fair import (
 )
 from equipoise.decision.soft_recalls import (
     SoftRecalls,
+    centred,
     check_holdout,
     spread_of_logits,
     warn_of_missing,
@@ -77,7 +78,7 @@ def front(
         >>> logits += 1.5 * torch.eye(4)[targets] + torch.tensor([0.6, 0, 0, -0.6])
         >>> rows = front(logits, targets, alphas=(0, 4))
         >>> [(row["alpha"], round(row["mean"], 2), round(row["lowest"], 2)) for row in rows]
-        [(0.0, 0.68, 0.67), (4.0, 0.68, 0.67), (inf, 0.68, 0.67)]
+        [(0.0, 0.69, 0.6), (4.0, 0.69, 0.67), (inf, 0.69, 0.69)]
     """
     if not isinstance(folds, int) or folds < 2:
         raise ValueError(f"Expected folds to be an int of at least 2, but got {folds!r}.")
@@ -122,7 +123,7 @@ def front(
                 **_figures(recalls[seen], support[seen], seed),
                 "recalls": recalls,
                 "strength": -strength,
-                "offset": (offsets[-1] - offsets[-1].mean()) * scale,
+                "offset": centred(offsets[-1], seen) * scale,
             }
         )
     for row in rows:

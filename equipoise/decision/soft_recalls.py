@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["SoftRecalls", "check_holdout", "spread_of_logits", "warn_of_missing"]
+__all__ = ["SoftRecalls", "centred", "check_holdout", "spread_of_logits", "warn_of_missing"]
 
 DENSE = 64  # classes up to which every logit is looked at
 NEAREST = 32  # beyond that, only an example's highest logits and its own class's
 _AT_A_TIME = 1 << 16  # logits
+_EXACT = 1 << 17  # logits up to which float64 is fast enough
 
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Recalls of the classes that have examples → the value to maximise, and its gradient in them."""
@@ -37,9 +38,9 @@ class SoftRecalls:
         self.support = torch.bincount(targets, minlength=self.num_classes)
         self.seen = self.support > 0
         self.columns: Tensor | None = None
-        self.z, self.own = z.float(), targets
+        self.z, self.own = z if z.numel() <= _EXACT else z.float(), targets
         if self.num_classes > DENSE:
-            around = z.float() if near is None else (z + near).float()
+            around = self.z if near is None else self.z + near.to(self.z)
             around = around.scatter(1, targets[:, None], torch.inf)  # its own class comes first
             self.columns = around.topk(NEAREST + 1, 1, sorted=True).indices
             self.z, self.own = self.z.gather(1, self.columns), torch.zeros_like(targets)
@@ -67,7 +68,7 @@ class SoftRecalls:
         return torch.from_numpy(found.x)
 
     def _value(self, objective: Objective, b: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        rows, b = len(self._shifted), b.float()
+        rows, b = len(self._shifted), b.to(self.z)
         columns = [None] * len(self.z) if self.columns is None else self.columns.split(rows)
         for z, soft, column in zip(
             self.z.split(rows), self._soft.split(rows), columns, strict=False
@@ -78,7 +79,7 @@ class SoftRecalls:
         sums = torch.zeros_like(b).index_add_(0, self.targets, own)
         value, worth = objective((sums[self.seen] / self.support[self.seen]).double())
         slope = torch.zeros_like(b)
-        slope[self.seen] = (worth / self.support[self.seen] / temperature).float()
+        slope[self.seen] = (worth / self.support[self.seen] / temperature).to(slope)
         pull = slope[self.targets] * own
         gradient = torch.zeros_like(b).index_add_(0, self.targets, pull)
         if self.columns is None:
@@ -92,6 +93,11 @@ class SoftRecalls:
 def spread_of_logits(z: Tensor) -> float:
     """The logits' standard deviation around each example's mean: the unit of a temperature."""
     return float((z - z.mean(1, keepdim=True)).std(correction=0).clamp_min(1e-6))
+
+
+def centred(offset: Tensor, seen: Tensor) -> Tensor:
+    """Offsets with mean zero over the classes that have examples, and 0 for the others."""
+    return torch.where(seen, offset - offset[seen].mean(), 0.0)
 
 
 def check_holdout(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

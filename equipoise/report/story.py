@@ -129,8 +129,8 @@ def _done(report: Report) -> str:
     up, down = int(np.nanargmax(drawn)), int(np.nanargmin(drawn))
     if drawn[up] > 1.005 * drawn[down]:
         said.append(
-            f"{parts['policy']} changed how often examples are drawn. An epoch now draws each of "
-            f"{name_of(report, up)} {_times(drawn[up])} on average, and each of "
+            f"{parts['policy']} changed how often examples are drawn. An epoch now draws each "
+            f"example of {name_of(report, up)} {_times(drawn[up])} on average, and each of "
             f"{name_of(report, down)} {_times(drawn[down])}."
         )
     weight = array(report.log_weight) * (1 - parts["sampler_share"])

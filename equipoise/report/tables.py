@@ -71,8 +71,10 @@ def columns(report: Report) -> list[Column]:
         found.append(Column("change", meaning, recalls[-1] - recalls[0], _signed_rate, 1))
     precise = [row for row in report.outcomes if row["precisions"] is not None]
     for row in precise[:1] + precise[1:][-1:]:
-        name, values = f"precision {row['name']}", array(row["precisions"])
-        found.append(Column(name, "share of its predictions that are true", values, _rate, 2))
+        last = row is precise[-1]
+        heading, rank = ("precision", 2) if last else (f"precision {row['name']}", 8)
+        meaning = f"share of its predictions that are true, {row['name']}"
+        found.append(Column(heading, meaning, array(row["precisions"]), _rate, rank))
     support = array(report.support or [])
     if len(support):
         found.append(Column("n", "examples that the recalls are of", support, _whole, 6))

@@ -64,7 +64,9 @@ class ClassBalancedSampler(OrderSampler):
             rank=rank,
             num_replicas=num_replicas,
         )
-        weight = 1.0 / np.maximum(targets.counts, 1) if weight is None else _as_weight(weight, targets)
+        weight = (
+            1.0 / np.maximum(targets.counts, 1) if weight is None else _as_weight(weight, targets)
+        )
         order = ClassOrder(targets.members, targets.counts, self.num_samples, self.seed)
         self._begin_with(order.plan(np.log(weight)))
 

@@ -253,7 +253,7 @@ def test_the_story_of_a_raised_class():
         in (said["What was unbalanced"])
     )
     assert (
-        "draws each of cup 37 times on average, and each of cat 0.37 times"
+        "draws each example of cup 37 times on average, and each of cat 0.37 times"
         in (said["What was done"])
     )
     assert f"from {first['lowest']:.3f} of cup to {now['lowest']:.3f}" in said["What it changed"]
