@@ -98,6 +98,7 @@ def test_ml_ros_equals_the_naive_loop(rows, share, seed):
     assert ml_ros(rows, share, seed=seed).tolist() == naive_ml_ros(rows, share, seed)
 
 
+@pytest.mark.filterwarnings("ignore:Every row of labels holds exactly one 1")
 def test_ml_ros_stops_when_no_label_is_rare_any_more():
     rows = np.repeat([[1, 0], [0, 1]], [60, 40], axis=0)  # IRLbl 1 and 1.5, MeanIR 1.25
     repeats = ml_ros(rows, share=1.0)
