@@ -55,7 +55,7 @@ def test_dtypes(case: Case, dtype: torch.dtype):
     rtol = max(1e-5, 4 * torch.finfo(dtype).eps)
     torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=rtol, atol=1e-6)
     if case.elementwise:
-        assert loss.unreduced(logits, targets).dtype == dtype
+        assert loss.unreduced(logits, targets).dtype == value.dtype
 
 
 @each_case
