@@ -6,9 +6,17 @@ from __future__ import annotations
 # `from equipoise.audit import Audit`.
 from equipoise.audit import Audit, audit
 from equipoise.balancer import Balancer
-from equipoise.holdout import holdout_split
 from equipoise.rates import ClassRates
+from equipoise.splits import holdout_split, multilabel_holdout_split
 from equipoise.targets import Targets
 
 __version__ = "0.1.0.dev0"
-__all__ = ["Audit", "Balancer", "ClassRates", "Targets", "audit", "holdout_split"]
+__all__ = [
+    "Audit",
+    "Balancer",
+    "ClassRates",
+    "Targets",
+    "audit",
+    "holdout_split",
+    "multilabel_holdout_split",
+]

@@ -4,63 +4,63 @@ from __future__ import annotations
 
 import os
 import pickle
-import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from equipoise._files import replacing
+
 __all__ = ["load", "save"]
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What is saved by its state: a model, an optimiser, a scheduler, a `Balancer`."""
+
+    def state_dict(self) -> dict[str, Any]: ...
 
 
 def save(path: str | os.PathLike[str], **parts: Any) -> None:
     """Write the parts to `path`, so that at every moment the old file or the new one is there.
 
-    They are written beside it under another name, brought to the disk, and renamed. Killed in
-    between, or on a full disk, the old file stays as it was (and on a full disk an `OSError` is
-    raised, and what was written is removed).
+    They are written beside it under another name, brought to the disk, and renamed. If the process
+    is killed in between, the old file stays as it was, and the next `save` removes what was left
+    behind. On a full disk, an `OSError` is raised and the old file stays as well. A symbolic link
+    stays a link, and the file has the permissions that `open(path, "wb")` would give it.
 
     Call it on one rank. What `torch.load(weights_only=True)` would not read is refused.
 
     Args:
-        path: of the file; its folder has to be there.
+        path: of the file; its folder has to exist.
         parts: states (tensors, numbers, texts, and dicts, lists and tuples of them), or objects
             with a `state_dict`: a model, an optimiser, a scheduler, a `Balancer`.
 
     Example:
+        >>> import tempfile
         >>> folder = tempfile.mkdtemp()
         >>> save(f"{folder}/last.pt", model=torch.nn.Linear(2, 1), epoch=3)
         >>> sorted(load(f"{folder}/last.pt")), load(f"{folder}/last.pt")["epoch"]
         (['epoch', 'model'], 3)
     """
-    path = Path(path)
     states = {
-        name: part.state_dict() if hasattr(part, "state_dict") else part
+        name: part.state_dict() if isinstance(part, Stateful) else part
         for name, part in parts.items()
     }
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
-    written = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            try:
-                torch.save(states, file)
-            except RuntimeError as error:  # torch's writer hides the system's error
-                raise OSError(f"{path} could not be written, is the disk full? {error}") from error
-            file.flush()
-            os.fsync(file.fileno())
+    with replacing(path) as partial:
         try:
-            torch.load(written, map_location="meta", weights_only=True)
+            with partial.open("wb") as file:  # given a name, torch would write that into the file
+                torch.save(states, file)
+        except RuntimeError as error:  # torch's writer hides the system's error
+            raise OSError(f"{path} could not be written, is the disk full? {error}") from error
+        try:
+            torch.load(partial, map_location="meta", weights_only=True)
         except pickle.UnpicklingError as error:
             raise TypeError(
                 "Expected parts to be tensors, numbers, texts, and dicts, lists and tuples of "
                 f"them, but got others: {str(error).splitlines()[0]}"
             ) from error
-        os.replace(written, path)
-        _sync_folder(path.parent)
-    except BaseException:
-        written.unlink(missing_ok=True)
-        raise
 
 
 def load(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, Any]:
@@ -71,8 +71,8 @@ def load(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
         map_location: where tensors go, see `torch.load`.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is no such file, or damaged; with the reason.
+        FileNotFoundError: there is no such file.
+        ValueError: the file was not written by `save`, or it is damaged; the message says how.
     """
     path = Path(path)
     with path.open("rb"):
@@ -97,17 +97,3 @@ def load(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, A
             f"Expected {path} to hold states by name, but got a {type(states).__name__}."
         )
     return states
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring the renaming to the disk as well, where the system can."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)

@@ -1,4 +1,4 @@
-"""`equipoise audit`: every kind of file, what is printed, exit codes, and files that are wrong."""
+"""`equipoise audit` and `report`: files, what is printed, exit codes, and files that are wrong."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from scipy.sparse import csr_matrix, save_npz
 from typer.testing import CliRunner
 
 import equipoise
-from equipoise.cli import app, read_labels
+from equipoise.audit import read_labels
+from equipoise.cli import app
 
 IDS = np.array([0] * 6 + [1] * 3 + [2])
 HOT = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 1, 0]], np.uint8)
@@ -179,16 +181,17 @@ BAD = {
     "shape.npz": ({**csr("Y", HOT), "Y_shape": np.array([5])}, "to hold a CSR matrix"),
     "blank.csv": ("\n \n", "has no rows"),
     "header.csv": ("species\n", "a line of names alone"),
-    "ragged.csv": ("a,b\n1,2\n3\n", "row 3 has 1"),
-    "gap.csv": ("file,label\na,x\nb,\n", "row 2 has none"),
+    "ragged.csv": ("a,label\n1,2\n3\n", "row 2 of 'label' has none"),
+    "gap.csv": ("file,label\na,x\nb,\n", "row 2 of 'label' has none"),
     "nan.csv": ("file,label\na,1\nb,nan\n", "but got nan"),
     "which.csv": ("file,kind\na,x\nb,y\n", "holds file, kind. Say which"),
-    "png.csv": (png(), "text file in UTF-8"),
+    "png.csv": (png(), "binary data"),
     "corrupt.arff": (ARFF + "1,0,.5\n1,nothing\n", "to be an ARFF file"),
     "which.arff": (ARFF.replace(": -C 2", "") + "1,0,.5\n", "Expected labels to be given"),
     "seven.arff": (ARFF.replace("-C 2", "-C 7") + "1,0,.5\n", "from 1 to 3"),
     "png.arff": (png(), "ARFF file"),
-    "labels.parquet": (b"PAR1", "ends in .npz"),
+    "labels.xlsx": (b"PK", "ends in .npz"),
+    "labels.parquet": (b"PAR1", "to be whole"),
 }
 
 
@@ -199,10 +202,10 @@ def test_bad_files_are_one_line(name, tmp_path):
     is_one_line(run("audit", path), words)
 
 
-def is_one_line(result, words):
+def is_one_line(result, words, command="audit"):
     assert result.exit_code == 1, result.output
     assert result.stdout == ""
-    assert re.fullmatch(r"equipoise audit: [^\n]+\n", result.stderr), result.stderr
+    assert re.fullmatch(rf"equipoise {command}: [^\n]+\n", result.stderr), result.stderr
     assert words in result.stderr
     assert isinstance(result.exception, SystemExit)
 
@@ -210,18 +213,20 @@ def is_one_line(result, words):
 def test_missing_files_and_fields(tmp_path):
     path = write(tmp_path / "y.npz", {"y": IDS})
     is_one_line(run("audit", tmp_path / "none.npz"), "there is none at")
-    is_one_line(run("audit", tmp_path), "Expected a file that ends in")
+    is_one_line(run("audit", tmp_path), "a folder of images for each class")
     (tmp_path / "folder.npz").mkdir()
-    is_one_line(run("audit", tmp_path / "folder.npz"), "there is none at")
+    is_one_line(run("audit", tmp_path / "folder.npz"), "but it holds nothing")
     is_one_line(run("audit", path, "--field", "z"), "to hold 'z', but it holds y")
-    is_one_line(run("audit", path, "--plot", tmp_path / "no" / "p.png"), "No such file")
+    is_one_line(
+        run("audit", path, "--plot", tmp_path / "no" / "p.png"), "a folder that does not exist"
+    )
     is_one_line(run("audit", path, "--plot", tmp_path / "p.docx"), "docx")
 
 
 def test_wrong_usage(tmp_path):
     path = write(tmp_path / "y.npy", IDS)
     wrong = [["audit"], ["audit", path, "--what"], ["train"], ["audit", path, "--most", "0"]]
-    wrong += [["audit", path, "--field", "y"], ["audit", path, "--labels", "3"]]
+    wrong += [["audit", path, "--field", "y"], ["report"], ["audit", path, "--labels", "3"]]
     for arguments in wrong:
         result = run(*arguments)
         assert result.exit_code == 2, arguments
@@ -273,7 +278,16 @@ def test_help_and_version():
     assert (shown.exit_code, "audit" in shown.stdout) == (0, True)
     shown = run("audit", "--help")
     assert shown.exit_code == 0
-    for words in ("FILE", "--field", "--labels", "--most", "--json", "--plot", "CSR"):
+    for words in (
+        "FILE_OR_FOLDER",
+        "--field",
+        "--separator",
+        "--labels",
+        "--most",
+        "--json",
+        "--plot",
+        "CSR",
+    ):
         assert words in shown.stdout
     assert run("--version").stdout == f"equipoise {equipoise.__version__}\n"
 
@@ -308,12 +322,48 @@ def test_the_command_is_installed():
     assert [script.value for script in scripts] == ["equipoise.__main__:main"], "run `make setup`"
 
 
+@pytest.fixture
+def saved(tmp_path):
+    """A report's file, in a folder of its own."""
+    balancer = equipoise.Balancer(IDS)
+    balancer.observe(torch.eye(3)[IDS], torch.from_numpy(IDS))
+    balancer.step()
+    path = tmp_path / "run" / "report.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(balancer.report(names=["[red]cat", "dog", "owl"]).to_dict()))
+    return path
+
+
+def test_a_report_is_shown_again(saved, tmp_path):
+    page = tmp_path / "page.html"
+    shown = run("report", saved, "--html", page)
+    assert shown.exit_code == 0, shown.output
+    assert "[red]cat" in shown.stdout
+    assert "[red]cat" in page.read_text(encoding="utf-8")
+    assert "page.html" in shown.stderr
+    assert json.loads(run("report", saved.parent, "--json").stdout) == json.loads(saved.read_text())
+    assert saved.with_suffix(".html").stat().st_size > 10_000
+
+
+def test_what_is_no_report(saved, tmp_path):
+    is_one_line(run("report", tmp_path / "none"), "to be a report's JSON file", "report")
+    is_one_line(run("report", tmp_path), "to be a report's JSON file", "report")
+    none = tmp_path / "none" / "page.html"
+    is_one_line(run("report", saved, "--html", none), "does not exist", "report")
+    saved.write_text("{")
+    is_one_line(run("report", saved), "to be JSON", "report")
+    saved.write_text("{}")
+    is_one_line(run("report", saved), "to be the dict of Report.to_dict", "report")
+
+
 def test_without_what_it_needs(tmp_path, monkeypatch):
     from equipoise import __main__
 
     path = write(tmp_path / "y.npy", IDS)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     is_one_line(run("audit", path, "--plot", tmp_path / "p.png"), "equipoise[report]")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    is_one_line(run("audit", write(tmp_path / "t.csv", "label\na\n")), "equipoise[cli]")
     monkeypatch.setitem(sys.modules, "arff", None)
     arff = write(tmp_path / "c.arff", ARFF + "1,0,.5\n")
     is_one_line(run("audit", arff), "equipoise[multilabel]")

@@ -11,13 +11,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise import Balancer, ClassRates
-from equipoise.balancer.parts import LOSSES, MINERS
-from equipoise.order_sampler import FIRST_CHUNK
+from equipoise._order_sampler import FIRST_CHUNK
+from equipoise.balancer.by_name import LOSSES, MINERS
 from equipoise.rates import LabelRates
 from equipoise.samplers import ClassBalancedSampler
 
 LABELS = np.arange(120) % 3
 MULTI_HOT = np.eye(3, dtype=np.uint8)[LABELS]
+MULTI_HOT[0] = [1, 1, 0]
 FOR_LABELS = ("weighted-bce", "asymmetric", "distribution-balanced", "two-way")
 
 

@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from equipoise.decision import equal_recall_offset
+from equipoise import Balancer
+from equipoise.decision import (
+    ClassDecision,
+    Fairness,
+    equal_recall_offset,
+    fair_offset,
+    fit_class_decision,
+    front,
+    price_of_equality,
+    strongest_below,
+)
 from equipoise.rates import reliabilities
 
 
@@ -66,13 +76,13 @@ def plain_offset(logits, targets, temperature=0.25, ridge=0.01):
         offset = minimize(spread, offset, (t,), "L-BFGS-B", jac=True, options=options).x
     hits = (hot[logits.argmax(1) == targets]).sum(0)
     shrunk = reliabilities(hits, support) * torch.from_numpy(offset)
-    return (shrunk - shrunk.mean()) * scale
+    return torch.where(torch.from_numpy(seen.numpy()), shrunk - shrunk[seen].mean(), 0.0) * scale
 
 
 @pytest.mark.parametrize("classes", [3, 12])
 @pytest.mark.filterwarnings("ignore:Classes without an example")
 def test_blocks_change_nothing(classes, monkeypatch):
-    monkeypatch.setattr("equipoise.decision.equal_recall._AT_A_TIME", 37 * classes)
+    monkeypatch.setattr("equipoise.decision.soft_recalls._AT_A_TIME", 37 * classes)
     logits, targets = sample(1500, 5, np.linspace(-1, 1, classes).tolist())
     targets[targets == 2] = 1  # and a class without examples
     assert torch.allclose(
@@ -129,3 +139,228 @@ def test_one_small_class_does_not_switch_the_others_off():
 
 def test_degenerate_hold_outs_are_survived():
     assert equal_recall_offset(torch.zeros(1, 1), torch.tensor([0])).tolist() == [0]
+
+
+# ---------------------------------------------------------------------------- levelling up
+
+
+def graded(n, seed, classes=10):
+    """Classes of graded difficulty, n examples of each."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(classes).repeat_interleave(n)
+    logits = torch.randn(len(targets), classes, generator=generator)
+    logits[torch.arange(len(targets)), targets] += torch.linspace(1.2, 4.0, classes)[targets]
+    return logits, targets
+
+
+def with_a_dead_class(n, seed, classes=40):
+    """One class of 40 that is always taken for another."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(classes).repeat_interleave(n)
+    logits = 1.5 * torch.randn(len(targets), classes, generator=generator)
+    logits[torch.arange(len(targets)), targets] += 5
+    logits[targets == 7, 7] -= 6
+    logits[targets == 7, 8] += 5
+    return logits, targets
+
+
+def with_synonyms(n, seed, classes=100):
+    """Two of the classes are one thing under two names."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(classes).repeat_interleave(n)
+    seen = targets.clamp_max(classes - 2)
+    logits = (
+        torch.randn(len(targets), classes, generator=generator) + 4.5 * torch.eye(classes)[seen]
+    )
+    noise = 0.1 * torch.randn(len(targets), generator=generator)
+    logits[:, classes - 1] = logits[:, classes - 2] + noise
+    return logits, targets
+
+
+def test_utility_is_that_of_alpha_fairness():
+    """u' = (R / r̄)^−α up to κ, u its integral: against sums over a fine grid."""
+    grid = torch.linspace(1e-4, 1, 20001, dtype=torch.float64)
+    for alpha in (0.0, 0.5, 1.0, 4.0):
+        fairness = Fairness(alpha, kappa=20, mean=0.7)
+        worth = np.minimum((grid.numpy() / 0.7) ** -alpha, 20)
+        for low, high in ((0, 8000), (3000, 20000), (12000, 19000)):
+            area = np.trapezoid(worth[low : high + 1], grid[low : high + 1].numpy())
+            value = [float(fairness(grid[at : at + 1])[0]) for at in (high, low)]
+            assert value[0] - value[1] == pytest.approx(area, rel=1e-3)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 4.0])
+def test_gradient_of_the_utility(alpha):
+    recalls = torch.tensor([0.1, 0.5, 0.8, 0.95], dtype=torch.float64, requires_grad=True)
+    fairness = Fairness(alpha, kappa=20, mean=0.7)
+    value, slope = fairness(recalls)
+    assert torch.allclose(torch.autograd.grad(value, recalls)[0], slope.detach())
+
+
+def test_low_recalls_are_raised_at_nearly_no_price():
+    logits, targets = graded(500, 0)
+    decision = fit_class_decision(logits, targets)
+    fresh, truth = graded(1000, 1)
+    before, after = recalls(fresh, truth), recalls(fresh + decision.values, truth)
+    assert after.min() > before.min() + 0.1
+    assert after.mean() > before.mean() - 0.01
+    assert 0 < decision.price <= 0.01
+    equal = recalls(fresh + equal_recall_offset(logits, targets), truth)
+    assert equal.mean() < after.mean() - 0.03
+
+
+@pytest.mark.parametrize("n", [10, 50, 500])
+@pytest.mark.filterwarnings("ignore:The hold-out has")
+def test_a_class_that_cannot_be_had_costs_nothing(n):
+    """Equal recalls would take .09, .35 and .44 of mean recall here."""
+    decision = fit_class_decision(*with_a_dead_class(n, 0))
+    fresh, truth = with_a_dead_class(200, 1)
+    before, after = recalls(fresh, truth), recalls(fresh + decision.values, truth)
+    assert after.mean() > before.mean() - 0.01
+    assert decision.equality_price > 0
+
+
+@pytest.mark.filterwarnings("ignore:The hold-out has")
+def test_two_names_of_one_thing_cost_nothing():
+    decision = fit_class_decision(*with_synonyms(50, 0))
+    fresh, truth = with_synonyms(100, 1)
+    before, after = recalls(fresh, truth), recalls(fresh + decision.values, truth)
+    assert after.mean() > before.mean() - 0.01
+
+
+def test_a_small_hold_out_says_that_it_moves_little():
+    with pytest.warns(UserWarning, match="The hold-out has 10 examples of a class"):
+        fit_class_decision(*with_a_dead_class(10, 0))
+
+
+def test_equal_recall_says_its_price_and_for_whom():
+    names = [f"kind {c}" for c in range(10)]
+    balancer = Balancer(np.arange(10).repeat(10), names=names)
+    with pytest.warns(UserWarning, match=r"Equal recalls cost 0\.\d+.*'kind 0'"):
+        balancer.fit_decision(*graded(500, 0), objective="equal-recall")
+
+
+def test_the_front_runs_from_the_mean_to_equal_recalls():
+    rows = front(*graded(500, 0))
+    assert rows[0]["alpha"] == 0
+    assert rows[-1]["alpha"] == float("inf")
+    assert rows[0]["price"] == 0
+    assert rows[-1]["lowest"] > rows[0]["lowest"] + 0.1
+    assert rows[-1]["sd"] < rows[0]["sd"] / 3
+    for row in rows:
+        assert row["price"] == pytest.approx(rows[0]["mean"] - row["mean"])
+        assert row["mean_interval"][0] < row["mean"] < row["mean_interval"][1]
+        assert row["offset"].mean().abs() < 1e-9
+    chosen = strongest_below(rows, 0.01)
+    assert chosen["price"] <= 0.01
+    assert strongest_below(rows, 1.0)["alpha"] == 16
+    assert strongest_below(rows, None) is strongest_below(rows, 1.0)
+    assert strongest_below(rows, 0.0)["price"] <= 0
+
+
+def test_the_front_holds_on_other_data():
+    """Cross-fitted means and those on fresh data differ by chance: 3 standard errors."""
+    rows = front(*graded(60, 0))
+    fresh, truth = graded(2000, 1)
+    error = 3 * np.sqrt(0.2 / 600)
+    for row in rows:
+        assert abs(recalls(fresh + row["offset"], truth).mean() - row["mean"]) < error
+
+
+def test_alpha_fixes_the_point():
+    logits, targets = graded(200, 0)
+    balancer = Balancer(np.arange(10).repeat(10))
+    balancer.fit_decision(logits, targets, alpha=5.0)
+    assert balancer.decision.alpha == 5.0
+    strong = fair_offset(logits, targets, alpha=16)
+    assert recalls(logits + strong, targets).min() > recalls(logits, targets).min() + 0.15
+
+
+def test_many_classes_are_fitted_on_their_nearest(monkeypatch):
+    logits, targets = with_synonyms(40, 3, classes=70)
+    near = fair_offset(logits, targets)
+    monkeypatch.setattr("equipoise.decision.soft_recalls.DENSE", 100)
+    assert torch.allclose(near, fair_offset(logits, targets), atol=0.05)
+
+
+def test_the_price_of_equality_is_known_beforehand():
+    """Gaussian classes of which two are close: logits are their log-densities."""
+
+    def drawn(n, seed):
+        generator = torch.Generator().manual_seed(seed)
+        centres = torch.tensor([[3.0, 0.0], [0.0, 0.7], [0.0, -0.7], [-2.0, 0.0]])
+        targets = torch.arange(n) % 4
+        points = centres[targets] + torch.randn(n, 2, generator=generator)
+        return -0.5 * (points[:, None] - centres).square().sum(2), targets
+
+    fresh, truth = drawn(20000, 1)
+    equal = recalls(fresh + equal_recall_offset(*drawn(4000, 0)), truth)
+    predicted = price_of_equality(*drawn(4000, 0))
+    assert predicted > 0.02
+    assert predicted == pytest.approx(recalls(fresh, truth).mean() - equal.mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.filterwarnings("ignore:The hold-out has")
+def test_constant_and_rounded_logits_move_nothing_that_does_not_help(dtype):
+    targets = torch.arange(400) % 4
+    assert recalls_are_kept(torch.zeros(400, 4, dtype=dtype), targets)
+    rounded = (2 * torch.eye(4)[targets] + torch.randn(400, 4)).to(dtype)
+    assert recalls_are_kept(rounded, targets)
+
+
+def recalls_are_kept(logits, targets):
+    decision = fit_class_decision(logits, targets)
+    after = recalls(logits.double() + decision.values, targets)
+    return after.mean() >= recalls(logits, targets).mean() - 0.02
+
+
+def test_offsets_can_leave(tmp_path):
+    logits, targets = graded(200, 0)
+    decision = fit_class_decision(logits, targets)
+    decision.save(tmp_path / "offsets.json", names=[str(c) for c in range(10)])
+    read = ClassDecision.load(tmp_path / "offsets.json")
+    assert torch.equal(read(logits), decision(logits))
+    layer = torch.nn.Linear(10, 10)
+    with torch.no_grad():
+        layer.weight.copy_(torch.eye(10))
+        layer.bias.copy_(decision.values)
+    assert (layer(logits).argmax(1) == decision(logits)).float().mean() > 0.999
+    shifted = decision.under_prior(torch.ones(10), torch.arange(1, 11))
+    assert torch.allclose(
+        shifted.values - decision.values,
+        torch.arange(1, 11).double().log() - torch.arange(1, 11).double().log().mean(),
+    )
+    with pytest.raises(ValueError, match="Expected after to be 10 frequencies above 0"):
+        decision.under_prior(torch.ones(10), torch.zeros(10))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"alpha": -1}, "alpha"),
+        ({"alpha": float("inf")}, "alpha"),
+        ({"kappa": 0.5}, "kappa"),
+        ({"max_price": -0.1}, "max_price"),
+        ({"objective": "f1"}, "objective"),
+    ],
+)
+def test_bad_settings_of_a_decision_are_named(settings, words):
+    with pytest.raises(ValueError, match=f"Expected {words}"):
+        fit_class_decision(*graded(20, 0), **settings)
+
+
+def test_a_class_whose_hold_out_cannot_be_trusted_is_left_out():
+    """The hold-out's class 3 is really classes 4 to 9: its recall must not be given away."""
+    logits, targets = graded(500, 0)
+    wrong = (targets == 3).nonzero()[:, 0]
+    logits[wrong] = graded(500, 5)[0][(4 + torch.arange(len(wrong)) % 6) * 500]
+    fresh, truth = graded(1000, 1)
+    plain = recalls(fresh, truth)
+    for leave_out, least in ((None, -1.0), (np.arange(10) == 3, -0.1)):
+        decision = fit_class_decision(logits, targets, leave_out=leave_out)
+        after = recalls(fresh + decision.values, truth)
+        assert leave_out is None or after.mean() > plain.mean() - 0.01
+        assert after[3] - plain[3] > least
+    assert decision.values[3] == 0
+    assert decision.values.mean().abs() < 1e-6

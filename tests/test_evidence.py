@@ -1,21 +1,25 @@
-"""benchmarks/evidence.py on made-up images: every method trains, runs are read back, a report."""
+"""benchmarks.evidence on made-up images: every method trains, runs are read back, decided, reported."""
 
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks import evidence, sampler_scale
-from benchmarks.evidence_methods import Late, WorstOfBalanced, method_of
-from benchmarks.evidence_report import apart, front, half_width, noise_floor
+from benchmarks.evidence import __main__ as command
+from benchmarks.evidence import decisions, training
+from benchmarks.evidence.methods import METHODS, Late, WorstOfBalanced, method_of
+from benchmarks.evidence.report import apart, differences, half_width, noise_floor, table
+from benchmarks.samplers import scale
 from equipoise.weighting import InverseFrequency
+from examples import harness
 
 SETTINGS = dict(
-    evidence.SETS["digits"], set="digits", lr=0.05, net="small", bf16=False, device="cpu",
-    pilot=False, width=2, epochs=2, batch_size=16,
+    training.SETS["digits"], set="digits", lr=0.05, net="small", bf16=False, device="cpu",
+    pilot=False, head="linear", scale=16.0, width=2, epochs=2, batch_size=16,
 )  # fmt: skip
 
 
@@ -32,22 +36,24 @@ def data():
     return parts | {"classes": ["a", "b", "c"]}
 
 
-@pytest.mark.parametrize("method", evidence.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains(method, data):
-    result = evidence.train(method, 0, data, SETTINGS, [0.9, 0.5, 0.2])
-    for key in ("recalls", "recalls_decided", "holdout_recalls"):
-        recalls = np.array(result[key])
-        assert recalls.shape == (3,)
-        assert ((recalls >= 0) & (recalls <= 1)).all()
+    arrays, result = training.train(method, 0, data, SETTINGS, [0.9, 0.5, 0.2])
+    assert arrays["held"].shape == arrays["test"].shape == (27, 3)
+    assert arrays["held"].dtype == np.float32
+    assert arrays["shift"].shape == (3,)
+    assert (arrays["test_y"] == data["test"][1]).all()
     assert np.isfinite(result["log_weight"]).all()
-    again = evidence.train(method, 0, data, SETTINGS, [0.9, 0.5, 0.2])
-    assert again["recalls"] == result["recalls"]
+    predicted = torch.from_numpy(arrays["test"]).argmax(1)
+    assert result["recalls"] == harness.recalls_of(predicted, data["test"][1], 3)
+    again, _ = training.train(method, 0, data, SETTINGS, [0.9, 0.5, 0.2])
+    assert (again["test"] == arrays["test"]).all()
 
 
 def test_the_bigger_net_takes_a_step(data):
     settings = SETTINGS | {"net": "resnet9", "width": 2, "epochs": 1, "batch_size": 34}
-    one = dict(data)
-    assert len(evidence.train("LDAM", 0, one, settings, None)["recalls"]) == 3
+    arrays, _ = training.train("LDAM", 0, data, settings, None)
+    assert np.abs(arrays["test"]).max() <= 1 + 1e-6  # cosines
 
 
 def test_deferred_weights_come_late_with_mean_one():
@@ -70,13 +76,15 @@ def test_settings_of_the_loop_by_name():
         method_of("recall")
     with pytest.raises(TypeError, match="steps"):
         method_of("Balancer:steps=3")
+    parts = method_of("Balancer:policy=worst-class,mix=0").balancer(None)
+    assert parts["policy"].mix == 0
 
 
 def test_the_noise_floor_and_how_far_chance_takes_it():
     """Ten classes: n·sd²/σ² is χ² with nine degrees of freedom."""
     from scipy.stats import chi2
 
-    result = {"recalls_decided": [0.6] * 10}
+    result = {"recalls": {"equal": [0.6] * 10}}
     support = {"holdout": [500] * 10, "test": [1000] * 10}
     floor, span = noise_floor({"results": [result], "support": support})
     assert floor == pytest.approx((0.24 * 0.003) ** 0.5)
@@ -92,33 +100,71 @@ def test_worst_class_starts_from_balanced_classes():
     np.testing.assert_allclose(np.diff(moved), np.log(9) - 0.5)
 
 
-def test_augmented_images_are_shifts_and_mirror_images():
-    image = torch.arange(1, 65, dtype=torch.uint8).reshape(1, 8, 8, 1).expand(200, 8, 8, 3)
-    out = evidence.augment(image, torch.Generator().manual_seed(0), flip=True)
-    padded = np.pad(image[0, :, :, 0].numpy(), 1, constant_values=128)
-    crops = [padded[i : i + 8, j : j + 8] for i in range(3) for j in range(3)]
-    possible = {c.tobytes() for c in crops} | {c[:, ::-1].tobytes() for c in crops}
-    assert {o[:, :, 0].contiguous().numpy().tobytes() for o in out} == possible
+def test_decisions_are_made_from_the_logits_alone(tmp_path):
+    """Class 1 is hardly ever chosen as trained, and as good as class 0 once its offset is found."""
+    rng = np.random.default_rng(0)
+
+    def part(n):
+        y = np.arange(n) % 2
+        z = rng.normal(size=(n, 2)) + 2 * np.eye(2)[y] + [4.0, 0.0]
+        return z.astype(np.float32), y
+
+    (held, held_y), (test, test_y) = part(2000), part(2000)
+    path = tmp_path / "run.npz"
+    np.savez(path, held=held, test=test, held_y=held_y, test_y=test_y, shift=np.array([-4.0, 0.0]))
+    for scale_ in (1.0, 30.0):  # what the loss multiplies logits by changes no decision
+        found = decisions.decided(path, scale_)
+        trained, fair, equal = (np.array(found["recalls"][d]) for d in decisions.DECISIONS)
+        assert trained[1] < 0.1
+        assert fair.min() > 0.85
+        assert abs(equal[0] - equal[1]) < 0.04
+        assert found["tenth"]["trained"] == pytest.approx(trained[1])
+        assert found["tenth"]["fair"] == pytest.approx(fair[1])
+        alphas, means = np.array(found["front"]).T[:2]
+        assert (alphas[0], alphas[-1]) == (0, np.inf)
+        assert means.min() > 0.85
+    assert decisions.decided(path)["price"] == pytest.approx(0, abs=0.01)
+
+
+def record_of(runs):
+    results = [
+        {"method": m, "seed": s, "recalls": dict.fromkeys(decisions.DECISIONS, recalls), "price": 0.0,
+         "cpu_seconds": 1.0}
+        for m, s, recalls in runs
+    ]  # fmt: skip
+    return {"results": results, "methods": {"plain": "a", "Balancer": "b"}, "classes": ["x", "y"]}
+
+
+def test_tables_pair_runs_of_one_seed():
+    record = record_of([("plain", 0, [0.9, 0.5]), ("plain", 1, [0.7, 0.3]),
+                        ("Balancer", 1, [0.6, 0.6]), ("Balancer", 0, [0.8, 0.6])])  # fmt: skip
+    rows = table(record, "Balancer")
+    assert len({row.count("|") for row in rows}) == 1
+    assert "| plain: a | 2 | 0.600 ± 1.271 | 0.200 ± 0.000 | 0.400 ± 1.271 |" in rows[2]
+    rows = differences(record, "Balancer")
+    assert len({row.count("|") for row in rows}) == 1
+    assert "| Balancer | +0.050 ± 0.635 | +0.200 ± 1.271 |" in rows[3]
 
 
 def test_runs_are_read_back_and_reported(tmp_path, monkeypatch, capsys):
-    command = ["evidence", "--method", "plain", "Balancer", "--seeds", "2", "--epochs", "1"]
-    command += ["--out", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
-    monkeypatch.setattr("sys.argv", command)
-    evidence.main()
+    arguments = ["evidence", "--method", "plain", "Balancer", "--seeds", "2", "--epochs", "1"]
+    arguments += ["--out", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    command.main()
     assert "seed 1  Balancer" in capsys.readouterr().out
-    evidence.main()  # finished already
+    assert (tmp_path / "runs" / "digits" / "Balancer-1.npz").exists()
+    monkeypatch.setattr(decisions, "decided", None)  # decided already
+    command.main()
     told = capsys.readouterr().out
     assert "seed 1  Balancer" not in told
     assert "| **Balancer**: " in told
     record = json.loads((tmp_path / "results" / "evidence_digits.json").read_text())
     assert len(record["results"]) == 4
+    assert {*record["results"][0]["recalls"]} == {"trained", "fair", "equal"}
     assert (tmp_path / "results" / "evidence_digits.png").stat().st_size > 10_000
 
 
-def test_front_and_intervals():
-    points = {"best": [[0.8, 0.02]], "even": [[0.7, 0.01]], "worse": [[0.75, 0.03]]}
-    assert front({k: np.array(v) for k, v in points.items()}) == ["best", "even"]
+def test_intervals_and_labels():
     assert np.diff(apart(np.array([0.5, 0.5, 0.51, 0.9]), 0, 1)).min() >= 1 / 26 - 1e-12
     # t of 2 degrees of freedom is 4.3027
     np.testing.assert_allclose(half_width(np.array([1.0, 2.0, 3.0])), 4.3027 / 3**0.5, rtol=1e-4)
@@ -127,9 +173,9 @@ def test_front_and_intervals():
 @pytest.mark.parametrize("name", ["ours", "ours, array", "WeightedRandomSampler", "choice(p=)"])
 def test_a_sampler_is_measured(name, tmp_path):
     path = tmp_path / "labels.npy"
-    sampler_scale.write_labels(path, 3000, 200)
+    scale.write_labels(path, 3000, 200)
     assert len(np.unique(np.load(path))) == 200
-    row = sampler_scale.measure(name, str(path), 200)
+    row = scale.measure(name, str(path), 200)
     assert all(row[q] > 0 for q in ("construct", "first batch", "epoch", "update"))
     if name == "ours":
         assert row["index"] == 4 * 3000 + 8 * 201
@@ -137,7 +183,7 @@ def test_a_sampler_is_measured(name, tmp_path):
 
 def test_left_out_by_what_the_size_before_took():
     row = {"construct": 1.0, "first batch": 1.0, "epoch": 1.0, "update": 1.0, "memory": 1e9}
-    assert sampler_scale.expected_too_much([row], 2, 180) is None
-    assert sampler_scale.expected_too_much([row], 10, 180) == "would take 10 GB"
-    assert sampler_scale.expected_too_much([row], 90, 180) == "would take 360 s"
-    assert sampler_scale.expected_too_much([{"why": "no"}], 10, 180) == "no"
+    assert scale.expected_too_much([row], 2, 180) is None
+    assert scale.expected_too_much([row], 10, 180) == "would take 10 GB"
+    assert scale.expected_too_much([row], 90, 180) == "would take 360 s"
+    assert scale.expected_too_much([{"why": "no"}], 10, 180) == "no"

@@ -29,7 +29,7 @@ def test_holdout_is_stratified_and_loses_nothing(labels, share, seed):
     if not 0 < size < n:
         return
     if size > most.sum():
-        with pytest.raises(ValueError, match=f"Expected holdout to be at most {most.sum()} of"):
+        with pytest.raises(ValueError, match=f"Expected size to be at most {most.sum()} of"):
             holdout_split(labels, share, seed=seed)
         return
     kept = held_of(labels, share, seed)
@@ -73,11 +73,11 @@ def test_many_classes_are_quick():
 
 @pytest.mark.parametrize("size", [0, 5, 1.0, -1, 0.0, 7, True])
 def test_bad_holdouts_are_named(size):
-    with pytest.raises(ValueError, match="Expected holdout"):
+    with pytest.raises(ValueError, match="Expected size"):
         holdout_split(IDS, size)
 
 
 @pytest.mark.parametrize(("labels", "size"), [([0, 1, 2, 3], 2), (IDS, 3), (IDS, 0.6)])
 def test_a_holdout_that_would_empty_a_class_is_refused(labels, size):
-    with pytest.raises(ValueError, match=r"Expected holdout to be at most .* keeps one for train"):
+    with pytest.raises(ValueError, match=r"Expected size to be at most .* keeps one for train"):
         holdout_split(labels, size)

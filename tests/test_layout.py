@@ -21,15 +21,15 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # targets <- weighting, rates <- {samplers, mining, losses, decision} <- balancer <- the rest.
 # A unit imports from lower layers only, so the members of one layer never import each other.
 LAYERS: dict[str, int] = {
+    "_files": -1,
     "targets": 0,
-    "ranks": 0,
+    "_ranks": 0,
     "checkpoint": 0,
-    "order_sampler": 0,
+    "_order_sampler": 1,
+    "figures": 0,
     "weighting": 1,
     "rates": 1,
-    "label_sets": 1,
-    "holdout": 1,
-    "multilabel_split": 1,
+    "splits": 1,
     "arff": 1,
     "samplers": 2,
     "mining": 2,
@@ -40,22 +40,24 @@ LAYERS: dict[str, int] = {
     "ffcv": 4,
     "trainers": 4,
     "report": 4,
-    "training": 5,  # a user of report and ffcv
-    "cli": 6,  # a user of report, audit and training
-    "__init__": 7,
-    "__main__": 7,
+    "cli": 5,  # a user of report and audit
+    "__init__": 6,
+    "__main__": 6,
 }
-# The Balancer loads these when asked for them: inside a function, not when it is imported.
-ON_DEMAND = {("balancer", "ffcv"), ("balancer", "report")}
+# These are loaded when asked for: inside a function, not when the module is imported.
+ON_DEMAND = {("balancer", "ffcv"), ("balancer", "report"), ("audit", "ffcv")}
 
 # Optional packages, and the one unit that adapts each.
 ADAPTERS = {
     "accelerate": {"trainers"},
     "arff": {"arff"},
-    "ffcv": {"ffcv", "training"},
+    "ffcv": {"ffcv"},
     "lightning": {"trainers"},
-    "matplotlib": {"report", "audit", "cli"},
-    "rich": {"report", "audit", "cli"},
+    "jinja2": {"report"},
+    "matplotlib": {"figures"},
+    "pandas": {"audit"},
+    "pyarrow": {"audit"},
+    "rich": {"report", "audit"},
     "transformers": {"trainers"},
     "triton": {"losses"},
     "typer": {"cli"},
@@ -66,6 +68,7 @@ NOT_AT_IMPORT = [
     "numba",
     "sklearn",
     "skmultilearn",
+    "jinja2",
     "matplotlib",
     "rich",
     "typer",
@@ -74,6 +77,7 @@ NOT_AT_IMPORT = [
     "torchvision",
     "torchmetrics",
     "pandas",
+    "pyarrow",
     "lightning",
     "pytorch_lightning",
     "transformers",

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from equipoise.audit.measures import Audit, audit
+from equipoise.audit.reading import read_labels
 
-__all__ = ["Audit", "audit"]
+__all__ = ["Audit", "audit", "read_labels"]

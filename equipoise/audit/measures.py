@@ -13,8 +13,8 @@ import numpy as np
 
 from equipoise.audit import views
 from equipoise.audit.advising import advice
-from equipoise.label_sets import label_set_ids, labels_of
 from equipoise.targets import Targets
+from equipoise.targets.label_sets import label_set_ids, labels_of
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -2,69 +2,94 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.balancer import parts
-from equipoise.balancer.deciding import Decision
+from equipoise._ranks import rank_and_replicas, require_same
+from equipoise.balancer.by_name import (
+    check_share,
+    make_loss,
+    make_mining,
+    make_policy,
+    make_sampler,
+    start,
+    take_over,
+)
 from equipoise.balancer.progress import Progress
-from equipoise.balancer.state import restore, state_of
+from equipoise.decision import (
+    ClassDecision,
+    LabelDecision,
+    fit_class_decision,
+    fit_label_decision,
+)
 from equipoise.losses import Loss
-from equipoise.mining import Miner
-from equipoise.ranks import rank_and_replicas
-from equipoise.rates import ClassRates, LabelRates
+from equipoise.mining import BatchMiner, LoaderMiner, Miner, SamplerMiner
+from equipoise.rates import HoldoutRates
 from equipoise.samplers import OrderSampler
 from equipoise.targets import Targets
 from equipoise.weighting import Policy
 
 __all__ = ["Balancer"]
 
+VERSION = 4  # of the states that `state_dict` gives
+
 
 class Balancer:
     """Balances what a network learns of each class: which examples come, how much they count.
 
-    A policy turns class counts and hold-out recalls into class log-weights λ. `sampler_share` of λ
-    goes to the sampler, the rest to the loss, so nothing counts twice; `correct` takes both out
-    again, and `fit_decision` fits what is left.
+    A policy turns class counts and hold-out recalls into class log-weights λ: λ_c is the natural
+    logarithm of how much class c counts beyond its share of the data. `sampler_share` of λ goes to
+    the sampler and the rest to the loss, so nothing counts twice. `correct` removes both from the
+    logits again, and `fit_decision` raises at prediction time what recalls are still low.
 
     Multilabel targets: logits and targets are `(B, C)`. The recall of a label is the one at the
     threshold where as many are predicted as are true (`LabelRates`), so that predicting more is
     not rewarded. λ draws example i in proportion to exp((Yλ)_i) and weighs the loss of positives.
-    Labels that no training example has, or all have, are left alone: their λ is 0.
+    Classes and labels that no training example has, and labels that all have, are left alone:
+    their λ is 0.
 
     Args:
         targets: labels of the training set: `(N,)` class ids or `(N, C)` multi-hot, as a list,
             NumPy array, torch tensor, scipy sparse matrix or data set; see `Targets`.
-        policy: a `Policy` or its name: "equal-recall" (closed loop, the default for class ids),
+        policy: a `Policy` or its name: "fair" (closed loop that raises low recalls, the default
+            for class ids), "equal-recall" (closed loop to equal recalls at any price),
             "worst-class", "recall-power", "class-difficulty", "inverse-frequency",
             "effective-number", "repeat-factor" or "plain" (λ = 0, the default for labels: λ moves
-            their recalls little; see docs/over-predicted-labels.md).
+            their recalls little; see docs/over-predicted-labels.md). A policy object is copied.
         sampler: "class-balanced", for multilabel targets "label-balanced" ("auto" is the one or the
-            other); or a sampler with `set_log_weight`. `None` for plain shuffling: the loss then
-            carries all of λ.
+            other); or a sampler of `equipoise.samplers`, also a subclass of your own, which then
+            belongs to this balancer. `None` for plain shuffling. Where the sampler takes no λ the
+            loss carries all of it.
         mining: a `Miner` or its name: "hardest-examples", "hard-negatives", "selective-backprop"
             (iterate `mine(loader, model)`) or "loss-pruning" (give `loss` the examples' ids).
-        loss: a `Loss` or its name: "logit-adjusted" (the default of "equal-recall"),
+        loss: a `Loss` or its name: "logit-adjusted" (the default of "fair" and "equal-recall"),
             "weighted-cross-entropy" (of the other policies), …; for multilabel targets
-            "weighted-bce" (positives weighted by √(negatives / positives), which `correct` takes
-            out again), "asymmetric", …
+            "weighted-bce" (positives weighted by √(negatives / positives), which `correct`
+            removes again), "asymmetric", … A loss object is copied.
         seed: of the order.
         sampler_share: share of λ that the sampler carries, in [0, 1]; the loss carries the rest. By
-            default 1, or .5 for "equal-recall" with a `LogitAdjustedCrossEntropy`, as by itself.
-            Pass 1 if you train with another loss than `balancer.loss`.
+            default 1, or .5 for "fair" and "equal-recall" with a `LogitAdjustedCrossEntropy`, as by
+            itself. Pass 1 if you train with another loss than `balancer.loss`.
         num_samples: see `OrderSampler`.
         rank, num_replicas: by default those of torch.distributed, (0, 1) where it is not used.
             Every rank makes a balancer and calls `step`, which adds up what each has observed, of
             a part of the hold-out each, say; so λ is the same on all.
+        names: of the classes, for warnings and the report; by default those that `targets` has.
 
     Attributes:
-        sampler: for `DataLoader(sampler=…)`.
+        sampler: for `DataLoader(sampler=…)`; `sampler.batches(size)` for `batch_sampler=`.
+        loss_function: the `Loss` that `loss` calls.
         log_weight: λ `(C,)` of the running epoch, float64, mean zero.
         epoch: how often `step` was called.
-        history: a dict for each `step`.
+        history: a dict for each `step`, with the recalls and their `price`: the mean recall that
+            the same network has when λ is removed, less the one it has as trained. A negative
+            price is a gain; it is `None` where nothing was observed, and for labels.
+        rates: what was observed since the last `step`, a `HoldoutRates`.
+        decision: what `fit_decision` found, a `ClassDecision` or `LabelDecision`; `None` before.
 
     Example:
         >>> balancer = Balancer([0, 0, 0, 1], policy="inverse-frequency", seed=0)
@@ -88,36 +113,48 @@ class Balancer:
         num_samples: int | None = None,
         rank: int | None = None,
         num_replicas: int | None = None,
+        names: list[str] | None = None,
     ) -> None:
-        self.targets = Targets.of(targets)
+        self.targets = Targets.of(targets, names=names)
         self.multilabel = self.targets.multilabel
-        self._fixed = parts.fixed_classes(self.targets)
-        self.policy = parts.make_policy(policy, self.targets)
-        self._loss = parts.make_loss(loss, self.targets, self.policy)
-        self.sampler_share = parts.check_share(sampler_share, sampler, self._loss, self.policy)
-        self.sampler = parts.make_sampler(
-            sampler, self.targets, num_samples, seed, rank, num_replicas
+        self._fixed = _fixed_classes(self.targets)
+        self.policy = make_policy(policy, self.targets)
+        self.loss_function = make_loss(loss, self.targets, self.policy)
+        self.sampler_share = check_share(sampler_share, sampler, self.loss_function, self.policy)
+        self.sampler: OrderSampler = make_sampler(
+            sampler,
+            self.targets,
+            num_samples=num_samples,
+            seed=seed,
+            rank=rank,
+            num_replicas=num_replicas,
         )
-        self.mining: Any = parts.make_mining(mining, self.targets)
-        if self.mining is not None and self.mining.acts_on == "sampler":
+        self.mining = make_mining(mining, self.targets)
+        take_over(self.sampler, "sampler", self)
+        if self.mining is not None:
+            take_over(self.mining, "mining", self)
+        first = start(self.policy, self.loss_function, self.sampler, self.targets)
+        self._num_samples = self.sampler.num_samples  # pruning changes it from epoch to epoch
+        if isinstance(self.mining, SamplerMiner):
             self.sampler = self.mining.over(self.sampler, self.targets)
-        self.rates: ClassRates | LabelRates = (LabelRates if self.multilabel else ClassRates)(
-            self.targets.num_classes
-        )
-        self.decision = Decision(self.multilabel)
+        self.sampler.auto_advance = False  # `step` begins the epochs
+        self.rates = HoldoutRates(self.targets.num_classes, self.multilabel)
+        self.decision: ClassDecision | LabelDecision | None = None
         self.epoch = 0
         self.history: list[dict[str, Any]] = []
         self.progress = Progress(self.sampler)
-        self._set_log_weight(parts.start(self.policy, self._loss, self.targets))
+        self._warned: set[str] = set()
+        self._set_log_weight(first)
+        self._first_log_weight = self.log_weight.copy()
         self._learn()
-        parts.check_ranks(self)
+        require_same(self._made_of())
 
     def _set_log_weight(self, log_weight: np.ndarray) -> None:
         self.log_weight = np.array(log_weight, np.float64)
-        if self.multilabel and self._fixed.any():
+        if self._fixed.any():
             self.log_weight -= self.log_weight[~self._fixed].mean()
             self.log_weight[self._fixed] = 0.0
-        if hasattr(self.sampler, "set_log_weight"):
+        if self.sampler.takes_log_weight:
             self.sampler.set_log_weight(self.sampler_share * self.log_weight)
         self._learnt = False
 
@@ -127,11 +164,13 @@ class Balancer:
         Until the next epoch is trained on, `correct` has to undo the λ before.
         """
         rest = (1 - self.sampler_share) * self.log_weight
-        self._loss.set_log_weight(torch.from_numpy(rest).float())
-        shift = self.sampler_share * self.log_weight
-        if self.multilabel:
-            known = hasattr(self.sampler, "logit_shift")
-            shift = self.sampler.logit_shift() if known else np.zeros_like(shift)
+        self.loss_function.set_log_weight(torch.from_numpy(rest).float())
+        if self.sampler.takes_log_weight and not self.multilabel:
+            shift = self.sampler_share * self.log_weight  # what is asked for, not a whole number
+        elif self.sampler.targets is not None:
+            shift = self.sampler.logit_shift()
+        else:
+            shift = np.zeros_like(self.log_weight)
         self._shift = torch.from_numpy(np.array(shift, np.float64))
         self._learnt = True
 
@@ -148,35 +187,43 @@ class Balancer:
 
         return attach(loader, self.sampler, follow_epoch=False)
 
-    def loss(self, logits: Tensor, targets: Tensor, indices: Tensor | None = None) -> Tensor:
+    def loss(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        indices: Tensor | None = None,
+        *,
+        weight: Tensor | None = None,
+    ) -> Tensor:
         """The batch's weighted, mined loss: a scalar to call `backward` on.
 
         Args:
             logits: `(B, C)`.
             targets: `(B,)` class ids, or `(B, C)` of 0 and 1.
             indices: `(B,)` ids of the examples, which mining by remembered losses asks for.
+            weight: `(B,)` factors on the examples.
         """
         if not self._learnt:
             self._learn()
-        self._loss.to(logits.device)
+        self.loss_function.to(logits.device)
         targets = torch.as_tensor(targets)
-        mines_loader = self.mining is not None and self.mining.acts_on == "loader"
-        if not mines_loader:
+        if not isinstance(self.mining, LoaderMiner):
             self.progress.add(targets)
-        if self.mining is None or mines_loader:
-            return self._loss(logits, targets)
-        return self.mining(self._loss.unreduced(logits, targets), targets, indices)
+        if isinstance(self.mining, BatchMiner):
+            losses = self.loss_function.unreduced(logits, targets, weight)
+            return self.mining(losses, targets, indices)
+        return self.loss_function(logits, targets, weight)
 
     def mine(self, loader: Any, model: torch.nn.Module) -> Any:
         """Iterates full batches of the loader's examples that are worth a backward pass.
 
-        Without a miner that acts before the backward pass (`SelectiveBackprop`) it is the loader.
+        Without a miner that acts before the backward pass (a `LoaderMiner`) it is the loader.
         """
-        if self.mining is None or self.mining.acts_on != "loader":
+        if not isinstance(self.mining, LoaderMiner):
             return loader
         if not self._learnt:
             self._learn()
-        return self.mining(self.progress.over(loader), model, self._loss)
+        return self.mining(self.progress.over(loader), model, self.loss_function.unreduced)
 
     @property
     def position(self) -> int:
@@ -194,24 +241,37 @@ class Balancer:
         For a balancer made before `torch.distributed.init_process_group`. Every rank calls it.
         """
         self.sampler.set_ranks(*rank_and_replicas(rank, num_replicas))
-        parts.check_ranks(self)
+        require_same(self._made_of())
 
     def observe(self, logits: Tensor, targets: Tensor) -> None:
         """Count a hold-out batch, like a metric's `update`; nothing waits for the device."""
-        self.rates.update(logits, torch.as_tensor(targets))
+        targets = torch.as_tensor(targets)
+        self.rates.update(logits, targets, logits if self.multilabel else self.correct(logits))
 
     def step(self) -> None:
         """End the epoch: from the recalls observed since the last step to λ for the next.
 
-        The policy is given them less what sampling noise explains: see `smoothed_recalls`. With
-        several ranks every one calls it, and what each has observed is added up.
+        The policy is given them less what sampling noise explains: see `smoothed_recalls`. The λ of
+        a class that the hold-out lacks stays as it is. With several ranks every one calls it, and
+        what each has observed is added up.
+
+        Raises:
+            RuntimeError: nothing was observed, and the policy follows recalls.
         """
-        row, smoothed = parts.observed(self)
-        parts.check_observed(row, self.policy)
+        self.rates.sum_over_ranks()
+        row = {"epoch": self.epoch, "log_weight": self.log_weight.tolist()} | self.rates.summary()
+        if self.mining is not None:
+            self.mining.sum_over_ranks()
+            row["mining"] = self.mining.tally.summary() | {"estimated_cost": self.mining.cost()}
+        recalls = self._usable_recalls(row)
         self.history.append(row)
         if not self._learnt:  # trained with another loss than ours
             self._learn()
-        log_weight = self.policy.step(self.log_weight, smoothed)
+        log_weight = self.policy.step(self.log_weight, recalls)
+        if recalls is not None and self.policy.needs_recalls:
+            lacking = self.rates.support.numpy() == 0
+            log_weight = np.where(lacking, self.log_weight, log_weight)
+            log_weight = log_weight - log_weight.mean()
         self.rates.reset()
         self.epoch += 1
         self.progress.go_to(self.epoch, 0)
@@ -219,16 +279,81 @@ class Balancer:
             self.mining.tally.reset()
             self.mining.set_epoch(self.epoch)
         self._set_log_weight(log_weight)
+        self._warn_of_unresponsive()
+        self._warn_of_price()
+
+    def _usable_recalls(self, row: dict[str, Any]) -> np.ndarray | None:
+        """What the policy is to follow, `(C,)`, or `None`; says what is missing or left out."""
+        follows = self.policy.needs_recalls
+        if follows and "recalls" not in row:
+            raise RuntimeError(
+                f"Expected observe(logits, targets) on a hold-out before step(), because "
+                f"{type(self.policy).__name__} follows recalls, but nothing usable came "
+                f"({row['num_nan']} examples with NaN logits)."
+            )
+        if row["num_nan"] or row["num_invalid"]:
+            warnings.warn(
+                f"Left out of the recalls of epoch {row['epoch']}: {row['num_nan']} examples with "
+                f"NaN logits, {row['num_invalid']} with targets that are no class id.",
+                stacklevel=3,
+            )
+        if "recalls" not in row:
+            return None
+        lacking = np.flatnonzero((self.rates.support.numpy() == 0) & ~self._fixed)
+        if follows and len(lacking) and not self.multilabel:
+            self._warn_once(
+                f"The hold-out has no example of {self.targets.listed(lacking)}: their λ stays as "
+                "it is. equipoise.holdout_split takes some of every class."
+            )
+        return self.rates.recalls(prior=None).numpy()
+
+    def _warn_of_unresponsive(self) -> None:
+        if self.policy.unresponsive is None:
+            return
+        for c in np.flatnonzero(self.policy.unresponsive & ~self._fixed):
+            recalls = self.history[-1]["recalls"]
+            self._warn_once(
+                f"The recall of class {self.targets.listed([c])} does not rise with its weight, "
+                "which therefore goes back. Look at its examples: are they mislabelled, is it the "
+                "same as another class, or is there nothing to tell it by?",
+                f"(recall {recalls[c]:.2f} in epoch {self.epoch - 1})",
+            )
+
+    def _warn_of_price(self) -> None:
+        """Say once for whom much mean recall is paid, if it is in three epochs on end."""
+        prices = [row["price"] for row in self.history[-3:] if row["price"] is not None]
+        if len(prices) < 3 or min(prices) <= 0.05:
+            return
+        raised = self.log_weight - self._first_log_weight
+        paid_for = [c for c in np.argsort(-raised)[:3] if raised[c] > 0.5]
+        self._warn_once(
+            "Balance costs much mean recall as trained, above all for the classes "
+            f"{self.targets.listed(paid_for)}. Look at their examples: can they be told from the "
+            "others? fit_decision keeps the price below .01; a smaller kappa of Fair moves less.",
+            f"({prices[-1]:.2f} of mean recall in epoch {self.epoch - 1})",
+        )
+
+    def _warn_once(self, message: str, detail: str = "") -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            warnings.warn(f"{message} {detail}".rstrip(), stacklevel=4)
 
     def correct(self, logits: Tensor) -> Tensor:
-        """Logits with the sampler's and the loss's shifts taken out: those of plain training.
+        """Logits with the sampler's and the loss's shifts removed: those of plain training.
 
         For labels they are calibrated log-odds, as far as the network is: the loss's distortion is
         undone, and the change sampling makes to each label's log-odds.
         """
-        parts.check_logits(logits, self.targets.num_classes)
-        self._loss.to(logits.device)
-        return self._loss.correct(logits) - self._shift.to(logits)
+        self._check_logits(logits)
+        self.loss_function.to(logits.device)
+        return self.loss_function.correct(logits) - self._shift.to(logits)
+
+    def _check_logits(self, logits: Tensor) -> None:
+        if logits.ndim != 2 or logits.shape[1] != self.targets.num_classes:
+            raise ValueError(
+                f"Expected logits to have shape (N, {self.targets.num_classes}), a column for each "
+                f"class of the training targets, but got {tuple(logits.shape)}."
+            )
 
     def fit_decision(
         self,
@@ -236,6 +361,8 @@ class Balancer:
         targets: Tensor,
         objective: str | None = None,
         *,
+        max_price: float | None = 0.01,
+        alpha: float | None = None,
         at_least: float | None = None,
     ) -> Tensor:
         """Fit what `decide` uses, on hold-out logits as the network gives them.
@@ -243,20 +370,42 @@ class Balancer:
         Args:
             logits: `(N, C)` of the hold-out.
             targets: `(N,)` class ids, or `(N, C)` of 0 and 1.
-            objective: for class ids "equal-recall" (by default): the same recall for every class
-                (`equal_recall_offset`); or "accuracy": the natural class frequencies' most likely
-                class (`correct`). For labels "prevalence" (by default): as many predicted as true
-                positives of every label; "f1", "recall", "precision" or "equal-recall": see
+            objective: for class ids "fair" (by default), "equal-recall" or "accuracy": see
+                `fit_class_decision`. For labels "prevalence" (by default): as many predicted as
+                true positives of every label; "f1", "recall", "precision" or "equal-recall": see
                 `label_thresholds`.
+            max_price: what "fair" may cost in mean recall, on examples it was not fitted on;
+                `None` for no limit.
+            alpha: fixes α of "fair" instead: 0 for the highest mean recall, larger values for a
+                higher lowest one.
+                Classes that the policy found not to respond are left out of the fit: their
+                hold-out labels cannot be trusted, and their offset is 0.
             at_least: the recall or precision every label is to reach, for those two objectives.
 
         Returns:
             `(C,)`: offsets added to the logits (for "accuracy", zeros added to the corrected ones),
-            or for labels thresholds of the corrected logits.
+            or for labels thresholds of the corrected logits. `decision` holds more.
         """
-        parts.check_logits(logits, self.targets.num_classes)
-        targets = torch.as_tensor(targets)
-        return self.decision.fit(logits.detach(), targets, self.correct, objective, at_least)
+        self._check_logits(logits)
+        logits, targets = logits.detach(), torch.as_tensor(targets)
+        if self.multilabel:
+            corrected = self.correct(logits)
+            self.decision = fit_label_decision(corrected, targets, objective, at_least=at_least)
+        else:
+            if at_least is not None:
+                raise ValueError(
+                    f"Expected at_least for labels only, but got {at_least} for class ids."
+                )
+            self.decision = fit_class_decision(
+                logits,
+                targets,
+                objective,
+                max_price=max_price,
+                alpha=alpha,
+                leave_out=self.policy.unresponsive,
+                listed=self.targets.listed,
+            )
+        return self.decision.values
 
     def decide(self, logits: Tensor) -> Tensor:
         """Predicted class ids `(N,)`: argmax, with the fitted offsets if there are any.
@@ -264,8 +413,12 @@ class Balancer:
         For labels `(N, C)` uint8, 1 where the corrected logit is above the label's fitted
         threshold, or above 0 (a probability of .5) before `fit_decision`.
         """
-        parts.check_logits(logits, self.targets.num_classes)
-        return self.decision(logits, self.correct)
+        self._check_logits(logits)
+        if self.decision is None:
+            return (
+                (self.correct(logits) > 0).to(torch.uint8) if self.multilabel else logits.argmax(1)
+            )
+        return self.decision(self.correct(logits) if self.decision.corrected else logits)
 
     def report(
         self, logits: Tensor | None = None, targets: Tensor | None = None, **options: Any
@@ -284,9 +437,39 @@ class Balancer:
 
         return make_report(self, logits, targets, **options)
 
+    def _made_of(self) -> dict[str, Any]:
+        """What a state, and every rank, must agree with."""
+        return {
+            "num_classes": self.targets.num_classes,
+            "num_examples": self.targets.num_examples,
+            "checksum of targets": self.targets.checksum,
+            "policy": type(self.policy).__name__,
+            "sampler_share": self.sampler_share,
+            "sampler": type(self.sampler).__name__,
+            "num_samples": self._num_samples,
+            "seed": self.sampler.seed,
+            "loss": type(self.loss_function).__name__,
+            "mining": type(self.mining).__name__,
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit; safe to load with `weights_only=True`."""
-        return state_of(self)
+        return {
+            "version": VERSION,
+            "made_of": self._made_of(),
+            "epoch": self.epoch,
+            "progress": self.progress.state_dict(),
+            "log_weight": torch.from_numpy(self.log_weight.copy()),
+            "policy": self.policy.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "loss": self.loss_function.state_dict(),
+            "learnt": self._learnt,
+            "shift": self._shift.clone(),
+            "mining": None if self.mining is None else self.mining.state_dict(),
+            "rates": self.rates.state_dict(),
+            "decision": None if self.decision is None else self.decision.state_dict(),
+            "history": [dict(row) for row in self.history],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over `state_dict` of a balancer made with the same arguments and targets.
@@ -297,4 +480,51 @@ class Balancer:
             ValueError: a state of another version, of other targets or parts; nothing is changed
                 then.
         """
-        restore(self, state)
+        self._check_state(state)
+        self.sampler.load_state_dict(state["sampler"])
+        self.loss_function.load_state_dict(state["loss"])
+        self.policy.load_state_dict(state["policy"])
+        self.rates.load_state_dict(state["rates"])
+        if self.mining is not None:
+            self.mining.load_state_dict(state["mining"])
+        made = LabelDecision if self.multilabel else ClassDecision
+        self.decision = None if state["decision"] is None else made(**state["decision"])
+        self._learnt, self._shift = state["learnt"], state["shift"].cpu().clone()
+        self.epoch = state["epoch"]
+        self.log_weight = state["log_weight"].cpu().double().numpy().copy()
+        self.history = [dict(row) for row in state["history"]]
+        self.progress.load_state_dict(state["progress"], self.epoch)
+
+    def _check_state(self, state: dict[str, Any]) -> None:
+        if not isinstance(state, dict) or "made_of" not in state:
+            raise ValueError(
+                "Expected state of a Balancer, as state_dict() gives it, but got another."
+            )
+        version = state.get("version", 1)
+        if version != VERSION:
+            raise ValueError(
+                f"Expected state of version {VERSION}, but got version {version}: it was saved by "
+                f"{'a later' if version > VERSION else 'an earlier'} equipoise."
+            )
+        for name, mine in self._made_of().items():
+            theirs = state["made_of"].get(name)
+            if theirs != mine:
+                raise ValueError(
+                    f"Expected state of a Balancer with {name} {mine!r}, but got {theirs!r}."
+                )
+        missing = [name for name in self.state_dict() if name not in state]
+        if missing:
+            raise ValueError(f"Expected state of a Balancer, but got one without {missing}.")
+
+
+def _fixed_classes(targets: Targets) -> np.ndarray:
+    """`(C,)` whether a class is carried by no example, or a label by all: λ has no say there."""
+    fixed = targets.counts == 0
+    if targets.multilabel:
+        fixed = fixed | (targets.counts == targets.num_examples)
+    if fixed.all():
+        raise ValueError(
+            "Expected targets of Balancer to have a class that some examples carry, and for labels "
+            f"some do not, but got {targets!r} without."
+        )
+    return fixed

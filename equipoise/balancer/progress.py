@@ -50,3 +50,11 @@ class Progress:
         """Let the sampler's next iteration begin there."""
         self.sampler.set_epoch(epoch, position=position)
         self._trained = position
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position, "counts": self.counts}
+
+    def load_state_dict(self, state: dict[str, Any], epoch: int) -> None:
+        """Go on in that epoch where `state_dict` was taken."""
+        self.go_to(epoch, state["position"])
+        self.counts = state["counts"]

@@ -1,4 +1,4 @@
-"""The command line. `equipoise audit FILE`: how imbalanced a file's labels are."""
+"""The command line: `equipoise audit`, how imbalanced labels are, and `equipoise report`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,5 @@ except ImportError as error:
     ) from error
 
 from equipoise.cli.app import app
-from equipoise.training.label_files import read_labels
 
-__all__ = ["app", "read_labels"]
+__all__ = ["app"]

@@ -8,11 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from equipoise.cli import options as o
-from equipoise.cli.failing import one_line
-from equipoise.cli.tables import show_comparison, show_run
+from equipoise.cli.failing import check_output, one_line
 from equipoise.report import Report
-from equipoise.training.saving import read_json
 
 __all__ = ["report_command"]
 
@@ -21,62 +18,53 @@ def report_command(
     run: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN", help="Folder of a run, or of a comparison.", show_default=False
+            metavar="RUN",
+            help="A report's JSON file, or a folder that holds it as report.json.",
+            show_default=False,
         ),
     ],
     html: Annotated[
         Path | None,
         typer.Option(
-            help="Where to write the page; RUN/report.html by default.",
+            help="Where to write the page; beside the JSON file by default.",
             metavar="PATH",
             show_default=False,
         ),
     ] = None,
     most: Annotated[int, typer.Option(metavar="N", help="Rows of the table.", min=1)] = 20,
-    as_json: o.AsJson = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, and nothing else on stdout.")
+    ] = False,
 ) -> None:
-    """Show again what RUN reached, and write its page again.
+    """Show what RUN reached, and write its page.
 
-    RUN is a folder that `equipoise train` or `equipoise compare` wrote. Nothing is opened.
+    RUN is what `balancer.report().save(path)` wrote. Nothing is opened.
 
-    For example: equipoise report runs/birds --html birds.html
+    For example: equipoise report runs/birds.json --html birds.html
     """
     with one_line("report"):
-        if not run.is_dir():
-            raise FileNotFoundError(f"Expected RUN to be the folder of a run, but got {run}.")
-        comparison = run / "compare.json"
-        if comparison.exists():
-            if html is not None:
-                raise ValueError(f"Expected a run for --html, but {run} is a comparison.")
-            found = read_json(comparison)
-            if as_json:
-                typer.echo(json.dumps(found, indent=2))
-            else:
-                show_comparison(found)
-            return
-        record = read_json(run / "run.json")
-        if record["state"] != "finished":
-            raise ValueError(
-                f"Expected {run} to be finished, but it ended after {len(record['history'])} of "
-                f"{record['settings']['epochs']} epochs; equipoise train … --resume goes on."
+        path = run / "report.json" if run.is_dir() else run
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"Expected RUN to be a report's JSON file or a folder with one, but got {run}."
             )
-        report = _read_report(run / "report.json")
-        if not as_json:
+        page = html or path.with_suffix(".html")
+        check_output(page)
+        report = _load(path)
+        if as_json:
+            typer.echo(json.dumps(report.to_dict(), indent=2))
+        else:
             report.show(most)
-            show_run(record)
-        page = html or run / "report.html"
         try:
             report.save_html(page)
         except ImportError as error:
-            raise ImportError("The page needs matplotlib: pip install 'equipoise[report]'") from (
-                error
-            )
-        if as_json:
-            typer.echo(json.dumps(report.to_dict(), indent=2))
+            raise ImportError(
+                "The page needs matplotlib: pip install 'equipoise[report]'"
+            ) from error
         typer.echo(f"Page: {page}", err=True)
 
 
-def _read_report(path: Path) -> Report:
+def _load(path: Path) -> Report:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

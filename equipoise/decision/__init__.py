@@ -1,17 +1,31 @@
-"""Decisions: undo at prediction time what sampling and loss did, and fit what is left."""
+"""Decisions: from logits to predictions, with offsets or thresholds fitted on a hold-out."""
 
 from __future__ import annotations
 
 from equipoise.decision.calibration import LabelCalibration, calibrate_labels
+from equipoise.decision.decisions import ClassDecision, LabelDecision
 from equipoise.decision.equal_recall import equal_recall_offset
+from equipoise.decision.equality import price_of_equality
+from equipoise.decision.fair import Fairness, fair_offset
+from equipoise.decision.fitting import fit_class_decision, fit_label_decision
+from equipoise.decision.front import front, strongest_below
 from equipoise.decision.thresholds import OBJECTIVES, label_thresholds
 from equipoise.decision.unlabelled import thresholds_at_prevalence
 
 __all__ = [
     "OBJECTIVES",
+    "ClassDecision",
+    "Fairness",
     "LabelCalibration",
+    "LabelDecision",
     "calibrate_labels",
     "equal_recall_offset",
+    "fair_offset",
+    "fit_class_decision",
+    "fit_label_decision",
+    "front",
     "label_thresholds",
+    "price_of_equality",
+    "strongest_below",
     "thresholds_at_prevalence",
 ]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
-
-import numpy as np
 import torch
 from torch import Tensor
 
+from equipoise.decision.soft_recalls import (
+    SoftRecalls,
+    centred,
+    check_holdout,
+    spread_of_logits,
+    warn_of_missing,
+)
 from equipoise.rates import reliabilities
 
 __all__ = ["equal_recall_offset"]
-
-_AT_A_TIME = 1 << 16  # logits
 
 
 def equal_recall_offset(
@@ -37,7 +39,7 @@ def equal_recall_offset(
         ridge: how much a larger offset has to gain.
 
     Returns:
-        `(C,)` float64 on the CPU, mean zero.
+        `(C,)` float64 on the CPU, with mean zero over the classes that have examples.
 
     Raises:
         ValueError: shapes that do not match, NaN or infinite logits, targets that are no class.
@@ -53,79 +55,18 @@ def equal_recall_offset(
         [0.9, 0.49]
         [0.75, 0.74]
     """
-    from scipy.optimize import minimize
-
-    z, y = _checked(logits, targets)
-    classes = z.shape[1]
-    scale = float((z - z.mean(1, keepdim=True)).std(correction=0).clamp_min(1e-6))
-    z = z / scale
-    support = torch.bincount(y, minlength=classes)
-    hits = torch.bincount(y[z.argmax(1) == y], minlength=classes)
-    spread = _Spread(z, y, support, ridge)
-    offset = np.zeros(classes)
+    z, y = check_holdout(logits, targets)
+    scale = spread_of_logits(z)
+    soft = SoftRecalls(z / scale, y)
+    warn_of_missing(soft.support)
+    offset = torch.zeros(z.shape[1], dtype=z.dtype)
     for t in (temperature, temperature / 5):
-        offset = minimize(
-            spread,
-            offset,
-            args=(t,),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": 60, "ftol": 1e-7},
-        ).x
-    shrunk = reliabilities(hits, support) * torch.from_numpy(offset)
-    return (shrunk - shrunk.mean()) * scale
+        offset = soft.maximise(_less_spread, offset, t, ridge)
+    hits = torch.bincount(y[z.argmax(1) == y], minlength=z.shape[1])
+    shrunk = reliabilities(hits, soft.support) * offset
+    return centred(shrunk, soft.seen) * scale
 
 
-class _Spread:
-    """The objective of `equal_recall_offset` as a function of the offsets, with its gradient."""
-
-    def __init__(self, z: Tensor, y: Tensor, support: Tensor, ridge: float) -> None:
-        self.z, self.y, self.support, self.ridge = z, y, support, ridge
-        self.seen = support > 0
-        # Kept: fresh memory of this size costs more than the exponentials written into it
-        self.soft = torch.empty_like(z)
-        self.shifted = torch.empty_like(z[: max(1, _AT_A_TIME // z.shape[1])])
-
-    def __call__(self, offset: np.ndarray, temperature: float) -> tuple[float, np.ndarray]:
-        b, y, seen, support = torch.from_numpy(offset), self.y, self.seen, self.support[self.seen]
-        rows = len(self.shifted)
-        for z, soft in zip(self.z.split(rows), self.soft.split(rows), strict=True):
-            shifted = torch.add(z, b, out=self.shifted[: len(z)]).div_(temperature)
-            torch.softmax(shifted, 1, out=soft)
-        own = self.soft.gather(1, y[:, None])[:, 0]
-        recalls = torch.zeros_like(b).index_add_(0, y, own)[seen] / support
-        behind = recalls - recalls.mean()
-        slope = torch.zeros_like(b)
-        slope[seen] = 2 * behind / support  # of the loss in each example's own probability
-        pull = slope[y] * own
-        gradient = torch.zeros_like(b).index_add_(0, y, pull) - pull @ self.soft
-        gradient = (gradient / temperature + 2 * self.ridge * b / len(b)) * seen
-        return float(behind.square().sum() + self.ridge * b.square().mean()), gradient.numpy()
-
-
-def _checked(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    z, y = logits.detach().cpu().double(), targets.detach().cpu()
-    if z.ndim != 2 or y.shape != z.shape[:1] or y.dtype.is_floating_point:
-        raise ValueError(
-            "Expected logits (N, C) and targets (N,) class ids, "
-            f"but got {tuple(logits.shape)} and {targets.dtype} {tuple(targets.shape)}."
-        )
-    finite = torch.isfinite(z).all(1)
-    if not finite.all():
-        raise ValueError(
-            f"Expected logits to be finite, but got {int((~finite).sum())} rows that are not."
-        )
-    y = y.long()
-    if len(y) == 0 or y.min() < 0 or y.max() >= z.shape[1]:
-        raise ValueError(
-            f"Expected targets to be class ids below the {z.shape[1]} columns of logits, "
-            f"but got {sorted(set(y.tolist()))[:10]}."
-        )
-    missing = sorted(set(range(z.shape[1])) - set(y.tolist()))
-    if missing:
-        warnings.warn(
-            f"Classes without an example in the hold-out get no offset: {missing[:10]} "
-            f"({len(missing)} of {z.shape[1]}).",
-            stacklevel=3,
-        )
-    return z, y
+def _less_spread(recalls: Tensor) -> tuple[Tensor, Tensor]:
+    behind = recalls - recalls.mean()
+    return -behind.square().sum(), -2 * behind

@@ -16,9 +16,9 @@ except ImportError as error:
     ) from error
 
 from equipoise.ffcv.checking import check
-from equipoise.ffcv.loading import BalancedLoader
+from equipoise.ffcv.loading import BalancedLoader, attach
 from equipoise.ffcv.multihot import MultiHotDecoder, MultiHotField
-from equipoise.ffcv.orders import SamplerOrder, attach, order
+from equipoise.ffcv.orders import SamplerOrder, order
 from equipoise.ffcv.reading import targets
 from equipoise.ffcv.writing import write
 

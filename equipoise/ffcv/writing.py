@@ -5,19 +5,20 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from ffcv.fields.base import Field
 from ffcv.memory_allocator import MemoryAllocator
-from ffcv.writer import DatasetWriter, handle_sample
+from ffcv.writer import MAX_PAGE_SIZE, MIN_PAGE_SIZE, DatasetWriter, handle_sample
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from equipoise.ffcv.guessing import as_tuple, checked_fields, describe, preparer
+from equipoise._files import replacing
+from equipoise.ffcv.infer_fields import as_tuple, checked_fields, describe, preparer
 
 __all__ = ["write"]
 
@@ -43,9 +44,9 @@ def write(
             values; or a tuple of arrays or tensors of equal length, such as `(images, labels)`.
         path: of the `.beton` file.
         fields: an FFCV field by name, in the order of an example's parts; `None` for all of them,
-            or for one, guesses it from the first example: PIL and uint8 (H, W, 3) images, tensors
+            or for one, infers it from the first example: PIL and uint8 (H, W, 3) images, tensors
             also (3, H, W), become raw `RGBImageField`s, numbers `IntField`s or `FloatField`s, other
-            arrays `NDArrayField`s. Names guessed are `image` or `features`, `label`, `field2`, …,
+            arrays `NDArrayField`s. Inferred names are `image` or `features`, `label`, `field2`, …,
             or a dict's keys.
         num_workers: processes that read and encode examples; 0 for this one.
         progress: whether to show a bar, and a line that says which fields were taken.
@@ -64,26 +65,21 @@ def write(
         >>> {name: describe(field) for name, field in fields.items()}
         {'image': "RGBImageField('raw')", 'label': 'IntField'}
     """
-    path = os.fspath(path)
     source = _as_dataset(dataset)
     taken = checked_fields(source[0], fields)
-    part = f"{path}.part"
-    try:
-        writer = _Writer(part, taken, page_size, num_workers)
-    except ValueError as error:
+    if not MIN_PAGE_SIZE <= page_size < MAX_PAGE_SIZE or page_size & (page_size - 1):
         raise ValueError(
             f"Expected page_size to be a power of 2 in [2^21, 2^32), but got {page_size}."
-        ) from error
-    words = ", ".join(f"{name} = {describe(field)}" for name, field in taken.items())
+        )
     if progress:
+        words = ", ".join(f"{name} = {describe(field)}" for name, field in taken.items())
         tqdm.write(f"Writing {len(source):,} examples to {path}: {words}")
-    try:
-        with tqdm(total=len(source), unit="ex", disable=not progress) as bar:
-            writer.write(_Prepared(source, taken), bar.update)
-        os.replace(part, path)
-    finally:
-        if os.path.exists(part):
-            os.remove(part)
+    with (
+        replacing(path) as partial,
+        tqdm(total=len(source), unit="ex", disable=not progress) as bar,
+    ):
+        writer = _Writer(os.fspath(partial), taken, page_size)
+        writer.write(_Prepared(source, taken), num_workers, bar.update)
     return taken
 
 
@@ -128,69 +124,47 @@ class _Writer(DatasetWriter):
     FFCV's own waits until all examples are counted, for ever where a worker died.
     """
 
-    def write(self, dataset: _Prepared, update: Callable[[int], Any]) -> None:
-        self.num_samples = len(dataset)
+    def write(self, dataset: _Prepared, processes: int, update: Callable[[int], Any]) -> None:
+        self.num_samples = size = len(dataset)
         self.prepare()
         try:
             allocator = MemoryAllocator(self.fname, self.data_region_start, self.page_size)
             job = (self.metadata_sm, self.metadata_type, self.fields, allocator, dataset)
-            if self.processes:
-                allocations = _in_processes(self.processes, job, len(dataset), update)
-            else:
-                allocations = []
-                for what, value in _encode(job, _chunks(len(dataset))):
-                    if what == "done":
-                        update(value)
-                    else:
-                        allocations = value
+            chunks = [range(i, min(i + CHUNK, size)) for i in range(0, size, CHUNK)]
+            allocations: list[Any] = []
+            messages = _in_processes(processes, job, chunks) if processes else _encode(job, chunks)
+            for message in messages:
+                if isinstance(message, int):
+                    update(message)
+                else:
+                    allocations += message
             self.finalize(allocations)
         finally:
             self.metadata_sm.close()
             self.metadata_sm.unlink()
 
-    def __init__(
-        self, path: str, fields: Mapping[str, Field], page_size: int, processes: int
-    ) -> None:
-        super().__init__(path, fields, page_size, num_workers=max(processes, 1))
-        self.processes = processes
 
-
-def _chunks(size: int) -> Iterator[range]:
-    for first in range(0, size, CHUNK):
-        yield range(first, min(first + CHUNK, size))
-
-
-def _encode(job: tuple[Any, ...], chunks: Iterator[range]) -> Iterator[tuple[str, Any]]:
+def _encode(job: tuple[Any, ...], chunks: Iterable[range]) -> Iterator[int | list[Any]]:
     """Write the examples of `chunks`; yields how many were done, at last FFCV's allocations."""
     shared, metadata_type, fields, allocator, dataset = job
     metadata = np.frombuffer(shared.buf, dtype=metadata_type)
-    try:
-        with _open(allocator):
-            for chunk in chunks:
-                for i in chunk:
-                    try:
-                        handle_sample(
-                            dataset[i], i, metadata_type.names, metadata, allocator, fields
-                        )
-                    except Exception as error:
-                        # Views of the shared memory, which could not be closed
-                        traceback.clear_frames(error.__traceback__)
-                        raise _wrong(i, error, allocator.page_size) from error
-                yield "done", len(chunk)
-        yield "allocations", allocator.allocations
-    finally:
-        del metadata  # else the shared memory cannot be closed
-
-
-@contextmanager
-def _open(allocator: MemoryAllocator) -> Iterator[None]:
-    """FFCV's allocator with its file open; the last page is written only if all went well."""
+    names = metadata_type.names
     allocator.__enter__()
     try:
-        yield
+        for chunk in chunks:
+            for i in chunk:
+                try:
+                    handle_sample(dataset[i], i, names, metadata, allocator, fields)
+                except Exception as error:
+                    # Views of the shared memory, which could not be closed
+                    traceback.clear_frames(error.__traceback__)
+                    raise _wrong(i, error, allocator.page_size) from error
+            yield len(chunk)
         allocator.flush_page()
+        yield allocator.allocations
     finally:
-        allocator.fp.close()
+        allocator.fp.close()  # its own `__exit__` would write a page after an error as well
+        del metadata  # otherwise the shared memory cannot be closed
 
 
 def _wrong(i: int, error: Exception, page_size: int) -> Exception:
@@ -202,28 +176,25 @@ def _wrong(i: int, error: Exception, page_size: int) -> Exception:
 
 
 def _in_processes(
-    count: int, job: tuple[Any, ...], size: int, update: Callable[[int], Any]
-) -> list[Any]:
-    """`_encode` in `count` processes; their allocations together."""
+    count: int, job: tuple[Any, ...], chunks: list[range]
+) -> Iterator[int | list[Any]]:
+    """`_encode` in `count` processes; yields what they do, as it comes."""
     # Forked workers share the data set. FFCV itself uses the platform's default.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("fork" if "fork" in methods else None)
     todo, results = context.Queue(), context.Queue()
-    for chunk in _chunks(size):
+    for chunk in [*chunks, *[None] * count]:
         todo.put(chunk)
-    for _ in range(count):
-        todo.put(None)
     workers = [
         context.Process(target=_work, args=(todo, results, job), daemon=True) for _ in range(count)
     ]
-    allocations: list[Any] = []
     missing = count
     try:
         for worker in workers:
             worker.start()
         while missing:
             try:
-                what, value = results.get(timeout=0.2)
+                message = results.get(timeout=0.2)
             except queue.Empty:
                 ended = [worker.exitcode for worker in workers if worker.exitcode is not None]
                 if any(ended) or len(ended) == count:
@@ -232,31 +203,34 @@ def _in_processes(
                         "memory; try a smaller num_workers."
                     ) from None
                 continue
-            if what == "error":
-                kind, message, trace = value
-                raise kind(message) from RuntimeError(f"in a worker:\n{trace}")
-            if what == "done":
-                update(value)
-            else:
-                allocations += value
-                missing -= 1
+            if isinstance(message, tuple):
+                kind, text, trace = message
+                raise kind(text) from RuntimeError(f"in a worker:\n{trace}")
+            missing -= isinstance(message, list)
+            yield message
     finally:
         for worker in workers:
             if missing and worker.is_alive():
                 worker.terminate()
             if worker.pid is not None:
                 worker.join()
-    return allocations
 
 
 def _work(todo: Any, results: Any, job: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)  # a forked process must not use its parent's threads
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         for message in _encode(job, iter(todo.get, None)):
             results.put(message)
     except Exception as error:
         kind = type(error) if type(error) in (TypeError, ValueError) else RuntimeError
-        results.put(("error", (kind, str(error), traceback.format_exc())))
+        results.put((kind, str(error), traceback.format_exc()))
+
+
+def _end_with_parent() -> None:
+    """End a worker whose parent was killed: it would wait for ever, and keep the file locked."""
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]
+    os._exit(1)
 
 
 def _as_dataset(dataset: Any) -> Any:

@@ -20,9 +20,9 @@ examples, to be trained on with the plain loss::
 
     sampler = miner.over(ClassBalancedSampler(targets))   # shorter epochs, by what is remembered
 
-Every miner has `set_epoch(epoch)`, `active`, `tally` (what was kept), `state_dict` and
-`load_state_dict`. A `Balancer` tells them apart by `acts_on` ("losses", "loader" or "sampler", the
-three cases above) and by `multilabel` (losses and targets are `(B, C)`).
+The three are the types `BatchMiner`, `LoaderMiner` and `SamplerMiner`, by which a `Balancer` tells
+what to do with a miner. Every `Miner` has `set_epoch(epoch)`, `active`, `tally` (what was kept),
+`state_dict`, `load_state_dict`, and `multilabel` (whether losses and targets are `(B, C)`).
 
 A loader gives indices if its data set does: `return image, label, index`. With FFCV it is
 `equipoise.ffcv`'s sample index.
@@ -30,7 +30,7 @@ A loader gives indices if its data set does: `return image, label, index`. With 
 
 from __future__ import annotations
 
-from equipoise.mining.base import Miner
+from equipoise.mining.base import BatchMiner, LoaderMiner, Miner, SamplerMiner
 from equipoise.mining.hard_negatives import HardNegatives, hard_negatives
 from equipoise.mining.hardest_examples import HardestExamples, hardest_examples
 from equipoise.mining.loss_memory import LossMemory, class_means, hardness
@@ -39,12 +39,15 @@ from equipoise.mining.pruned_sampler import PrunedSampler
 from equipoise.mining.selective_backprop import SelectiveBackprop, scoring
 
 __all__ = [
+    "BatchMiner",
     "HardNegatives",
     "HardestExamples",
+    "LoaderMiner",
     "LossMemory",
     "LossPruning",
     "Miner",
     "PrunedSampler",
+    "SamplerMiner",
     "SelectiveBackprop",
     "class_means",
     "hard_negatives",

@@ -1,20 +1,25 @@
-"""What every miner shares: when it acts, its share kept, its private randomness, its tally."""
+"""What every miner shares, and the three kinds of miners, told apart by their type."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from equipoise._order_sampler import OrderSampler
 from equipoise.mining.tally import Tally
 
-__all__ = ["Miner", "check_share"]
+__all__ = ["BatchMiner", "LoaderMiner", "Miner", "SamplerMiner", "check_share"]
 
 
 class Miner:
-    """A miner that leaves the first and the last epochs alone.
+    """What all miners share; each is a `BatchMiner`, a `LoaderMiner` or a `SamplerMiner`.
+
+    A miner leaves the first `warm_up` and the last `final` epochs alone.
 
     Args:
         warm_up: epochs at the start in which all examples are used.
@@ -26,11 +31,9 @@ class Miner:
     Attributes:
         epoch: as last given to `set_epoch`; 0 at first.
         tally: what was kept since the last `tally.reset()`.
-        acts_on: "losses", "loader" or "sampler"; see `equipoise.mining`.
         multilabel: whether losses and targets are `(B, C)`.
     """
 
-    acts_on = "losses"
     multilabel = False
 
     def __init__(
@@ -100,6 +103,57 @@ class Miner:
         """Take over `state_dict` of a miner made with the same arguments."""
         self.tally.load_state_dict(state["tally"])
         self.epoch, self._calls = state["epoch"], state["calls"]
+
+
+class BatchMiner(Miner):
+    """A miner that chooses among the losses of a batch."""
+
+    def __call__(
+        self, losses: Tensor, targets: Tensor | None = None, indices: Tensor | None = None
+    ) -> Tensor:
+        """The batch's reduced loss.
+
+        Args:
+            losses: `(B,)`, or `(B, C)` for labels, as `Loss.unreduced` gives them.
+            targets: `(B,)` class ids, or `(B, C)` of 0 and 1.
+            indices: `(B,)` ids of the examples, for miners that ask for them.
+        """
+        raise NotImplementedError
+
+
+class LoaderMiner(Miner):
+    """A miner that chooses among a loader's examples, before the backward pass."""
+
+    def __call__(
+        self, loader: Iterable[Any], model: Callable[..., Any], loss: Callable[..., Tensor]
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Batches of the chosen examples of one pass over `loader`.
+
+        Args:
+            loader: gives tuples of tensors: inputs, targets, and whatever else there is for each
+                example.
+            model: from inputs to logits.
+            loss: a function of logits and targets that gives the losses of the examples, such as
+                `Loss.unreduced`.
+        """
+        raise NotImplementedError
+
+
+class SamplerMiner(BatchMiner):
+    """A miner that chooses among a sampler's draws, before loading; it learns of their losses.
+
+    The network is trained on `over(sampler)`, and the miner is called with every batch, as a
+    `BatchMiner` is, with the examples' `indices`.
+    """
+
+    def over(self, sampler: OrderSampler, targets: Any = None) -> OrderSampler:
+        """A sampler of the chosen draws of `sampler`.
+
+        Args:
+            sampler: whose draws.
+            targets: of its examples; by default `sampler.targets`.
+        """
+        raise NotImplementedError
 
 
 def key_of(*parts: int) -> int:

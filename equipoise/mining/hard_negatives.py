@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from equipoise.mining.base import Miner, check_share
+from equipoise.mining.base import BatchMiner, check_share
 from equipoise.mining.hardest_examples import check_losses, reduce_chosen
 
 __all__ = ["HardNegatives", "hard_negatives"]
@@ -77,7 +77,7 @@ def hard_negatives(
     return (finite & positives) | (negatives & torch.zeros_like(finite).scatter_(dim, order, hard))
 
 
-class HardNegatives(Miner):
+class HardNegatives(BatchMiner):
     """The mean loss over all positives and the hardest negatives; see `hard_negatives`.
 
     It changes what is learnt from a batch and saves no time in the network.
@@ -167,7 +167,9 @@ class HardNegatives(Miner):
             most=self.most,
         )
 
-    def __call__(self, losses: Tensor, targets: Tensor, indices: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, losses: Tensor, targets: Tensor | None = None, indices: Tensor | None = None
+    ) -> Tensor:
         """The batch's reduced loss.
 
         Args:
@@ -176,10 +178,10 @@ class HardNegatives(Miner):
             indices: not used.
         """
         check_losses(losses, 2)
-        if targets.shape != losses.shape:
+        if targets is None or targets.shape != losses.shape:
             raise ValueError(
                 f"Expected targets to be of shape {tuple(losses.shape)}, as the losses, "
-                f"but got {tuple(targets.shape)}."
+                f"but got {None if targets is None else tuple(targets.shape)}."
             )
         targets = targets.to(losses.device)
         chosen = self.select(losses, targets)

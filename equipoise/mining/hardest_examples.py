@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equipoise.mining.base import Miner, check_share
+from equipoise.mining.base import BatchMiner, check_share
 from equipoise.mining.ranking import hardest, percentiles
 
 __all__ = ["HardestExamples", "hardest_examples"]
@@ -83,7 +83,7 @@ def hardest_examples(
     return chosen
 
 
-class HardestExamples(Miner):
+class HardestExamples(BatchMiner):
     """The mean loss over a batch's hardest examples; see `hardest_examples` for which they are.
 
     It changes what is learnt from a batch. It saves no time: the whole batch has gone through the

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.ranks import several, sum_over_ranks
+from equipoise._ranks import several, sum_over_ranks
 from equipoise.targets import Targets
 
 __all__ = ["LossMemory", "class_means", "hardness"]

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.mining.base import Miner, check_share
+from equipoise._order_sampler import OrderSampler
+from equipoise.mining.base import SamplerMiner, check_share
 from equipoise.mining.batch_pruning import kinds_of
 from equipoise.mining.hardest_examples import check_losses
 from equipoise.mining.loss_memory import LossMemory, class_means
 from equipoise.mining.pruned_sampler import PrunedSampler
-from equipoise.targets import Targets
 
 __all__ = ["LossPruning", "keep_probabilities"]
 
@@ -66,7 +66,7 @@ def keep_probabilities(counts: np.ndarray, budget: float, least: float) -> np.nd
     return np.stack([np.ones_like(rest), of_hard, np.minimum(of_easy, of_hard)], axis=1)
 
 
-class LossPruning(Miner):
+class LossPruning(SamplerMiner):
     """Shorter epochs without the easy examples, the gradient's expectation unchanged.
 
     It remembers each example's last loss (`memory`), and `over(sampler)` is a sampler that draws
@@ -107,7 +107,6 @@ class LossPruning(Miner):
         (4, [1.0, 1.0, 1.0, 1.0])
     """
 
-    acts_on = "sampler"
     memory: LossMemory
 
     def __init__(
@@ -138,25 +137,23 @@ class LossPruning(Miner):
         self._saved: dict[str, Any] | None = None
         LossMemory(1, **self._settings)  # checks them
 
-    def over(self, sampler: Any, targets: Any = None) -> PrunedSampler:
-        """A sampler of `keep` of the draws of `sampler`, an `OrderSampler` or the like.
+    def over(self, sampler: OrderSampler, targets: Any = None) -> PrunedSampler:
+        """A sampler of `keep` of the draws of `sampler`.
 
         Args:
-            sampler: has `draw(positions)`, `num_samples`, `seed`, `rank`, `num_replicas`,
-                `set_epoch`, `state_dict` and `load_state_dict`.
+            sampler: any `OrderSampler`.
             targets: by default `sampler.targets`. With multi-hot ones all examples are one class.
         """
-        targets = getattr(sampler, "targets", None) if targets is None else targets
+        self.sampler = PrunedSampler(sampler, self, targets)
+        targets = self.sampler.targets
         if targets is None:
             raise TypeError(
-                "Expected targets to be given for a sampler without `targets`, but got None and a "
+                "Expected targets to be given for a sampler without them, but got None and a "
                 f"{type(sampler).__name__}."
             )
-        targets = Targets.of(targets)
         self.memory = LossMemory(targets.num_examples, **self._settings)
         self._labels = None if targets.multilabel else targets.labels
         self._num_classes = 1 if targets.multilabel else targets.num_classes
-        self.sampler = PrunedSampler(sampler, self)
         return self.sampler
 
     @property

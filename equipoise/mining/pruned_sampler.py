@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from equipoise._order_sampler import CHUNK, OrderSampler
 from equipoise.mining.base import key_of
-from equipoise.mining.batch_pruning import BatchPruning, Pruning, keep_positions
-from equipoise.order_sampler import CHUNK, OrderSampler
+from equipoise.mining.batch_pruning import BatchPruning, keep_positions
+
+if TYPE_CHECKING:
+    from equipoise.mining.loss_pruning import LossPruning
 
 __all__ = ["PrunedSampler"]
 
@@ -31,48 +33,56 @@ class PrunedSampler(OrderSampler):
     Made by `LossPruning.over(sampler)`.
 
     Args:
-        sampler: the inner one, see `LossPruning.over`.
+        sampler: the inner one.
         pruning: decides on the probabilities.
+        targets: of the examples.
     """
 
-    def __init__(self, sampler: Any, pruning: Pruning) -> None:
-        for name in ("draw", "num_samples", "seed", "set_epoch", "state_dict"):
-            if not hasattr(sampler, name):
-                raise TypeError(
-                    "Expected sampler to be an OrderSampler of equipoise.samplers, with "
-                    f"`{name}`, but got {type(sampler).__name__}."
-                )
-        # Not the base's __init__: the length is a property, and the epoch the inner sampler's.
+    def __init__(self, sampler: OrderSampler, pruning: LossPruning, targets: Any = None) -> None:
+        if not isinstance(sampler, OrderSampler):
+            raise TypeError(
+                "Expected sampler to be an equipoise.samplers.OrderSampler, but got "
+                f"{type(sampler).__name__}."
+            )
         self.inner, self.pruning = sampler, pruning
-        self.rank, self.num_replicas = sampler.rank, sampler.num_replicas
-        self.seed, self.epoch = sampler.seed, sampler.epoch
-        self._begin_at(0)
+        super().__init__(
+            self._length(),
+            targets=sampler.targets if targets is None else targets,
+            num_examples=sampler.num_examples,
+            seed=sampler.seed,
+            rank=sampler.rank,
+            num_replicas=sampler.num_replicas,
+        )
+        self.epoch, self.takes_log_weight = sampler.epoch, sampler.takes_log_weight
         self._batches: BatchPruning | None = None
         self._by_batch = False  # how the running epoch is drawn
         self._forget()
 
-    def set_log_weight(self, log_weight: Any) -> None:
-        """Pass class log-weights on to the inner sampler, and decide anew what is kept."""
-        if hasattr(self.inner, "set_log_weight"):  # plain shuffling has none
-            self.inner.set_log_weight(log_weight)
-        self._forget()
-
-    @property
-    def targets(self) -> Any:
-        """The inner sampler's targets."""
-        return self.inner.targets
-
-    @property
-    def log_weight(self) -> np.ndarray:
-        """The inner sampler's class log-weights."""
-        return np.asarray(self.inner.log_weight)
-
-    @property
-    def num_samples(self) -> int:  # type: ignore[override]
-        """Positions of the current epoch, over all ranks."""
+    def _length(self) -> int:
+        """Positions of the epoch that the pruning is in."""
         if self.pruning.active or self.pruning.fixed_length:
             return max(1, round(self.pruning.keep * self.inner.num_samples))
-        return int(self.inner.num_samples)
+        return self.inner.num_samples
+
+    def set_log_weight(self, log_weight: Any) -> None:
+        """Pass class log-weights on to the inner sampler; see there from when on they act."""
+        self.inner.handed_out = self.handed_out
+        self.inner.set_log_weight(log_weight)
+        if not self.handed_out:
+            self._forget()
+
+    @property
+    def log_weight(self) -> np.ndarray | None:
+        """The inner sampler's."""
+        return self.inner.log_weight
+
+    def expected_draws(self) -> np.ndarray:
+        """The inner sampler's, less the share that is left out: classes keep their proportions."""
+        return self.share * self.inner.expected_draws()
+
+    def logit_shift(self) -> np.ndarray:
+        """The inner sampler's: the miner's weights make up for what is left out."""
+        return self.inner.logit_shift()
 
     @property
     def share(self) -> float:
@@ -88,13 +98,9 @@ class PrunedSampler(OrderSampler):
             self.inner.set_epoch(epoch)
             self._forget()
             self._by_batch = False
-        self.pruning.set_epoch(epoch)  # the epoch's length depends on it
+        self.pruning.set_epoch(epoch)
+        self.num_samples = self._length()
         super().set_epoch(epoch, position)
-
-    def set_ranks(self, rank: int, num_replicas: int) -> None:
-        """Take the places of this rank of so many, from the next iteration on."""
-        self.inner.set_ranks(rank, num_replicas)
-        self.rank, self.num_replicas = self.inner.rank, self.inner.num_replicas
 
     def _forget(self) -> None:
         self._kept: np.ndarray | None = None
@@ -103,6 +109,7 @@ class PrunedSampler(OrderSampler):
 
     def _decide(self) -> np.ndarray:
         """The kept positions of this epoch."""
+        self._by_batch = False
         if self._kept is not None:
             return self._kept
         m, length = self.inner.num_samples, self.num_samples
@@ -150,8 +157,7 @@ class PrunedSampler(OrderSampler):
             self._by_batch = True
         m, length = self.inner.num_samples, self.num_samples
         begin, end = first * m // length, last * m // length
-        take = getattr(self.inner, "take", None)
-        ids = take(begin, end) if take else self.inner.draw(np.arange(begin, end))
+        ids = self.inner.take(begin, end)
         offset = np.random.default_rng(key_of(self.seed, 22, self.epoch, first)).random()
         return self._batches.keep(ids, last - first, offset)
 
@@ -164,37 +170,35 @@ class PrunedSampler(OrderSampler):
         """Example ids (int64) at global positions of the current epoch."""
         return self.inner.draw(self._decide()[positions])
 
-    def _chunks(self) -> Iterator[Iterator[int]]:
-        self._by_batch = False
-        yield from super()._chunks()
-
-    def indices(self) -> np.ndarray:
-        """This rank's whole epoch as one contiguous int64 array."""
-        self._by_batch = False
-        return super().indices()
+    def snapshot(self) -> PrunedSampler:
+        """The sampler as it is now, with this epoch's choice made; see `OrderSampler.snapshot`."""
+        self._decide()
+        same: Any = super().snapshot()
+        same.inner = self.inner.snapshot()
+        return same
 
     def state_dict(self) -> dict[str, Any]:
         """Epoch, global position and the epoch's choice; the memory is in the miner's state."""
         kinds = None if self._kinds is None else torch.from_numpy(self._kinds.copy())
         return {
-            "epoch": self.epoch,
-            "position": self.position,
+            **super().state_dict(),
             "kinds": kinds,
             "by_batch": self._by_batch,
             "batches": None if self._batches is None else self._batches.state_dict(),
             "inner": self.inner.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken, also with another number of ranks."""
+    def _identity(self) -> dict[str, Any]:
+        size = {"num_samples": self.inner.num_samples, "keep": self.pruning.keep}
+        return {**super()._identity(), **size}
+
+    def _restore(self, state: dict[str, Any]) -> None:
         self.inner.load_state_dict(state["inner"])
-        self.inner.set_epoch(state["epoch"])
+        self.epoch = self.inner.epoch
         self._forget()
-        self.epoch = state["epoch"]
-        self.set_epoch(state["epoch"], state["position"])
         if state["kinds"] is not None:
             self._kinds = state["kinds"].numpy().copy()
-        self._by_batch, self._batches = state.get("by_batch", False), None
-        if state.get("batches") is not None:
+        self._by_batch, self._batches = state["by_batch"], None
+        if state["batches"] is not None:
             self._batches = BatchPruning(self.pruning)
             self._batches.load_state_dict(state["batches"])

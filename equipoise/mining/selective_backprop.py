@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from equipoise.mining.base import Miner, check_share
+from equipoise.mining.base import LoaderMiner, check_share
 from equipoise.mining.hardest_examples import check_groups, check_power, hardest_examples
 
 __all__ = ["SelectiveBackprop", "scoring"]
@@ -52,7 +52,7 @@ def scoring(model: Any, mode: str = "eval") -> Iterator[None]:
             norm.track_running_stats = tracks
 
 
-class SelectiveBackprop(Miner):
+class SelectiveBackprop(LoaderMiner):
     """Batches of chosen examples: `for images, labels in miner(loader, model, loss): …`.
 
     Each batch of the loader is scored by a forward pass without gradients; the chosen examples
@@ -102,8 +102,6 @@ class SelectiveBackprop(Miner):
         [8, 8]
     """
 
-    acts_on = "loader"
-
     def __init__(
         self,
         keep: float = 0.5,
@@ -151,7 +149,7 @@ class SelectiveBackprop(Miner):
         self._losses = torch.zeros(0)  # the last `history` finite ones
 
     def __call__(
-        self, loader: Iterable[Any], model: Callable[..., Any], loss: Any
+        self, loader: Iterable[Any], model: Callable[..., Any], loss: Callable[..., Tensor]
     ) -> Iterator[tuple[Tensor, ...]]:
         """Batches `(inputs, targets, …)` on the model's device, of one pass over `loader`.
 
@@ -159,11 +157,10 @@ class SelectiveBackprop(Miner):
             loader: an iterable of tuples of tensors: inputs, targets, and whatever else there is
                 for each example.
             model: from inputs to logits.
-            loss: an `equipoise.losses.Loss`, or a function of logits and targets that gives
-                `(B,)` losses (of `(B, C)` the mean over labels is taken).
+            loss: a function of logits and targets that gives `(B,)` losses (of `(B, C)` the mean
+                over labels is taken), such as `unreduced` of an `equipoise.losses.Loss`.
         """
         device = _device_of(model) if self.device is None else self.device
-        unreduced = getattr(loss, "unreduced", loss)
         size, waiting, count, passed, used = self.batch_size, [], 0, 0, 0
         for batch in loader:
             parts = _to_device(batch, device)
@@ -171,7 +168,7 @@ class SelectiveBackprop(Miner):
                 yield parts
                 continue
             size = size or len(parts[0])
-            chosen = self.select(self.score(parts, model, unreduced), parts[1])
+            chosen = self.select(self.score(parts, model, loss), parts[1])
             passed, used = passed + len(parts[0]), used + len(chosen)
             waiting.append(tuple(part[chosen] for part in parts))
             count += len(chosen)
@@ -189,7 +186,7 @@ class SelectiveBackprop(Miner):
         if count and not self.drop_last:
             yield tuple(torch.cat(column) for column in zip(*waiting, strict=True))
 
-    def score(self, parts: tuple[Tensor, ...], model: Any, unreduced: Any) -> Tensor:
+    def score(self, parts: tuple[Tensor, ...], model: Any, loss: Any) -> Tensor:
         """`(B,)` losses of a candidate batch, without gradients and without traces in the model."""
         inputs, targets = parts[0], parts[1]
         if self.resolution < 1:
@@ -199,12 +196,12 @@ class SelectiveBackprop(Miner):
         with scoring(model, self.mode):
             with cast:
                 logits = model(inputs)
-            losses = unreduced(logits.float(), targets)
+            losses = loss(logits.float(), targets)
         losses = losses.mean(1) if losses.ndim == 2 else losses
         if losses.shape != targets.shape[:1]:
             raise ValueError(
                 f"Expected loss to give one value for each of {len(targets)} examples, but got "
-                f'shape {tuple(losses.shape)}. Use reduction="none", or an equipoise.losses.Loss.'
+                f'shape {tuple(losses.shape)}. Use reduction="none", or Loss.unreduced.'
             )
         return losses
 

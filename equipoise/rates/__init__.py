@@ -1,9 +1,10 @@
-"""Rates: what a hold-out shows of each class or label, counted on the logits' own device."""
+"""Rates: streaming per-class and per-label recalls on the device, smoothed for small hold-outs."""
 
 from __future__ import annotations
 
 from equipoise.rates.class_rates import ClassRates
+from equipoise.rates.holdout import HoldoutRates
 from equipoise.rates.label_rates import LabelRates
 from equipoise.rates.smoothing import reliabilities, smoothed_recalls
 
-__all__ = ["ClassRates", "LabelRates", "reliabilities", "smoothed_recalls"]
+__all__ = ["ClassRates", "HoldoutRates", "LabelRates", "reliabilities", "smoothed_recalls"]

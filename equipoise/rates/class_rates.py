@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equipoise.ranks import sum_over_ranks
+from equipoise._ranks import sum_over_ranks
 from equipoise.rates.smoothing import smoothed_recalls
 
 __all__ = ["ClassRates"]

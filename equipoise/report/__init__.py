@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from equipoise.report.gathering import make_report
-from equipoise.report.report import Report
+from equipoise.report.make import make_report
+from equipoise.report.report import Report, load
 
-__all__ = ["Report", "make_report"]
+__all__ = ["Report", "load", "make_report"]

@@ -2,234 +2,258 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from equipoise.report.bars import NAMED, bars, ranks
-from equipoise.report.drawing import COLOURS, Picture
-from equipoise.report.over_epochs import log_weights, mining, path, recalls_by_epoch
-from equipoise.report.plain import numbers
-from equipoise.report.spread import spread_of
-from equipoise.report.telling import BEFORE, name_of, per_example, short
+from equipoise.figures import (
+    COLOURS,
+    MARKERS,
+    NAMED,
+    caption,
+    class_axis,
+    finish,
+    new_figure,
+    plain_log,
+    style,
+)
+from equipoise.report.front import front_figure
+from equipoise.report.numbers import array
 
 if TYPE_CHECKING:
     from equipoise.report.report import Report
 
-__all__ = ["pictures"]
+__all__ = ["Picture", "pictures"]
 
-LOWEST = 12  # classes named where there are too many to name all
-NOTE = "Share of the training examples, and of what an epoch draws."
+WORST, BEST = 15, 5  # classes named where there are too many to name all
+LINES = 3  # classes that stand out at each end, in pictures over epochs
+DRAWN = 60  # lines that can be drawn for all classes; of more, bands hold 50% and 90% of them
+POINTS = 400  # of a curve over classes
+CHANCE = 1.96  # standard errors: of equal recalls, 95 of 100 lie within so many
+STYLES = ("-", "--", "-.")
+
+Outcomes = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a report.
+
+    Attributes:
+        name: of its file.
+        title: above it.
+        note: what it shows and how to read it.
+        figure: of matplotlib.
+    """
+
+    name: str
+    title: str
+    note: str
+    figure: Any
 
 
 def pictures(report: Report) -> list[Picture]:
     """All that the report has the numbers for, in the order of a page."""
-    found = [*_recalls(report), _draws(report), path(report)]
-    found += [recalls_by_epoch(report), log_weights(report)]
-    found += [_precision_recall(report), _reliability(report), mining(report)]
+    with style():
+        found = [_recalls(report), _front(report), _counts(report), _recalls_by_epoch(report)]
+        found += [_log_weights(report), _reliability(report)]
     return [picture for picture in found if picture is not None]
 
 
-def _recalls(report: Report) -> list[Picture]:
-    """Bars of all classes; of too many, a curve of all and bars of the lowest."""
-    now = spread_of(report.after["recalls"])
-    if now is None:
-        return []
-    before = spread_of(report.before["recalls"])
-    after_values = numbers(report.after["recalls"])
-    before_values = None if before is None else numbers(report.before["recalls"])
-    order_by = after_values if before_values is None else before_values
-    order = np.argsort(order_by, kind="stable")
-    order = order[~np.isnan(order_by[order])]
-    then = "" if before is None else BEFORE[report.before["source"]]
-    series = [("now", after_values, COLOURS["after"])]
-    if before_values is not None:
-        series.insert(0, (then, before_values, COLOURS["before"]))
-    worst = name_of(report, now.worst)
-    alt = f"Recalls now lie between {now.lowest:.2f} ({worst}) and {now.highest:.2f}"
-    alt += (
-        "." if before is None else f"; {then} between {before.lowest:.2f} and {before.highest:.2f}."
-    )
-    if len(report.names) <= NAMED:
-        title = "Recall of each label" if report.multilabel else "Recall of each class"
-        note = f"Sorted by the recall {then or 'now'}, the lowest on top."
-        return [_bars_of("recalls", title, note, alt, report, order, series, "recall")]
+def _recalls(report: Report) -> Picture | None:
+    """Bars of all classes; of too many, their distribution, and bars of the worst and the best."""
+    rows = [row for row in report.outcomes if row["mean"] is not None]
+    if not rows:
+        return None
     kinds = "labels" if report.multilabel else "classes"
-    curve = Picture(
-        "recalls",
-        f"Recalls of all {len(order):,} {kinds}, sorted",
-        "Each line from its lowest recall to its highest: the flatter, the more equal.",
-        alt,
-        3.2,
-        lambda axes: ranks(axes, series, f"{kinds}, each line in its own order", "recall"),
-    )
-    lowest = f"The {LOWEST} lowest recalls {then or 'now'}"
-    some = order[:LOWEST]
-    named = ", ".join(name_of(report, int(c)) for c in some[:3])
-    return [
-        curve,
-        _bars_of(
-            "lowest",
-            lowest,
-            "Some were lowest by chance, and would have risen anyway: look at all of them, too.",
-            f"Lowest are {named}.",
-            report,
-            some,
-            series,
-            "recall",
-        ),
-    ]
+    title, first = f"Recalls of {len(report.names):,} {kinds}", array(rows[0]["recalls"])
+    order = np.argsort(first, kind="stable")[: np.isfinite(first).sum()]
+    if len(order) <= NAMED:
+        note = f"Sorted by the recall {rows[0]['name']}, the lowest on top."
+        figure, axes = new_figure(1.1 + 0.21 * len(order))
+        _recall_bars(axes, report, rows, order, np.arange(len(order)))
+    else:
+        note = (
+            f"Above, the recalls of all {kinds}, each curve sorted by itself: the flatter, the "
+            f"more equal. Below, the {WORST} worst and the {BEST} best {rows[0]['name']}. Some of "
+            "them are there by chance, and would have moved towards the middle anyway."
+        )
+        chosen = np.concatenate([order[:WORST], order[-BEST:]])
+        places = np.arange(len(chosen)) + np.where(np.arange(len(chosen)) >= WORST, 1.2, 0.0)
+        figure, (top, axes) = new_figure(7.6, nrows=2, height_ratios=(2.6, 5))
+        _distribution(top, report, rows, kinds)
+        _recall_bars(axes, report, rows, chosen, places)
+        between = f"… {len(order) - len(chosen):,} between …"
+        axes.text(0.01, WORST + 0.1, between, color=COLOURS["muted"], va="center", fontsize=8)
+    finish(figure, axes, title)
+    return Picture("recalls", title, note, figure)
 
 
-def _draws(report: Report) -> Picture | None:
-    """Share of each class in the data and in what is drawn; nothing where they are the same."""
-    drawn = per_example(report)
-    if drawn is None or report.drawn is None:
+def _recall_bars(
+    axes: Any, report: Report, rows: Outcomes, order: np.ndarray, places: np.ndarray
+) -> None:
+    """The last outcome as bars, those before as markers, and where equal recalls would lie."""
+    last, ink = rows[-1], COLOURS["ink"]
+    recalls = array(last["recalls"])[order]
+    bars = np.nan_to_num(recalls)
+    axes.barh(places, bars, 0.72, color=COLOURS["blue"], alpha=0.75, label=last["name"])
+    for row, (marker, colour) in zip(rows[-2::-1], MARKERS, strict=False):
+        look = {"color": COLOURS[colour], "ms": 4.5, "mfc": "white", "clip_on": False}
+        axes.plot(array(row["recalls"])[order], places, marker, label=row["name"], **look)
+    if report.support is not None:
+        n = np.maximum(np.array(report.support)[order], 1)
+        error = CHANCE * np.sqrt(last["mean"] * (1 - last["mean"]) / n)
+        low, high = np.clip([last["mean"] - error, last["mean"] + error], 0, 1)
+        name = "equal recalls, by chance (95%)"
+        axes.barh(places, high - low, 1.0, left=low, color=ink, alpha=0.13, lw=0, label=name)
+    class_axis(axes, [report.names[c] for c in order], places)
+    for place, value in zip(places, recalls, strict=True):
+        text = "–" if np.isnan(value) else f"{value:.2f}"
+        axes.text(1.02, place, text, va="center", fontsize=8)
+    axes.set(xlim=(0, 1), xlabel="recall")
+
+
+def _distribution(axes: Any, report: Report, rows: Outcomes, kinds: str) -> None:
+    """A line for each outcome: its recalls sorted, over their rank."""
+    colours = ["blue", *(colour for _, colour in MARKERS)]
+    for row, colour in zip(rows[::-1], colours, strict=False):
+        values = np.sort(array(row["recalls"]))[: np.isfinite(array(row["recalls"])).sum()]
+        some = np.unique(np.linspace(0, len(values) - 1, POINTS).astype(int))
+        axes.plot(some + 1, values[some], color=COLOURS[colour], lw=1.6)
+    if report.support is not None:
+        n = np.array(report.support)[np.array(report.support) > 0]
+        drawn = np.random.default_rng(0).binomial(n, rows[-1]["mean"], (20, len(n))) / n
+        equal, muted = np.sort(drawn, axis=1).mean(0), COLOURS["muted"]
+        axes.plot(1 + np.arange(len(n)), equal, ":", color=muted, lw=1.4)
+        text = "dotted: equal recalls, by chance"
+        axes.text(0.99, 0.05, text, ha="right", color=muted, transform=axes.transAxes)
+    axes.set(xlabel=f"rank among the {kinds}, the lowest first", ylabel="recall", ylim=(0, 1.02))
+    axes.grid(axis="y")
+
+
+def _front(report: Report) -> Picture | None:
+    if report.decision is None or not report.decision["front"]:
         return None
-    counts = np.array(report.counts, np.float64)
-    data = counts / report.num_examples
-    draws = np.array(report.drawn) / report.parts["num_samples"]
-    if max(np.ptp(data), np.abs(draws - data).max()) < 1e-3 * data.max():
+    front = report.decision["front"]
+    chosen = next((i for i, row in enumerate(front) if row["chosen"]), None)
+    given = report.outcomes if report.evaluation else []
+    note = (
+        "Each point of the line is a decision, measured on the hold-out by cross-fitting, with its "
+        "intervals. Further right the worst class is better off; further down the mean pays for "
+        "it. Choose with fit_decision(alpha=…) or fit_decision(max_price=…)."
+    )
+    figure = front_figure(front, chosen, report.max_price, given)
+    return Picture("front", "Mean against lowest recall, over α", note, figure)
+
+
+def _counts(report: Report) -> Picture:
+    """Training examples of each class, and how many an epoch draws."""
+    counts, draws = array(report.counts), array(report.draws)
+    order = np.argsort(-counts, kind="stable")
+    many = len(counts) > NAMED
+    figure, axes = new_figure(3.2 if many else 1.1 + 0.21 * len(counts))
+    axis = axes.yaxis if many else axes.xaxis
+    places = np.arange(len(counts))
+    for values, at, colour, name in (
+        (counts, -0.18, "grey", "training examples"),
+        (draws, 0.18, "blue", "drawn in an epoch, on average"),
+    ):
+        look = {"color": COLOURS[colour], "label": name}
+        if many:
+            axes.plot(1 + places, np.where(values > 0, values, np.nan)[order], lw=1.6, **look)
+        else:
+            axes.barh(places + at, values[order], 0.36, **look)
+    if many:
+        axes.set_xlabel("rank, the most frequent first")
+        axes.grid(axis="y")
+    else:
+        class_axis(axes, [report.names[c] for c in order], places)
+    smallest = min(values[values > 0].min() for values in (counts, draws))
+    if max(counts.max(), draws.max()) > 20 * smallest:
+        plain_log(axis)
+        axes.set(**{f"{axis.axis_name}lim": (smallest / 1.5, None)})
+    axis.set_label_text("examples")
+    title = f"Examples of {'each label' if report.multilabel else 'each class'}"
+    finish(figure, axes, title)
+    note = "What the training set holds, and what an epoch draws of it on average."
+    return Picture("counts", title, note, figure)
+
+
+def _recalls_by_epoch(report: Report) -> Picture | None:
+    rows = [(i + 1, row) for i, row in enumerate(report.epochs) if row.get("recalls")]
+    if len(rows) < 2:
         return None
-    order = np.argsort(-counts - 1e-6 * np.array(report.drawn), kind="stable")
-    if np.ptp(counts) < 0.05 * counts.max():
-        order = np.argsort(-draws, kind="stable")
-    series = [
-        ("of the data", 100 * data, COLOURS["before"]),
-        ("of what is drawn", 100 * draws, COLOURS["after"]),
-    ]
-    up, down = int(np.nanargmax(drawn)), int(np.nanargmin(drawn))
-    alt = (
-        f"An example of {name_of(report, up)} is drawn {drawn[up]:.2f} times an epoch, one of "
-        f"{name_of(report, down)} {drawn[down]:.2f} times."
-    )
-    what = "label" if report.multilabel else "class"
-    title = f"How often each {what} comes"
-    unit = "% of examples" if report.multilabel else "%"
-    if len(counts) <= NAMED:
-        return _bars_of("draws", title, NOTE, alt, report, order, series, unit)
-    kinds = "labels" if report.multilabel else "classes"
-    return Picture(
-        "draws",
-        title,
-        f"{NOTE[:-1]}; on a logarithmic scale.",
-        alt,
-        3.2,
-        lambda axes: ranks(axes, series, f"{kinds}, each line in its own order", unit, log=True),
-    )
+    epochs = [epoch for epoch, _ in rows]
+    values = np.stack([array(row["recalls"]) for _, row in rows])
+    figure, axes, note = _lines(report, epochs, values, "recall")
+    mean = array([row["mean_recall"] for _, row in rows])
+    plain_mean = mean + array([row.get("price") for _, row in rows])
+    axes.plot(epochs, mean, color=COLOURS["ink"], lw=2.2, label="mean of all")
+    if not np.isnan(plain_mean).all():
+        label = "mean, plain decision"
+        axes.plot(epochs, plain_mean, ":", color=COLOURS["ink"], lw=2.2, label=label)
+    title = "Recalls on the hold-out, as trained"
+    finish(figure, axes, title, 3)
+    return Picture("recalls-by-epoch", title, note, figure)
 
 
-def _bars_of(
-    name: str,
-    title: str,
-    note: str,
-    alt: str,
-    report: Report,
-    order: np.ndarray,
-    series: Sequence[tuple[str, np.ndarray, str]],
-    unit: str,
-) -> Picture:
-    names = [short(report.names[c], 20) for c in order]
-    chosen = [(text, values[order], colour) for text, values, colour in series]
-    height = 0.75 + len(order) * (0.17 * len(series) + 0.09)
-    return Picture(
-        name, title, note, alt, max(height, 1.6), lambda axes: bars(axes, names, chosen, unit)
-    )
-
-
-def _precision_recall(report: Report) -> Picture | None:
-    if not report.evaluation or not report.evaluation.get("curves"):
+def _log_weights(report: Report) -> Picture | None:
+    """From the λ training began with to the one after the last epoch."""
+    rows = [row.get("log_weight") for row in report.epochs]
+    values = np.stack([array(row) for row in [*rows, report.log_weight] if row is not None])
+    if len(values) <= len(report.epochs) or np.abs(values).max() < 1e-6:
         return None
-    found = report.evaluation
-    areas = found["average_precisions"]
-    curves = found["curves"]
-    known = [area for area in areas if area is not None]
-
-    def draw(axes: Any) -> None:
-        colours = {"lowest average precision": COLOURS["low"], "rarest": COLOURS["ink"]}
-        styles = {"lowest average precision": "-", "rarest": "--"}
-        for curve in curves:
-            label = curve["label"]
-            axes.plot(
-                curve["recall"],
-                curve["precision"],
-                drawstyle="steps-post",
-                color=colours.get(curve["why"], COLOURS["after"]),
-                linestyle=styles.get(curve["why"], "-."),
-                lw=1.4,
-                label=f"{short(report.names[label], 18)} ({areas[label]:.2f})".replace("$", r"\$"),
-            )
-        axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.03))
-        axes.grid(color=COLOURS["grid"], lw=0.6)
-        legend(axes, len(curves))
-
-    named = "; ".join(f"{name_of(report, c['label'])} ({c['why']})" for c in curves)
-    return Picture(
-        "precision-recall",
-        "Precision over recall of some labels",
-        "In brackets the average precision, the area below. Solid: the lowest of all; dashed: the "
-        "rarest; dash-dotted: the highest. "
-        f"Mean over {len(known):,} labels: {np.mean(known):.3f}.",
-        f"Curves of {named}.",
-        3.9,
-        draw,
-    )
+    figure, axes, note = _lines(report, range(len(values)), values, "λ")
+    title = "Log-weights λ over epochs"
+    finish(figure, axes, title, 3)
+    return Picture("log-weights", title, note, figure)
 
 
-def legend(axes: Any, entries: int) -> None:
-    """Above the axes, in two columns."""
-    axes.figure.legend(
-        loc="outside upper left",
-        ncols=2,
-        frameon=False,
-        fontsize=8,
-        handlelength=2.2,
-        borderpad=0.1,
-        columnspacing=1.2,
-    )
+def _lines(
+    report: Report, epochs: Sequence[int], values: np.ndarray, unit: str
+) -> tuple[Any, Any, str]:
+    """Lines `(E, C)`; the same classes stand out in each picture, those of the extreme recalls."""
+    first = report.outcomes[0] if report.outcomes else None
+    key = array(first["recalls"]) if first else values[-1]
+    order = np.argsort(key, kind="stable")
+    order = order[~np.isnan(key[order]) & ~np.isnan(values[-1, order])]
+    n = min(LINES, len(order) // 2)
+    figure, axes = new_figure(3.6)
+    if values.shape[1] <= DRAWN:
+        axes.plot(epochs, values, color=COLOURS["grey"], lw=0.8)
+    else:
+        for share, alpha in ((90, 0.3), (50, 0.5)):
+            band = np.nanpercentile(values, [50 - share / 2, 50 + share / 2], axis=1)
+            look = {"color": COLOURS["grey"], "alpha": alpha, "lw": 0}
+            axes.fill_between(epochs, *band, label=f"the middle {share}%", **look)
+    for classes, colour in ((order[:n], "orange"), (order[len(order) - n :][::-1], "blue")):
+        for c, line in zip(classes, STYLES, strict=False):
+            name = f" {caption(report.names[c], 16)}"  # a legend leaves out names that begin with _
+            axes.plot(epochs, values[:, c], line, color=COLOURS[colour], lw=1.5, label=name)
+    axes.set(xlabel="epochs trained", ylabel=unit)
+    axes.xaxis.get_major_locator().set_params(integer=True, nbins=7)
+    axes.grid(axis="y")
+    by = f"recalls ({first['name']})" if first else "λ"
+    return figure, axes, f"Orange: the lowest {by}; blue: the highest; grey: all."
 
 
 def _reliability(report: Report) -> Picture | None:
-    if not report.evaluation or "reliability" not in report.evaluation:
+    if not report.multilabel or report.evaluation is None:
         return None
+    figure, axes = new_figure(3.9)
     found = report.evaluation["reliability"]
-    gaps = {name: _gap(curve) for name, curve in found.items()}
-    series = [
-        ("trained", "as trained", COLOURS["before"], "o", 6),
-        ("corrected", "corrected", COLOURS["after"], "D", 4),
-    ]
-
-    def draw(axes: Any) -> None:
-        for key, name, colour, marker, size in series:
-            axes.plot(
-                found[key]["predicted"],
-                found[key]["true"],
-                marker=marker,
-                ms=size,
-                color=colour,
-                lw=1.4,
-                label=f"{name} (off by {gaps[key]:.3f})",
-            )
-        axes.plot([0, 1], [0, 1], color=COLOURS["muted"], lw=0.8, ls=":", label="perfect")
-        axes.set(xlabel="predicted probability", ylabel="share that is true")
-        axes.set(xlim=(0, 1.01), ylim=(0, 1.03))
-        axes.grid(color=COLOURS["grid"], lw=0.6)
-        legend(axes, 3)
-
-    return Picture(
-        "reliability",
-        "Are probabilities to be believed?",
+    for (name, curve), marker, colour in zip(found.items(), "oD", ("grey", "blue"), strict=True):
+        look = {"color": COLOURS[colour], "ms": 5, "label": f"{name} (off by {curve['gap']:.3f})"}
+        axes.plot(curve["predicted"], curve["true"], f"{marker}-", **look)
+    axes.plot([0, 1], [0, 1], ":", color=COLOURS["muted"], lw=0.8, label="perfect")
+    axes.set(xlabel="predicted probability", ylabel="share that is true", xlim=(0, 1), ylim=(0, 1))
+    axes.grid()
+    title = "Are the probabilities to be believed?"
+    finish(figure, axes, title, 3)
+    note = (
         "All labels together. Below the dotted line labels are true less often than the network "
-        "says. “Corrected” has loss and sampling taken out (Balancer.correct).",
-        f"Probabilities are off by {gaps['trained']:.3f} on average as trained, by "
-        f"{gaps['corrected']:.3f} corrected.",
-        3.9,
-        draw,
+        "says. Corrected means that loss and sampling are taken out (Balancer.correct)."
     )
-
-
-def _gap(curve: dict[str, list]) -> float:
-    """Mean distance of predicted and true, over all pairs: the expected calibration error."""
-    predicted, true = np.array(curve["predicted"]), np.array(curve["true"])
-    return float(np.average(np.abs(predicted - true), weights=curve["sizes"]))
+    return Picture("reliability", title, note, figure)

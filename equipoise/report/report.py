@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Report"]
+__all__ = ["Report", "load"]
 
-VERSION = 1
+VERSION = 2
+FILE = "report.json"  # in a folder
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,21 @@ class Report:
         num_examples: of the training set.
         names: C names.
         counts: `(C,)` training examples of each class.
-        parts: names of policy, sampler, loss, mining and decision; `sampler_share` of λ.
-        drawn: `(C,)` how many examples of each class an epoch draws now; `None` if not known.
-        log_weight: `(C,)` λ now, which the next epoch would be drawn under.
+        parts: the names of policy, sampler, loss, mining and of the decision's objective; the
+            `sampler_share` of λ and `num_samples` of an epoch.
+        draws: `(C,)` how many examples of each class the next epoch draws on average.
+        log_weight: `(C,)` λ, the class log-weights that the next epoch would be drawn under.
         epochs: a dict for each epoch, from `Balancer.history`.
-        before: "recalls" `(C,)` and their "source": "baseline", "first epoch", "as trained" (of the
-            evaluation, before the decision) or `None`.
-        after: "recalls" `(C,)` of the "source" "evaluation" or "last epoch", or `None`; "support"
-            `(C,)` of them where it is known.
-        evaluation: what the given logits and targets show; `None` without.
+        outcomes: a dict for each way to predict, the one to compare with first and the current one
+            last: its "name", "recalls" `(C,)`, "precisions" and "predicted" `(C,)` or `None`, the
+            "mean", "sd" and "lowest" of the recalls, the class "worst", the sd that "chance" alone
+            would leave, and the "price": mean recall of the plain decision less this one's.
+        support: `(C,)` examples of each class that the outcomes are of.
+        evaluation: what is known of the logits and targets given: "num_examples", "num_left_out",
+            and for labels "average_precisions" and "reliability"; `None` without.
+        decision: "objective", "values" `(C,)`, "price", "equality_price" and the "front" of the
+            fitted decision; `None` without.
+        max_price: the cap on the price that the front is shown with.
         seconds: what took how long, as given.
     """
 
@@ -42,12 +50,14 @@ class Report:
     names: list[str]
     counts: list[int]
     parts: dict[str, Any]
-    drawn: list[float] | None
+    draws: list[float]
     log_weight: list[float]
     epochs: list[dict[str, Any]]
-    before: dict[str, Any]
-    after: dict[str, Any]
+    outcomes: list[dict[str, Any]]
+    support: list[int] | None
     evaluation: dict[str, Any] | None
+    decision: dict[str, Any] | None
+    max_price: float | None
     seconds: dict[str, float] | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,36 +79,39 @@ class Report:
             )
         if version != VERSION:
             raise ValueError(f"Expected saved to be of version {VERSION}, but got {version!r}.")
-        names = {field.name for field in fields(cls)}
-        if missing := sorted(names - saved.keys()):
+        if missing := sorted({field.name for field in fields(cls)} - saved.keys()):
             raise ValueError(f"Expected saved to have {', '.join(missing)}, but got none.")
-        report = cls(**{name: saved[name] for name in names})
-        report._check()
-        return report
-
-    def _check(self) -> None:
-        """Raise where a list does not have a value a class."""
-        classes = len(self.names)
-        lists: dict[str, list | None] = {
-            "counts": self.counts,
-            "log_weight": self.log_weight,
-            "drawn": self.drawn,
-        }
-        for part in ("before", "after"):
-            lists[f"{part} recalls"] = getattr(self, part)["recalls"]
-        for i, row in enumerate(self.epochs):
-            lists |= {f"{key} of row {i}": row.get(key) for key in ("recalls", "log_weight")}
-        for name, values in lists.items():
-            if values is not None and len(values) != classes:
+        classes = len(saved["names"])
+        for name in ("counts", "log_weight", "draws"):
+            if len(saved[name]) != classes:
                 raise ValueError(
-                    f"Expected {name} to be {classes} numbers, one a class, but got {len(values)}."
+                    f"Expected {name} to be {classes} numbers, one for each class, but got "
+                    f"{len(saved[name])}."
                 )
+        return cls(**{field.name: saved[field.name] for field in fields(cls)})
+
+    def save(self, path: str | Path) -> Path:
+        """Write the numbers as JSON, for `load` and for the command `equipoise report`.
+
+        Args:
+            path: a file that ends in .json; or a folder, which is made if needed and in which the
+                file is called report.json.
+
+        Returns:
+            The path of the file.
+        """
+        path = Path(path)
+        if path.suffix != ".json":
+            path.mkdir(parents=True, exist_ok=True)
+        path = _file(path)
+        path.write_text(json.dumps(self.to_dict(), allow_nan=False), encoding="utf-8")
+        return path
 
     def show(self, most: int = 20) -> None:
-        """Print it: what happened in sentences, then a row a class, at most `most` of them.
+        """Print it: what happened in sentences, then a table of at most `most` classes.
 
-        Of more classes, those of the lowest recalls now and those that changed most are shown.
-        Needs rich.
+        Of more classes, those of the lowest recalls and those that changed most are shown. Needs
+        rich.
         """
         from equipoise.report.terminal import show
 
@@ -107,7 +120,7 @@ class Report:
     def save_html(self, path: str | Path) -> Path:
         """Write one HTML file with everything in it, which opens offline; returns its path.
 
-        Needs matplotlib.
+        Needs matplotlib and jinja2.
         """
         from equipoise.report.page import page
 
@@ -120,23 +133,42 @@ class Report:
 
         Needs matplotlib, and takes any suffix that it can write.
         """
-        from equipoise.report.drawing import save
+        from equipoise.figures import save
         from equipoise.report.pictures import pictures
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        return [save(picture, folder / f"{picture.name}{suffix}") for picture in pictures(self)]
+        return [save(found.figure, folder / f"{found.name}{suffix}") for found in pictures(self)]
 
     def log_to(self, writer: Any, step: int | None = None) -> None:
-        """Write scalars of every epoch, the result and the pictures to TensorBoard.
+        """Write scalars of every epoch, the outcomes and the pictures to TensorBoard.
 
         Scalars of an epoch are written at its number, counted from 0 as in `Balancer.history`; of
         up to 50 classes also each recall and log-weight.
 
         Args:
             writer: a `torch.utils.tensorboard.SummaryWriter`.
-            step: where result and pictures are written; by default at the last epoch.
+            step: where outcomes and pictures are written; by default at the last epoch.
         """
         from equipoise.report.tensorboard import log
 
         log(self, writer, step)
+
+
+def load(path: str | Path) -> Report:
+    """The report that `Report.save` wrote to this path.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a report.
+    """
+    path = _file(Path(path))
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"Expected {path} to be JSON, but: {error}.") from error
+    return Report.from_dict(saved)
+
+
+def _file(path: Path) -> Path:
+    return path if path.suffix == ".json" else path / FILE

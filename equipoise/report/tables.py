@@ -1,4 +1,4 @@
-"""The table of classes, shared by terminal and page."""
+"""The tables of a report, of outcomes and of classes, shared by terminal and page."""
 
 from __future__ import annotations
 
@@ -8,30 +8,45 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from equipoise.report.plain import numbers
-from equipoise.report.telling import last_mining, per_example
+from equipoise.report.numbers import array, ratio
+from equipoise.report.story import last_mining
 
 if TYPE_CHECKING:
     from equipoise.report.report import Report
 
-__all__ = ["Column", "columns", "notable"]
+__all__ = ["OUTCOMES", "Column", "columns", "notable", "outcome_rows"]
+
+OUTCOMES = ("recalls", "mean", "sd", "by chance", "lowest", "of", "price")
+
+
+def outcome_rows(report: Report) -> list[list[str]]:
+    """A row of text for each outcome, under the headings `OUTCOMES`."""
+    rows = []
+    for row in report.outcomes:
+        worst = "–" if row["worst"] is None else report.names[row["worst"]]
+        numbers = [_rate(row[key]) for key in ("mean", "sd", "chance", "lowest")]
+        price = "–" if row["price"] is None else _signed_rate(row["price"])
+        rows.append([row["name"], *numbers, worst, price])
+    return rows
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers, one a class.
+    """A column of numbers, one for each class.
 
     Attributes:
         heading: short.
-        meaning: what the numbers are, in a sentence.
+        meaning: what the numbers are.
         values: `(C,)`, NaN where there is none.
         text: how one is written.
+        rank: the higher, the sooner it is left out where there is no room.
     """
 
     heading: str
     meaning: str
     values: np.ndarray
     text: Callable[[float], str]
+    rank: int
 
     def __getitem__(self, c: int) -> str:
         value = self.values[c]
@@ -40,84 +55,59 @@ class Column:
 
 def columns(report: Report) -> list[Column]:
     """Those that the report has the numbers for."""
-    kind = "label" if report.multilabel else "class"
-    found = [Column("examples", f"training examples of the {kind}", _array(report.counts), _whole)]
-
-    def add(heading: str, meaning: str, values: np.ndarray, text: Callable[[float], str]) -> None:
-        if not np.isnan(values).all():
-            found.append(Column(heading, meaning, values, text))
-
-    drawn = per_example(report)
-    if drawn is not None:
-        meaning = "times an epoch draws each of them, on average"
-        if report.parts["mining"]:
-            meaning += ", before mining"
-        add("drawn ×", meaning, drawn, _times)
-    add("λ", "log-weight after the last epoch", _array(report.log_weight), _signed)
-    before, after = _array(report.before["recalls"]), _array(report.after["recalls"])
-    if before.shape == after.shape:
-        add("before", "recall before, see below", before, _rate)
-        add("now", "recall now", after, _rate)
-        add("change", "of the recall", after - before, _signed_rate)
-    else:
-        for heading, values in (("before", before), ("now", after)):
-            if len(values):
-                add(heading, "recall", values, _rate)
-    if report.after["support"] is not None:
-        support = _array(report.after["support"])
-        add("n", "examples that the recall now is of", support, _whole)
-    if report.evaluation is not None:
-        found += _of_evaluation(report)
+    counts, drawn = array(report.counts), ratio(array(report.draws), array(report.counts))
+    found = [
+        Column("examples", "training examples", counts, _whole, 4),
+        Column("drawn ×", "times an epoch draws each of them, on average", drawn, _times, 3),
+        Column("λ", "log-weight after the last epoch", array(report.log_weight), _signed, 5),
+    ]
+    recalls = [array(row["recalls"]) for row in report.outcomes]
+    for row, values in zip(report.outcomes, recalls, strict=True):
+        found.append(Column(row["name"], "recall", values, _rate, 0))
+    if len(recalls) > 1:
+        meaning = (
+            f"of the recall, from {report.outcomes[0]['name']} to {report.outcomes[-1]['name']}"
+        )
+        found.append(Column("change", meaning, recalls[-1] - recalls[0], _signed_rate, 1))
+    precise = [row for row in report.outcomes if row["precisions"] is not None]
+    for row in precise[:1] + precise[1:][-1:]:
+        last = row is precise[-1]
+        heading, rank = ("precision", 2) if last else (f"precision {row['name']}", 8)
+        meaning = f"share of its predictions that are true, {row['name']}"
+        found.append(Column(heading, meaning, array(row["precisions"]), _rate, rank))
+    support = array(report.support or [])
+    if len(support):
+        found.append(Column("n", "examples that the recalls are of", support, _whole, 6))
+    for row in precise[-1:]:
+        times = ratio(array(row["predicted"]), support)
+        meaning = f"predictions for each true one, {row['name']}"
+        found.append(Column("pred./true", meaning, times, _times, 7))
+    if report.evaluation is not None and report.multilabel:
+        areas = array(report.evaluation["average_precisions"])
+        found.append(Column("AP", "average precision", areas, _rate, 4))
     mined = last_mining(report)
     if mined is not None and "kept_by_class" in mined:
-        seen, kept = _array(mined["seen_by_class"]), _array(mined["kept_by_class"])
-        share = np.divide(kept, seen, out=np.full(len(seen), np.nan), where=seen > 0)
-        add("kept", "share that mining kept in the last epoch it was at work", share, _share)
-    return found
-
-
-def _of_evaluation(report: Report) -> list[Column]:
-    found = report.evaluation or {}
-    n = _array(found["support"])
-    columns = []
-    if "average_precisions" in found:
-        areas = _array(found["average_precisions"])
-        columns.append(Column("AP", "average precision", areas, _rate))
-    for key, heading, meaning in (
-        ("trained", "pred./true", "predictions for each true one, as trained"),
-        ("decided", "decided", "predictions for each true one, with the decision"),
-    ):
-        ratio = np.divide(
-            _array(found[key]["predicted"]), n, out=np.full(len(n), np.nan), where=n > 0
-        )
-        columns.append(Column(heading, meaning, ratio, _times))
-    if np.allclose(columns[-1].values, columns[-2].values, equal_nan=True):
-        columns.pop()
-    return columns
+        kept = ratio(array(mined["kept_by_class"]), array(mined["seen_by_class"]))
+        found.append(Column("kept", "share that mining kept, in its last epoch", kept, _share, 8))
+    return [column for column in found if not np.isnan(column.values).all()]
 
 
 def notable(report: Report, most: int) -> np.ndarray:
     """At most `most` classes: all, or the lowest recalls now and then the largest changes.
 
-    In the order of their recalls before, those without at the end.
+    In the order of their recalls in the first outcome, those without at the end.
     """
-    classes = len(report.names)
-    before, after = _array(report.before["recalls"]), _array(report.after["recalls"])
-    key = before if len(before) else after if len(after) else _array(report.counts)
-    if classes <= most:
-        chosen = np.arange(classes)
-    elif len(before) and len(after):
-        lowest = np.argsort(after, kind="stable")[: (most + 1) // 2]
-        change = np.nan_to_num(np.abs(after - before), nan=-1.0)
+    recalls = [array(row["recalls"]) for row in report.outcomes]
+    before = recalls[0] if recalls else array(report.counts)
+    now = recalls[-1] if recalls else before
+    if len(report.names) <= most:
+        chosen = np.arange(len(report.names))
+    else:
+        lowest = np.argsort(now, kind="stable")[: (most + 1) // 2]
+        change = np.nan_to_num(np.abs(now - before), nan=-1.0)
         change[lowest] = -2.0
         chosen = np.concatenate([lowest, np.argsort(-change, kind="stable")[: most // 2]])
-    else:
-        chosen = np.argsort(key, kind="stable")[:most]
-    return chosen[np.argsort(key[chosen], kind="stable")]
-
-
-def _array(values: list | None) -> np.ndarray:
-    return numbers(values or [])
+    return chosen[np.argsort(before[chosen], kind="stable")]
 
 
 def _whole(value: float) -> str:
@@ -128,8 +118,8 @@ def _times(value: float) -> str:
     return f"{value:.2f}" if value < 9.995 else f"{value:,.1f}"
 
 
-def _rate(value: float) -> str:
-    return f"{value:.3f}"
+def _rate(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _share(value: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from equipoise.order_sampler import OrderSampler
+from equipoise._order_sampler import OrderSampler
 from equipoise.samplers.class_balanced import ClassBalancedSampler
 from equipoise.samplers.example_order import ExampleWeightedSampler
 from equipoise.samplers.label_balanced import LabelBalancedSampler

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from equipoise.order_sampler import OrderSampler
+from equipoise._order_sampler import OrderSampler
 from equipoise.samplers.class_stream import ClassStream
-from equipoise.samplers.order import ClassOrder
+from equipoise.samplers.order import ClassOrder, ClassPlan
 from equipoise.targets import Targets
 
-__all__ = ["ClassBalancedSampler", "class_shares"]
-
-
-def class_shares(counts: np.ndarray, log_weight: np.ndarray) -> np.ndarray:
-    """Each class's share of the draws: in proportion to count · exp(log-weight).
-
-    Example:
-        >>> class_shares(np.array([90, 10]), np.log([1.0, 9.0])).tolist()
-        [0.5, 0.5]
-    """
-    shares = counts * np.exp(log_weight - log_weight.max())
-    return shares / shares.sum()
+__all__ = ["ClassBalancedSampler"]
 
 
 class ClassBalancedSampler(OrderSampler):
@@ -54,6 +43,8 @@ class ClassBalancedSampler(OrderSampler):
         (4, 4)
     """
 
+    takes_log_weight = True
+
     def __init__(
         self,
         targets: Any,
@@ -64,55 +55,71 @@ class ClassBalancedSampler(OrderSampler):
         rank: int = 0,
         num_replicas: int = 1,
     ) -> None:
-        self.targets = Targets.of(targets)
-        self.targets.require_single_label(type(self).__name__)
-        self.targets.require_every_class(type(self).__name__)
+        targets = Targets.of(targets)
+        targets.require_single_label(type(self).__name__)
         super().__init__(
-            self.targets.num_examples if num_samples is None else num_samples,
+            targets.num_examples if num_samples is None else num_samples,
+            targets=targets,
             seed=seed,
             rank=rank,
             num_replicas=num_replicas,
         )
-        self._order = ClassOrder(
-            self.targets.members, self.targets.counts, self.num_samples, self.seed
+        weight = (
+            1.0 / np.maximum(targets.counts, 1) if weight is None else _as_weight(weight, targets)
         )
-        self._stream = ClassStream(self._order)
-        weight = 1.0 / self.targets.counts if weight is None else _as_weight(weight, self.targets)
-        self.set_log_weight(np.log(weight))
+        order = ClassOrder(targets.members, targets.counts, self.num_samples, self.seed)
+        self._begin_with(order.plan(np.log(weight)))
+
+    def _begin_with(self, plan: ClassPlan) -> None:
+        self._plan = self._since = plan  # of the current epoch, and of the one weights began in
+        self._stream = ClassStream(plan)
 
     @classmethod
     def undersampling(cls, targets: Any, **settings: Any) -> ClassBalancedSampler:
         """A balanced sampler whose epoch takes as many of each class as the rarest class has."""
         targets = Targets.of(targets)
-        targets.require_every_class(cls.__name__)
-        return cls(targets, num_samples=int(targets.counts.min()) * targets.num_classes, **settings)
+        present = targets.counts[targets.counts > 0]
+        return cls(targets, num_samples=int(present.min()) * len(present), **settings)
 
     def set_log_weight(self, log_weight: Any) -> None:
-        """Multiply each class's natural share by exp(`log_weight`) from the current epoch on.
+        """Multiply each class's natural share by exp(`log_weight`).
 
-        Call it between epochs. Only where the running epoch is drawn by `take` (which
-        `equipoise.ffcv.BalancedLoader(just_in_time=True)` does) it acts on what is left of that.
+        It acts from the current epoch on, or if that has been handed out, from the next; see
+        `OrderSampler.set_log_weight`. In an epoch that is being drawn by `take` it acts on what is
+        left of it.
         """
-        log_weight = np.asarray(log_weight, np.float64)
-        if log_weight.shape != (self.targets.num_classes,) or not np.isfinite(log_weight).all():
+        log_weight = np.asarray(log_weight, np.float64).copy()
+        if log_weight.shape != self._plan.log_weight.shape or not np.isfinite(log_weight).all():
             raise ValueError(
-                f"Expected log_weight to be {self.targets.num_classes} finite numbers, "
-                f"but got {log_weight!r}."
+                f"Expected log_weight to be {len(self._plan.log_weight)} finite numbers, one for "
+                f"each class, but got {log_weight!r}."
             )
-        self._order.set_shares(class_shares(self.targets.counts, log_weight))
-        self._stream.change()
-        self.log_weight = log_weight
+        if self._stream.position:
+            self._since = self._stream.change(log_weight)
+        elif self.handed_out:
+            self._since = self._plan.next(log_weight)
+        else:
+            self._begin_with(replace(self._plan, log_weight=log_weight))
+
+    @property
+    def log_weight(self) -> np.ndarray:
+        """`(C,)` float64: λ of the current epoch, in nats."""
+        return self._plan.log_weight
 
     @property
     def quotas(self) -> np.ndarray:
         """`(C,)` int64: how many draws of each class the current epoch holds."""
-        return self._order.quotas
+        return self._plan.quotas
+
+    def expected_draws(self) -> np.ndarray:
+        """`(C,)` float64: `num_samples` · share; the mean of `quotas` over epochs."""
+        return self.num_samples * self._plan.shares
 
     def draw(self, positions: np.ndarray) -> np.ndarray:
-        return self._order(positions)
+        return self._plan(positions)
 
     def _whole_epoch(self) -> np.ndarray:
-        return self._order.epoch_at_once()
+        return self._plan.at_once()
 
     def take(self, first: int, last: int) -> np.ndarray:
         """Example ids (int64) at global positions [first, last), for an epoch drawn just in time.
@@ -121,37 +128,37 @@ class ClassBalancedSampler(OrderSampler):
         taken yet, whose quotas they make anew; no member of a class is skipped or doubled by it.
         See `ClassStream`.
         """
+        if first == 0:
+            self._stream = ClassStream(self._plan)
         return self._stream.take(first, last)
 
     def _go_to_epoch(self, epoch: int) -> None:
-        moves = epoch != self._order.epoch
-        self._order.set_epoch(epoch)
-        if moves:
-            self._stream = ClassStream(self._order)
+        if epoch == self._plan.epoch:
+            return
+        if epoch < self._since.epoch:
+            raise ValueError(
+                f"Expected epoch to be at least {self._since.epoch}, where the class weights last "
+                f"changed, but got {epoch}."
+            )
+        near = self._plan if self._since.epoch <= self._plan.epoch <= epoch else self._since
+        self._plan = near.at(epoch)
+        self._stream = ClassStream(self._plan)
 
     def state_dict(self) -> dict[str, Any]:
-        order = self._order
         return {
             **super().state_dict(),
-            "base_epoch": order.base_epoch,
-            "cursors": torch.from_numpy(order.cursors.copy()),
-            "log_weight": torch.from_numpy(self.log_weight.copy()),
+            "plan": self._plan.state_dict(),
+            "since": self._since.state_dict(),
             "stream": self._stream.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        if "stream" in state:
-            self._stream.load_state_dict(state["stream"])
-
     def _identity(self) -> dict[str, Any]:
-        return {**super()._identity(), "num_classes": self.targets.num_classes}
+        return {**super()._identity(), "num_classes": len(self._plan.log_weight)}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.log_weight = torch.as_tensor(state["log_weight"]).double().numpy().copy()
-        shares = class_shares(self.targets.counts, self.log_weight)
-        self._order.restore(state["base_epoch"], state["cursors"].numpy(), shares)
-        self._stream = ClassStream(self._order)
+        self._begin_with(self._plan.restored(state["plan"]))
+        self._since = self._plan.restored(state["since"])
+        self._stream.load_state_dict(state["stream"])
 
 
 def _as_weight(weight: Any, targets: Targets) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.order_sampler import OrderSampler
+from equipoise._order_sampler import OrderSampler, draws_by_class
 from equipoise.samplers.permutation import CHUNK, key_of, permute
 
 __all__ = ["ExampleOrder", "ExampleWeightedSampler"]
@@ -22,50 +22,48 @@ class ExampleOrder:
     over several epochs are spread evenly too. Position t of the epoch takes the point that a keyed
     bijection of {0 … M−1} sends it to.
 
-    The arrangement and its cumulative sums are kept, O(N); going to an epoch is O(1), and a
-    position costs a few look-ups.
+    The arrangement and its cumulative sums are kept, O(N), and nothing of them ever changes; a
+    position of any epoch costs a few look-ups.
 
     Args:
         weight: `(N,)` non-negative, not all 0: r_i = M · weight_i / sum.
-        num_samples: M, positions an epoch.
+        num_samples: M, positions in an epoch.
         seed: with the epoch, all the randomness there is.
+        arrangement: that of another order with the same N and seed, which is drawn otherwise.
     """
 
-    def __init__(self, weight: np.ndarray, num_samples: int, seed: int) -> None:
+    def __init__(
+        self,
+        weight: np.ndarray,
+        num_samples: int,
+        seed: int,
+        arrangement: np.ndarray | None = None,
+    ) -> None:
         self.num_samples, self.seed = num_samples, seed
-        n = len(weight)
-        self._arrangement = np.empty(n, np.int64)
-        for first in range(0, n, CHUNK):
-            some = np.arange(first, min(first + CHUNK, n))
-            self._arrangement[first : first + CHUNK] = permute(some, n, key_of(seed, 11))
-        self.set_weight(weight)
-        self.set_epoch(0)
-
-    def set_weight(self, weight: np.ndarray) -> None:
-        """Draw in proportion to these weights from now on."""
-        repeats = weight * (self.num_samples / weight.sum(dtype=np.float64))
+        self.arrangement = _arranged(len(weight), seed) if arrangement is None else arrangement
+        repeats = weight * (num_samples / weight.sum(dtype=np.float64))
         # Whole repeats, and so their sums, are made whole: then they are met in every epoch.
         whole = np.rint(repeats)
         self.repeats = np.where(np.abs(repeats - whole) <= 1e-9 * whole, whole, repeats)
-        ends = np.cumsum(self.repeats[self._arrangement])
-        if ends[-1] != self.num_samples:
-            ends *= self.num_samples / ends[-1]
-        last = np.flatnonzero(weight[self._arrangement])[-1]
-        ends[last:] = self.num_samples
+        ends = np.cumsum(self.repeats[self.arrangement])
+        if ends[-1] != num_samples:
+            ends *= num_samples / ends[-1]
+        last = np.flatnonzero(weight[self.arrangement])[-1]
+        ends[last:] = num_samples
         self._ends = ends
         # Where the search begins for each cell of points: a power of two wide, so exact
-        self._per_cell = 2.0 ** np.ceil(np.log2(len(weight) / self.num_samples))
-        cells = int(self.num_samples * self._per_cell) + 1
-        edges = np.arange(cells) / self._per_cell
+        self._per_cell = 2.0 ** np.ceil(np.log2(len(weight) / num_samples))
+        edges = np.arange(int(num_samples * self._per_cell) + 1) / self._per_cell
         self._first = np.searchsorted(ends, edges, side="right").astype(np.int32)
 
-    def set_epoch(self, epoch: int) -> None:
-        self._offset = (key_of(self.seed, 12) / 2**64 + epoch * (5**0.5 - 1) / 2) % 1.0
-        self._slot_key = key_of(self.seed, 13, epoch)
+    def reweighted(self, weight: np.ndarray) -> ExampleOrder:
+        """The order with the same arrangement and other weights."""
+        return ExampleOrder(weight, self.num_samples, self.seed, self.arrangement)
 
-    def __call__(self, positions: np.ndarray) -> np.ndarray:
-        """Example ids (int64) at `positions` of the current epoch, each in [0, num_samples)."""
-        points = permute(positions, self.num_samples, self._slot_key) + self._offset
+    def __call__(self, positions: np.ndarray, epoch: int) -> np.ndarray:
+        """Example ids (int64) at `positions` of an epoch, each in [0, num_samples)."""
+        offset = (key_of(self.seed, 12) / 2**64 + epoch * (5**0.5 - 1) / 2) % 1.0
+        points = permute(positions, self.num_samples, key_of(self.seed, 13, epoch)) + offset
         found = self._first.take((points * self._per_cell).astype(np.int64)).astype(np.int64)
         behind = np.flatnonzero(self._ends.take(found) <= points)
         for _ in range(4):  # nearly all are a few examples further on, the rest are searched for
@@ -73,7 +71,16 @@ class ExampleOrder:
             behind = behind[self._ends.take(found[behind]) <= points[behind]]
         if len(behind):
             found[behind] = np.searchsorted(self._ends, points[behind], side="right")
-        return self._arrangement.take(found)
+        return self.arrangement.take(found)
+
+
+def _arranged(size: int, seed: int) -> np.ndarray:
+    """A keyed permutation of {0 … size − 1}."""
+    out = np.empty(size, np.int64)
+    for first in range(0, size, CHUNK):
+        some = np.arange(first, min(first + CHUNK, size))
+        out[first : first + CHUNK] = permute(some, size, key_of(seed, 11))
+    return out
 
 
 class ExampleWeightedSampler(OrderSampler):
@@ -88,7 +95,8 @@ class ExampleWeightedSampler(OrderSampler):
 
     Args:
         weight: `(N,)` finite and not negative, not all 0; 0 is never drawn.
-        num_samples: draws an epoch over all ranks; N by default.
+        targets: of the examples, for `expected_draws` and `logit_shift` alone.
+        num_samples: draws in an epoch, over all ranks; N by default.
         seed, rank, num_replicas: see `OrderSampler`.
 
     Example:
@@ -101,6 +109,7 @@ class ExampleWeightedSampler(OrderSampler):
         self,
         weight: Any,
         *,
+        targets: Any = None,
         num_samples: int | None = None,
         seed: int = 0,
         rank: int = 0,
@@ -109,16 +118,18 @@ class ExampleWeightedSampler(OrderSampler):
         values = example_weight(weight)
         super().__init__(
             len(values) if num_samples is None else num_samples,
+            targets=targets,
+            num_examples=len(values),
             seed=seed,
             rank=rank,
             num_replicas=num_replicas,
         )
+        if self.num_examples != len(values):
+            raise ValueError(
+                f"Expected targets of {len(values)} examples, as weight, but got those of "
+                f"{self.num_examples}."
+            )
         self._order = ExampleOrder(values, self.num_samples, self.seed)
-
-    @property
-    def num_examples(self) -> int:
-        """N, those of `weight`."""
-        return len(self._order.repeats)
 
     @property
     def repeats(self) -> np.ndarray:
@@ -132,10 +143,10 @@ class ExampleWeightedSampler(OrderSampler):
         return float(r.sum() ** 2 / (r @ r) / len(r))
 
     def draw(self, positions: np.ndarray) -> np.ndarray:
-        return self._order(positions)
+        return self._order(positions, self.epoch)
 
-    def _go_to_epoch(self, epoch: int) -> None:
-        self._order.set_epoch(epoch)
+    def expected_draws(self) -> np.ndarray:
+        return draws_by_class(self._known_targets(), self.repeats)
 
 
 def example_weight(weight: Any) -> np.ndarray:

@@ -51,6 +51,8 @@ class LabelBalancedSampler(ExampleWeightedSampler):
         6
     """
 
+    takes_log_weight = True
+
     def __init__(
         self,
         targets: Any,
@@ -65,68 +67,76 @@ class LabelBalancedSampler(ExampleWeightedSampler):
         rank: int = 0,
         num_replicas: int = 1,
     ) -> None:
-        self.targets = require_multilabel(targets)
+        targets = require_multilabel(targets)
         super().__init__(
-            np.ones(self.targets.num_examples),
+            np.ones(targets.num_examples),
+            targets=targets,
             num_samples=num_samples,
             seed=seed,
             rank=rank,
             num_replicas=num_replicas,
         )
         self.exponent, self.min_effective = exponent, min_effective
-        self._links = links_of(self.targets, max_repeat, cardinality, min_effective)
+        self._links = links_of(targets, max_repeat, cardinality, min_effective)
         iterations = 0
         if log_weight is None:
             solved = label_balancing_weights(
-                self.targets,
+                targets,
                 exponent=exponent,
                 min_effective=min_effective,
                 max_repeat=max_repeat,
                 cardinality=cardinality,
             )
             log_weight, iterations = solved.log_weight, solved.iterations
-        self._set(log_weight, iterations)
+        self._asked = self._checked(log_weight)
+        self._balance_by(self._asked, iterations)
 
     def set_log_weight(self, log_weight: Any) -> None:
-        """Draw example i in proportion to exp((Yλ)_i) from the current epoch on.
+        """Draw example i in proportion to exp((Yλ)_i).
 
-        The cap and the cardinality are kept; a λ that would take the effective sample size below
-        its floor is scaled down to it (`log_weight` is the λ in force).
+        It acts from the current epoch on, or if that has been handed out, from the next; see
+        `OrderSampler.set_log_weight`. The cap and the cardinality are kept; a λ that would take the
+        effective sample size below its floor is scaled down to it (`log_weight` is the λ in force).
         """
-        self._set(log_weight, 0)
+        self._asked = self._checked(log_weight)
+        if not self.handed_out:
+            self._balance_by(self._asked)
 
-    def _set(self, log_weight: Any, iterations: int) -> None:
+    def _checked(self, log_weight: Any) -> np.ndarray:
         values = np.asarray(log_weight, np.float64).copy()
-        if values.shape != (self.targets.num_classes,) or not np.isfinite(values).all():
+        if values.shape != (self._links.num_classes,) or not np.isfinite(values).all():
             raise ValueError(
-                f"Expected log_weight to be {self.targets.num_classes} finite numbers, one a "
+                f"Expected log_weight to be {self._links.num_classes} finite numbers, one for each "
                 f"label, but got {log_weight!r}."
             )
-        self._asked = values
+        return values
+
+    def _balance_by(self, asked: np.ndarray, iterations: int = 0) -> None:
+        self._in_force = asked
         self.balance: LabelBalance = balance_of(
-            self.targets, self._links, values, self.exponent, self.min_effective, iterations
+            self._known_targets(), self._links, asked, self.exponent, self.min_effective, iterations
         )
-        self._order.set_weight(self.balance.weight)
+        self._order = self._order.reweighted(self.balance.weight)
+
+    def _go_to_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch and self._in_force is not self._asked:
+            self._balance_by(self._asked)
 
     @property
     def log_weight(self) -> np.ndarray:
         """`(C,)` float64: λ in force."""
         return self.balance.log_weight
 
-    def logit_shift(self) -> np.ndarray:
-        """`(C,)` float64: by how much sampling changes each label's log-odds.
-
-        log f / (1 − f) − log p / (1 − p), with p the label's frequency in the data and f among
-        the draws. Subtract it from the logits of a model trained on the draws to get
-        probabilities for the data. 0 for labels of no example or of all.
-        """
-        p, f = self.balance.frequency_before, self.balance.frequency
-        movable = (p > 0) & (p < 1)
-        p, f = np.where(movable, p, 0.5), np.where(movable, f, 0.5)
-        return np.log(f) - np.log1p(-f) - np.log(p) + np.log1p(-p)
-
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "log_weight": torch.from_numpy(self._asked.copy())}
+        return {
+            **super().state_dict(),
+            "log_weight": torch.tensor(self._in_force),
+            "next_log_weight": torch.tensor(self._asked),
+        }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self._set(state["log_weight"], self.balance.iterations)
+        self.epoch = state["epoch"]
+        self._balance_by(state["log_weight"].numpy().copy(), self.balance.iterations)
+        self._asked = state["next_log_weight"].numpy().copy()
+        if np.array_equal(self._asked, self._in_force):
+            self._asked = self._in_force

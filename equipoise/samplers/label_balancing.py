@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.label_sets import label_set_ids
 from equipoise.targets import Targets
+from equipoise.targets.label_sets import label_set_ids
 
 __all__ = ["LabelBalance", "LogLinearWeights", "effective_size", "mean_ir"]
 
@@ -89,6 +89,7 @@ class LogLinearWeights:
             self.set_of = np.arange(targets.num_examples)
         self.matrix = matrix.astype(np.float32)  # four times as fast as float64, see `frequency`
         self.base = sizes / targets.num_examples
+        self.num_classes = targets.num_classes
         self.max_repeat = max_repeat
         lengths = np.diff(matrix.indptr)
         self.group = np.zeros(len(lengths), np.int64)

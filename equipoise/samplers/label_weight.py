@@ -72,10 +72,11 @@ class LabelWeightSampler(ExampleWeightedSampler):
     def __init__(
         self, targets: Any, weight: Any = None, *, reduce: str = "max", **settings: Any
     ) -> None:
-        self.targets = Targets.of(targets)
+        targets = Targets.of(targets)
         if weight is None:
-            weight = 1.0 / np.maximum(self.targets.counts, 1)
+            weight = 1.0 / np.maximum(targets.counts, 1)
         values = np.ravel(np.asarray(weight, np.float64))
-        present = values[np.flatnonzero(self.targets.counts[: len(values)])]
+        present = values[np.flatnonzero(targets.counts[: len(values)])]
         lightest = float(present.min()) if len(present) else 1.0
-        super().__init__(example_weights(self.targets, weight, reduce, lightest), **settings)
+        examples = example_weights(targets, weight, reduce, lightest)
+        super().__init__(examples, targets=targets, **settings)

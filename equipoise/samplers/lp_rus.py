@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.label_sets import label_set_ids
-from equipoise.samplers.example_order import ExampleWeightedSampler
-from equipoise.samplers.lp_ros import fill_evenly, spread
-from equipoise.samplers.ml_ros import share_of
+from equipoise.samplers.resampling import ResamplingSampler, fill_evenly, share_of, spread
 from equipoise.targets import Targets
+from equipoise.targets.label_sets import label_set_ids
 
 __all__ = ["LPRUSSampler", "lp_rus"]
 
@@ -38,7 +36,7 @@ def lp_rus(targets: Any, share: float = 0.25, *, seed: int = 0) -> np.ndarray:
     return 1 - spread(ids, sizes, out, seed)
 
 
-class LPRUSSampler(ExampleWeightedSampler):
+class LPRUSSampler(ResamplingSampler):
     """A stream of every example once, but for some of those of frequent label sets (LP-RUS).
 
     Which are left out is chosen once, by `seed`. See `lp_rus`.
@@ -54,16 +52,4 @@ class LPRUSSampler(ExampleWeightedSampler):
         4
     """
 
-    def __init__(
-        self,
-        targets: Any,
-        share: float = 0.25,
-        *,
-        num_samples: int | None = None,
-        seed: int = 0,
-        **settings: Any,
-    ) -> None:
-        self.targets = Targets.of(targets)
-        repeats = lp_rus(self.targets, share, seed=seed)
-        num_samples = int(repeats.sum()) if num_samples is None else num_samples
-        super().__init__(repeats, num_samples=num_samples, seed=seed, **settings)
+    resample = staticmethod(lp_rus)

@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.order_sampler import require_int
-from equipoise.samplers.example_order import ExampleWeightedSampler
+from equipoise.samplers.resampling import (
+    ResamplingSampler,
+    generator,
+    imbalance,
+    labels_at,
+    share_of,
+)
 from equipoise.targets import Targets
 
-__all__ = ["MLROSSampler", "generator", "imbalance", "labels_at", "ml_ros", "share_of"]
+__all__ = ["MLROSSampler", "ml_ros"]
 
 
 def ml_ros(targets: Any, share: float = 0.25, *, seed: int = 0) -> np.ndarray:
@@ -52,7 +57,7 @@ def ml_ros(targets: Any, share: float = 0.25, *, seed: int = 0) -> np.ndarray:
     return repeats
 
 
-class MLROSSampler(ExampleWeightedSampler):
+class MLROSSampler(ResamplingSampler):
     """A stream of every example once and some of those with rare labels again (ML-ROS).
 
     The clones are chosen once, by `seed`, and are not copied: their ids come several times an
@@ -70,49 +75,4 @@ class MLROSSampler(ExampleWeightedSampler):
         [0, 1, 2, 3, 3]
     """
 
-    def __init__(
-        self,
-        targets: Any,
-        share: float = 0.25,
-        *,
-        num_samples: int | None = None,
-        seed: int = 0,
-        **settings: Any,
-    ) -> None:
-        self.targets = Targets.of(targets)
-        repeats = ml_ros(self.targets, share, seed=seed)
-        num_samples = int(repeats.sum()) if num_samples is None else num_samples
-        super().__init__(repeats, num_samples=num_samples, seed=seed, **settings)
-
-
-def imbalance(targets: Targets, user: str) -> tuple[Any, np.ndarray, np.ndarray, float]:
-    """Examples of each label (CSC), counts, IRLbl, and MeanIR over the labels with examples."""
-    if targets.matrix is None:
-        raise ValueError(
-            f"Expected targets of {user} to be (N, C) multi-hot, but got {targets!r}. "
-            "For class ids use ClassBalancedSampler."
-        )
-    if not targets.counts.any():
-        raise ValueError(f"Expected targets of {user} to have a positive label, but got none.")
-    counts = targets.counts.astype(np.float64)
-    ratio = np.where(counts > 0, counts.max() / np.maximum(counts, 1), 0.0)
-    return targets.matrix.tocsc(), counts, ratio, float(ratio[counts > 0].mean())
-
-
-def labels_at(targets: Targets, example: int) -> np.ndarray:
-    """Class ids of one example of multi-hot targets."""
-    matrix: Any = targets.matrix
-    return matrix.indices[matrix.indptr[example] : matrix.indptr[example + 1]]
-
-
-def generator(seed: int) -> np.random.Generator:
-    """A private generator; seeds are checked as those of samplers are."""
-    require_int("seed", seed, 0)
-    return np.random.default_rng(seed)
-
-
-def share_of(share: float, most: float = np.inf) -> float:
-    """`share`, checked to be in (0, most)."""
-    if isinstance(share, bool) or not 0 < share < most:
-        raise ValueError(f"Expected share to be in (0, {most}), but got {share!r}.")
-    return float(share)
+    resample = staticmethod(ml_ros)

@@ -6,8 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.samplers.example_order import ExampleWeightedSampler
-from equipoise.samplers.ml_ros import generator, imbalance, labels_at, share_of
+from equipoise.samplers.resampling import (
+    ResamplingSampler,
+    generator,
+    imbalance,
+    labels_at,
+    share_of,
+)
 from equipoise.targets import Targets
 
 __all__ = ["MLRUSSampler", "ml_rus"]
@@ -59,7 +64,7 @@ def ml_rus(targets: Any, share: float = 0.25, *, seed: int = 0) -> np.ndarray:
     return repeats
 
 
-class MLRUSSampler(ExampleWeightedSampler):
+class MLRUSSampler(ResamplingSampler):
     """A stream of every example once, but for some of those with frequent labels (ML-RUS).
 
     Which are left out is chosen once, by `seed`. See `ml_rus`.
@@ -76,16 +81,4 @@ class MLRUSSampler(ExampleWeightedSampler):
         (2, True)
     """
 
-    def __init__(
-        self,
-        targets: Any,
-        share: float = 0.25,
-        *,
-        num_samples: int | None = None,
-        seed: int = 0,
-        **settings: Any,
-    ) -> None:
-        self.targets = Targets.of(targets)
-        repeats = ml_rus(self.targets, share, seed=seed)
-        num_samples = int(repeats.sum()) if num_samples is None else num_samples
-        super().__init__(repeats, num_samples=num_samples, seed=seed, **settings)
+    resample = staticmethod(ml_rus)

@@ -14,11 +14,6 @@ __all__ = ["CHUNK", "key_of", "keys_of", "permute", "permute_each", "word_for"]
 
 CHUNK = 65536  # positions worked on at a time: a few such arrays of words fit the L2 cache
 
-# glibc gives the memory of each chunk's temporaries back to the kernel, and getting it again takes
-# as long as the arithmetic. Having freed one large block raises its thresholds (mallopt(3),
-# M_MMAP_THRESHOLD); the block itself is never touched, so it costs nothing.
-np.empty(1 << 24, np.uint8)
-
 _GOLDEN = 0x9E3779B97F4A7C15
 # One a round, odd, from the digits of pi. With four or five rounds, neighbours in classes of 4 to
 # 100 are correlated.
@@ -96,7 +91,7 @@ def _plan(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def permute_each(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Like `permute`, with a size and a key for each position."""
-    word = word_for(int(sizes.max()))
+    word = word_for(int(sizes.max(initial=1)))
     sizes = sizes.astype(word)
     return walk(positions.astype(word), sizes, *halves(sizes), shortened(keys, word))
 

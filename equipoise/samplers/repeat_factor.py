@@ -43,10 +43,10 @@ class RepeatFactorSampler(ExampleWeightedSampler):
         num_samples: int | None = None,
         **settings: Any,
     ) -> None:
-        self.targets = Targets.of(targets)
-        counts = np.maximum(self.targets.counts, 1)  # a class of no example is not looked at
-        factor = repeat_factor(counts, threshold, total=self.targets.num_examples)
-        repeats = example_weights(self.targets, factor, "max", no_label=1.0)
+        targets = Targets.of(targets)
+        counts = np.maximum(targets.counts, 1)  # a class of no example is not looked at
+        factor = repeat_factor(counts, threshold, total=targets.num_examples)
+        repeats = example_weights(targets, factor, "max", no_label=1.0)
         if num_samples is None:
             num_samples = round(float(repeats.sum()))
-        super().__init__(repeats, num_samples=num_samples, **settings)
+        super().__init__(repeats, targets=targets, num_samples=num_samples, **settings)

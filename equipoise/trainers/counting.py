@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from equipoise.balancer import Balancer
-from equipoise.balancer.parts import history_row
+from equipoise.mining import LoaderMiner
 
 __all__ = ["keep_on_first_rank", "recall_summary", "refuse_loader_mining"]
 
 
 def recall_summary(balancer: Balancer) -> dict[str, float]:
     """Mean, sd and lowest of the recalls observed since the last step; empty where none were."""
-    if not bool(balancer.rates.support.sum()):
+    row = balancer.rates.summary()
+    if "recalls" not in row:
         return {}
-    row = history_row(balancer.rates, balancer.rates.recalls().numpy())
     return {name: row[f"{name}_recall"] for name in ("mean", "sd", "lowest")}
 
 
@@ -28,7 +28,7 @@ def keep_on_first_rank(balancer: Balancer, rank: int) -> None:
 
 def refuse_loader_mining(balancer: Balancer) -> None:
     """Raise for a miner that has to sit between loader and loop, where a trainer has no place."""
-    if balancer.mining is not None and balancer.mining.acts_on == "loader":
+    if isinstance(balancer.mining, LoaderMiner):
         raise ValueError(
             "Expected mining to act on the loss or the sampler under a trainer, but got "
             f"{type(balancer.mining).__name__}, which needs a loop of your own over "

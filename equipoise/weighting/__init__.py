@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from equipoise.weighting.base import Policy
-from equipoise.weighting.closed_loop import EqualRecall, WorstClass
+from equipoise.weighting.base import Plain, Policy
+from equipoise.weighting.closed_loop import EqualRecall, Fair, WorstClass
 from equipoise.weighting.functions import (
     class_difficulty,
     effective_number,
@@ -15,9 +15,9 @@ from equipoise.weighting.functions import (
 from equipoise.weighting.policies import (
     POLICIES,
     ClassDifficulty,
+    Deferred,
     EffectiveNumber,
     InverseFrequency,
-    Plain,
     RecallPower,
     RepeatFactor,
     make_policy,
@@ -26,8 +26,10 @@ from equipoise.weighting.policies import (
 __all__ = [
     "POLICIES",
     "ClassDifficulty",
+    "Deferred",
     "EffectiveNumber",
     "EqualRecall",
+    "Fair",
     "InverseFrequency",
     "Plain",
     "Policy",

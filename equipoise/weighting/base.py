@@ -6,21 +6,32 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Policy"]
+__all__ = ["Plain", "Policy"]
 
 
 class Policy:
-    """Leaves every class as it comes: λ = 0, always. The base of the others, and `"plain"`.
+    """The base of all policies: turns class counts and recalls into class log-weights λ.
+
+    λ_c is a natural logarithm: a class whose λ is log 2 higher counts twice as much. A policy has
+    `start(counts)`, λ of the first epoch, and `step(log_weight, recalls)`, λ of the next. A
+    `Balancer` works on a copy of the policy that it is given.
 
     Attributes:
         needs_recalls: whether `step` does anything with recalls; a `Balancer` then asks for
             `observe` before `step`.
+        default_loss: the name of the loss that a `Balancer` for class ids takes with this policy.
+        default_sampler_share: the share of λ that the sampler carries with that loss.
+        unresponsive: `(C,)` bool, the classes whose recall did not rise although their weight did;
+            `None` for policies that do not look.
     """
 
-    needs_recalls = False
+    needs_recalls: bool = False
+    default_loss: str = "weighted-cross-entropy"
+    default_sampler_share: float = 1.0
+    unresponsive: np.ndarray | None = None
 
     def start(self, counts: np.ndarray) -> np.ndarray:
-        """λ `(C,)` of the first epoch, from the class counts."""
+        """λ `(C,)` of the first epoch, from the class counts, each above 0."""
         return np.zeros(len(counts))
 
     def step(self, log_weight: np.ndarray, recalls: np.ndarray | None) -> np.ndarray:
@@ -33,3 +44,7 @@ class Policy:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over `state_dict`."""
+
+
+class Plain(Policy):
+    """Leaves every class as it comes: λ = 0, always."""

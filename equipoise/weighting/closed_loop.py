@@ -9,31 +9,147 @@ import numpy as np
 from equipoise.weighting.base import Policy
 from equipoise.weighting.functions import inverse_frequency, log_weight_of
 
-__all__ = ["EqualRecall", "WorstClass"]
+__all__ = ["EqualRecall", "Fair", "WorstClass"]
 
 
-class EqualRecall(Policy):
-    """Closed loop: λ_c ← λ_c + gain · (r̄ − r_c), until all recalls are the same.
+class _Loop(Policy):
+    """A loop around inverse frequency, with a brake for classes that do not respond.
+
+    A class does not respond if its λ has been at least log 2 above where it rests for `patience`
+    steps, while its recall stayed below ¾ of the mean and has made up less than a third of what it
+    lacked when its λ was first raised. λ then goes back to where it rests. The class is let go once
+    its recall has made up that much.
+    """
+
+    needs_recalls = True
+    default_loss = "logit-adjusted"
+    default_sampler_share = 0.5
+
+    def __init__(self, max_step: float, start: float, patience: int) -> None:
+        _check_above_zero(max_step=max_step, patience=patience)
+        self.max_step, self.exponent, self.patience = max_step, start, patience
+
+    def start(self, counts: np.ndarray) -> np.ndarray:
+        self.rest = log_weight_of(inverse_frequency(counts, self.exponent))
+        self.at_first = np.full(len(counts), np.nan)  # recall / mean when λ was first raised
+        self.idle = np.zeros(len(counts), np.int64)  # steps without a response
+        return self.rest.copy()
+
+    @property
+    def unresponsive(self) -> np.ndarray:  # type: ignore[override]
+        return self.idle >= self.patience
+
+    def _mean(self, recalls: np.ndarray) -> float:
+        """Mean recall of the classes that respond, all if none does."""
+        some = recalls[~self.unresponsive] if not self.unresponsive.all() else recalls
+        return max(float(some.mean()), 1e-9)
+
+    def _moved(self, log_weight: np.ndarray, recalls: np.ndarray, move: np.ndarray) -> np.ndarray:
+        """λ after `move`, braked, of at most `max_step` a class, and with mean zero."""
+        ratio = recalls / self._mean(recalls)
+        raised = log_weight - self.rest
+        first = np.isnan(self.at_first) & ((raised > 0) | (move > 0))
+        self.at_first = np.where(first, ratio, self.at_first)
+        behind = (ratio < 0.75) & ~(ratio > self.at_first + (1 - self.at_first) / 3)
+        waits = behind & ((raised >= np.log(2)) | self.unresponsive)
+        self.idle = np.where(waits, self.idle + 1, 0)
+        move = np.clip(np.where(self.unresponsive, -raised, move), -self.max_step, self.max_step)
+        move -= move.mean()
+        moved = log_weight + move * min(1.0, self.max_step / max(np.abs(move).max(), 1e-9))
+        return moved - moved.mean()
+
+    def state_dict(self) -> dict[str, Any]:
+        arrays = {"rest": self.rest, "at_first": self.at_first, "idle": self.idle}
+        return {name: values.tolist() for name, values in arrays.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rest, self.at_first = (np.array(state[name]) for name in ("rest", "at_first"))
+        self.idle = np.array(state["idle"], np.int64)
+
+
+class Fair(_Loop):
+    """Closed loop that levels up: each class counts what a point of its recall is worth.
+
+    With r̄ the mean of the hold-out recalls r_c, a point of the recall of class c is worth
+    (r̄ / r_c)^α points at the mean, but no more than κ and no less than 1 / κ (α-fairness, see
+    `equipoise.decision.Fairness`; the founding formula with γ = α). λ moves towards the logarithm
+    of that, on top of what the class counts ask for:
+
+        λ_c ← λ_c + rate · (rest_c + α · log(r̄ / r_c), within ± log κ − λ_c),
+
+    rest = −`start` · log n_c, and at most `max_step` at a step. So whatever its recall, no class
+    counts more than κ times beyond balance. A class whose recall does not rise with its λ
+    (mislabelled, the same as another, or without a signal) goes back to its rest and is left out of
+    r̄; a `Balancer` warns of it by name.
+
+    Its default loss shifts the logits (`LogitAdjustedCrossEntropy`), and half of λ draws
+    (`sampler_share=.5`).
+
+    Args:
+        alpha: α: 0 for balanced counts alone; the larger, the closer the recalls come.
+        kappa: κ, at least 1: the most that the loop multiplies or divides a class's weight by.
+        rate: in (0, 1], how far λ moves towards its aim at each step.
+        max_step: nats at a step. In the first epochs recalls are near 0 or 1 because little is
+            learnt yet; a loop that follows them at once has to find its way back later, and with a
+            small hold-out it does not.
+        start: exponent of inverse frequency that λ rests at, 0 for none. A `Balancer` leaves out
+            of the counts what its loss or its sampler balances already.
+        patience: steps without a response after which λ goes back.
+
+    Example:
+        >>> policy = Fair(alpha=4, rate=1, max_step=1)
+        >>> log_weight = policy.start(np.array([100, 100, 100]))
+        >>> policy.step(log_weight, np.array([0.9, 0.9, 0.6])).round(2).tolist()
+        [-0.5, -0.5, 1.0]
+    """
+
+    def __init__(
+        self,
+        alpha: float = 8.0,
+        kappa: float = 4.0,
+        rate: float = 0.3,
+        max_step: float = 0.3,
+        start: float = 1.0,
+        patience: int = 4,
+    ) -> None:
+        super().__init__(max_step, start, patience)
+        if not alpha >= 0 or not kappa >= 1:
+            raise ValueError(
+                f"Expected alpha to be at least 0 and kappa at least 1, but got {alpha}, {kappa}."
+            )
+        if not 0 < rate <= 1:
+            raise ValueError(f"Expected rate to be in (0, 1], but got {rate}.")
+        self.alpha, self.kappa, self.rate = alpha, kappa, rate
+
+    def step(self, log_weight: np.ndarray, recalls: np.ndarray | None) -> np.ndarray:
+        recalls = np.asarray(recalls, np.float64)
+        most = np.log(self.kappa)
+        aim = self.alpha * np.log(self._mean(recalls) / np.maximum(recalls, 1e-9))
+        aim = np.where(self.unresponsive, 0.0, np.clip(aim, -most, most))
+        move = self.rate * (self.rest + aim - aim.mean() - log_weight)
+        return self._moved(log_weight, recalls, move)
+
+
+class EqualRecall(_Loop):
+    """Closed loop: λ_c ← λ_c + gain · (r̄ − r_c), until all recalls r_c are the same.
+
+    It has no exchange rate: it equalises at any price that the network can pay, and pulls a high
+    recall down as readily as it raises a low one. `Fair` is for whoever wants the low ones raised.
 
     The recalls are exponential averages over the steps (`momentum`), each step moves λ_c by at
     most `max_step`, λ is clipped to ±`limit` and re-centred (no two classes are further apart than
-    twice the limit). With `anneal`, the gain of step k
-    is gain / (1 + anneal · k), so that the loop settles as the training does.
+    twice the limit). With `anneal`, the gain of step k is gain / (1 + anneal · k), so that the loop
+    settles as the training does. A class that does not respond goes back to where λ began.
 
     Args:
         gain: nats for each unit of recall that a class is behind.
         momentum: of the running recalls, in [0, 1); 0 uses the last ones as they are.
-        max_step: nats a step. In the first epochs recalls are near 0 or 1 because little is learnt
-            yet; a loop that follows them at once has to find its way back later, and with a small
-            hold-out it does not.
+        max_step: nats at a step, see `Fair`.
         limit: nats.
         anneal: at least 0.
-        start: exponent of inverse frequency that λ begins with, 0 for none. What counts alone
-            ask for is then there from the first epoch, and the loop moves the rest. A `Balancer`
-            begins at 0 where its loss has the counts in it already.
+        start: exponent of inverse frequency that λ begins with, see `Fair`.
+        patience: steps without a response after which λ goes back.
     """
-
-    needs_recalls = True
 
     def __init__(
         self,
@@ -43,41 +159,38 @@ class EqualRecall(Policy):
         limit: float = 5.0,
         anneal: float = 0.0,
         start: float = 1.0,
+        patience: int = 4,
     ) -> None:
-        for name, value in (("gain", gain), ("max_step", max_step), ("limit", limit)):
-            if not value > 0:
-                raise ValueError(f"Expected {name} to be above 0, but got {value}.")
+        super().__init__(max_step, start, patience)
+        _check_above_zero(gain=gain, limit=limit)
         if not 0 <= momentum < 1:
             raise ValueError(f"Expected momentum to be in [0, 1), but got {momentum}.")
         if not anneal >= 0:
             raise ValueError(f"Expected anneal to be at least 0, but got {anneal}.")
-        self.gain, self.momentum, self.max_step = gain, momentum, max_step
-        self.limit, self.anneal, self.exponent = limit, anneal, start
-        self.steps = 0
-        self.running: np.ndarray | None = None
+        self.gain, self.momentum, self.limit, self.anneal = gain, momentum, limit, anneal
 
     def start(self, counts: np.ndarray) -> np.ndarray:
-        self.steps, self.running = 0, None
-        return log_weight_of(inverse_frequency(counts, self.exponent))
+        self.steps = 0
+        self.running: np.ndarray | None = None
+        return super().start(counts)
 
     def step(self, log_weight: np.ndarray, recalls: np.ndarray | None) -> np.ndarray:
         last = np.asarray(recalls, np.float64)
-        if self.running is None:
-            self.running = last
-        else:
-            self.running = self.momentum * self.running + (1 - self.momentum) * last
+        kept = last if self.running is None else self.running
+        self.running = self.momentum * kept + (1 - self.momentum) * last
         gain = self.gain / (1 + self.anneal * self.steps)
         self.steps += 1
-        move = gain * (self.running.mean() - self.running)
-        moved = log_weight + np.clip(move, -self.max_step, self.max_step)
-        moved = np.clip(moved - moved.mean(), -self.limit, self.limit)
+        behind = self._mean(self.running) - self.running
+        moved = self._moved(log_weight, self.running, gain * behind)
+        moved = np.clip(moved, -self.limit, self.limit)
         return moved - moved.mean()
 
     def state_dict(self) -> dict[str, Any]:
         running = None if self.running is None else self.running.tolist()
-        return {"steps": self.steps, "running": running}
+        return super().state_dict() | {"steps": self.steps, "running": running}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
         self.steps = state["steps"]
         self.running = None if state["running"] is None else np.array(state["running"])
 
@@ -87,21 +200,22 @@ class WorstClass(Policy):
 
     `score_c += rate · (1 − r_c)`, `p = mix / C + (1 − mix) · softmax(score)`: the distribution
     update of class-focused online learning (CFOL, Pethick et al. 2023) with the error in place of
-    the loss; group DRO (Sagawa et al. 2020) is `mix=0`. It bounds every class's share from below.
+    the loss; group DRO (Sagawa et al. 2020) is `mix=0`. It bounds every class's share from below;
+    with `mix=0`, λ is clipped to ±`limit`.
 
     Args:
         rate: of the multiplicative update.
         mix: share of the uniform distribution, in [0, 1).
+        limit: nats.
     """
 
     needs_recalls = True
 
-    def __init__(self, rate: float = 3.0, mix: float = 0.5) -> None:
-        if not rate > 0:
-            raise ValueError(f"Expected rate to be above 0, but got {rate}.")
+    def __init__(self, rate: float = 3.0, mix: float = 0.5, limit: float = 20.0) -> None:
+        _check_above_zero(rate=rate, limit=limit)
         if not 0 <= mix < 1:
             raise ValueError(f"Expected mix to be in [0, 1), but got {mix}.")
-        self.rate, self.mix = rate, mix
+        self.rate, self.mix, self.limit = rate, mix, limit
         self.score: np.ndarray | None = None
 
     def start(self, counts: np.ndarray) -> np.ndarray:
@@ -112,12 +226,22 @@ class WorstClass(Policy):
         error = 1 - np.asarray(recalls, np.float64)
         score = self.rate * error + (0 if self.score is None else self.score)
         self.score = score - score.max()
-        favoured = np.exp(self.score)
-        mixed = self.mix / len(error) + (1 - self.mix) * favoured / favoured.sum()
-        return log_weight_of(mixed)
+        # In logarithms: a share that float64 cannot hold is still a number here.
+        log_share = self.score - np.log(np.exp(self.score).sum())
+        if self.mix:
+            uniform = np.log(self.mix / len(error))
+            log_share = np.logaddexp(np.log1p(-self.mix) + log_share, uniform)
+        clipped = np.clip(log_share - log_share.mean(), -self.limit, self.limit)
+        return clipped - clipped.mean()
 
     def state_dict(self) -> dict[str, Any]:
         return {"score": None if self.score is None else self.score.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.score = None if state["score"] is None else np.array(state["score"])
+
+
+def _check_above_zero(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"Expected {name} to be above 0, but got {value}.")

@@ -1,8 +1,4 @@
-"""Policies: counts and hold-out recalls in, class log-weights λ (mean zero) out.
-
-A policy has `start(counts)`, λ of the first epoch, and `step(log_weight, recalls)`, λ of the next.
-Whatever else it remembers is in `state_dict`.
-"""
+"""Policies from counts and from earlier recalls, and all policies by name."""
 
 from __future__ import annotations
 
@@ -10,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.weighting.base import Policy
-from equipoise.weighting.closed_loop import EqualRecall, WorstClass
+from equipoise.weighting.base import Plain, Policy
+from equipoise.weighting.closed_loop import EqualRecall, Fair, WorstClass
 from equipoise.weighting.functions import (
     class_difficulty,
     effective_number,
@@ -24,8 +20,10 @@ from equipoise.weighting.functions import (
 __all__ = [
     "POLICIES",
     "ClassDifficulty",
+    "Deferred",
     "EffectiveNumber",
     "EqualRecall",
+    "Fair",
     "InverseFrequency",
     "Plain",
     "Policy",
@@ -34,9 +32,6 @@ __all__ = [
     "WorstClass",
     "make_policy",
 ]
-
-
-Plain = Policy
 
 
 class InverseFrequency(Policy):
@@ -67,6 +62,50 @@ class RepeatFactor(Policy):
 
     def start(self, counts: np.ndarray) -> np.ndarray:
         return log_weight_of(repeat_factor(counts, self.threshold))
+
+
+class Deferred(Policy):
+    """λ = 0 for `epochs` epochs, then that of another policy: deferred re-weighting, with any loss.
+
+    DRW of Cao et al. 2019, "Learning imbalanced datasets with label-distribution-aware margin
+    loss", §3.3, which defers `EffectiveNumber(.9999)` to the last fifth of the training.
+
+    Args:
+        policy: one that follows counts only, for example `InverseFrequency()`.
+        epochs: how many epochs come before it acts.
+
+    Example:
+        >>> policy = Deferred(InverseFrequency(), epochs=2)
+        >>> log_weight = policy.start(np.array([300, 100]))
+        >>> for epoch in range(2):
+        ...     print(log_weight.round(2).tolist())
+        ...     log_weight = policy.step(log_weight, None)
+        [0.0, 0.0]
+        [0.0, 0.0]
+        >>> log_weight.round(2).tolist()
+        [-0.55, 0.55]
+    """
+
+    def __init__(self, policy: Policy, epochs: int) -> None:
+        if not isinstance(policy, Policy) or policy.needs_recalls:
+            raise ValueError(f"Expected policy to be one that follows counts, but got {policy!r}.")
+        if not isinstance(epochs, int) or epochs < 1:
+            raise ValueError(f"Expected epochs to be an int of at least 1, but got {epochs!r}.")
+        self.policy, self.epochs = policy, epochs
+
+    def start(self, counts: np.ndarray) -> np.ndarray:
+        self.left, self.later = self.epochs, self.policy.start(counts)
+        return np.zeros(len(counts))
+
+    def step(self, log_weight: np.ndarray, recalls: np.ndarray | None) -> np.ndarray:
+        self.left -= 1
+        return self.later if self.left <= 0 else log_weight
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"left": self.left, "later": self.later.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.left, self.later = state["left"], np.array(state["later"])
 
 
 class _FromRecalls(Policy):
@@ -162,12 +201,13 @@ class ClassDifficulty(_FromRecalls):
 
 
 POLICIES: dict[str, type[Policy]] = {
-    "plain": Policy,
+    "plain": Plain,
     "inverse-frequency": InverseFrequency,
     "effective-number": EffectiveNumber,
     "repeat-factor": RepeatFactor,
     "recall-power": RecallPower,
     "class-difficulty": ClassDifficulty,
+    "fair": Fair,
     "equal-recall": EqualRecall,
     "worst-class": WorstClass,
 }

@@ -187,7 +187,7 @@ def test_a_loader_of_a_truncated_file_with_an_order_is_refused(content, tmp_path
     from ffcv.loader import Loader
 
     from equipoise.ffcv import order
-    from equipoise.samplers.class_balanced import ClassBalancedSampler
+    from equipoise.samplers import ClassBalancedSampler
 
     path = tmp_path / "cut.beton"
     for size in (len(content) - 24, len(content) - 240, 1 << 23, 8000):

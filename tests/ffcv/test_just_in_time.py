@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from equipoise.samplers import ClassBalancedSampler, ExampleWeightedSampler, OrderSampler
+from equipoise.samplers import ClassBalancedSampler, OrderSampler
 from tests.ffcv.conftest import LABELS, SIZE, ids_seen
 
 pytestmark = [pytest.mark.ffcv, pytest.mark.usefixtures("no_thread_left")]
@@ -187,24 +187,6 @@ def test_state_goes_on_in_mid_epoch(make, at):
     assert seen == whole
 
 
-@pytest.mark.parametrize("at", [1, 6, BATCHES - 1])
-def test_state_of_an_epoch_drawn_at_once(inner, at):
-    from equipoise.ffcv import BalancedLoader, attach
-
-    inner.next_epoch = 0
-    loader = BalancedLoader(attach(inner, Numbers()), with_indices=True)
-    for k, _ in enumerate(loader):
-        if k == at:
-            state = loader.state_dict()
-            break
-    for _ in range(2):
-        loader.load_state_dict(state)
-        assert (
-            ids_seen(loader).tolist() == (np.arange(EPOCH) * 5 % SIZE)[BATCH * (at + 1) :].tolist()
-        )
-        assert ids_seen(loader).tolist() == ((np.arange(EPOCH) * 5 + 1) % SIZE).tolist()
-
-
 @pytest.mark.parametrize("after", [0, 9])
 @pytest.mark.parametrize(
     ("fail", "error"),
@@ -248,13 +230,13 @@ def test_leaving_early(make, in_time, after, wait):
     assert in_time(ids_seen, loader).tolist() == ((np.arange(EPOCH) * 5 + 1) % SIZE).tolist()
 
 
-def test_ffcvs_own_close_while_it_waits_is_safe(make, inner, in_time):
-    from equipoise.ffcv.late import paced
+def test_ffcvs_own_close_is_safe_where_no_batch_is_drawn_yet(make, inner, in_time):
+    from equipoise.ffcv.just_in_time import JustInTime
 
     make(Numbers())
-    live = inner.traversal_order.begin_just_in_time(0)
-    batches = paced(inner, live)
-    live.before(0)
+    order = inner.traversal_order
+    order.prepare(JustInTime(order, 0, 0, np.empty(0, np.int64)).ids)
+    batches = iter(inner)
     next(batches)
     batches.close()
     in_time(batches.join)
@@ -271,24 +253,10 @@ def test_another_epoch_while_one_is_drawn_is_an_error(make):
         assert len(ids_seen(loader)) == EPOCH
 
 
-def test_weights_of_examples_act_too(make, inner):
-    class Weighted(ExampleWeightedSampler):
-        def set_weight(self, weight):
-            self._order.set_weight(np.asarray(weight, float))
-
-    sampler, seen = Weighted(np.ones(SIZE), num_samples=EPOCH), []
-    for k, batch in enumerate(make(sampler)):
-        if k == 4:
-            sampler.set_weight(np.arange(SIZE) == 7)
-        seen += batch[3].tolist()
-    acts = BATCH * (4 + inner.batches_ahead + 2)
-    assert set(seen[acts:]) == {7} != set(seen[acts - BATCH : acts])
-
-
 def test_where_it_is_refused(beton, make):
     from ffcv.loader import Loader, OrderOption
 
-    from equipoise.ffcv import BalancedLoader, attach, order
+    from equipoise.ffcv import BalancedLoader, order
 
     def refused(loader, message, error=ValueError):
         with pytest.raises(error, match=message):
@@ -298,20 +266,11 @@ def test_where_it_is_refused(beton, make):
     refused(own, "Expected a loader with an order of equipoise.ffcv .* but got Random")
     pages = Loader(beton, BATCH, num_workers=1, order=order(Numbers()), os_cache=False)
     refused(pages, "Expected os_cache=True .* ProcessCacheManager: .* wrong images")
-
-    class AtOnce(Numbers):
-        def indices(self):
-            return super().indices()
-
-    refused(attach(own, AtOnce()), "draws by position .* but got AtOnce")
     loader = make(Numbers())
     with pytest.raises(ValueError, match="batch to be 0 with just_in_time=True, but got 2"):
         loader.resume(0, 2)
     with pytest.raises(ValueError, match="at least 999 batches an epoch"):
         loader.load_state_dict({"epoch": 0, "batch": 999, "drawn": torch.empty(0)})
-    attach(loader, AtOnce())  # afterwards
-    with pytest.raises(ValueError, match="draws by position"):
-        next(iter(loader))
 
 
 def pruned(**settings):

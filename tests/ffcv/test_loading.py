@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from equipoise.samplers.class_balanced import ClassBalancedSampler
+from equipoise.samplers import ClassBalancedSampler
 from tests.ffcv.conftest import LABELS, SIZE, ids_seen, threads_of_ffcv
 
 pytestmark = [pytest.mark.ffcv, pytest.mark.usefixtures("no_thread_left")]

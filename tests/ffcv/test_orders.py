@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from equipoise.mining import LossPruning
-from equipoise.order_sampler import OrderSampler
-from equipoise.samplers import ExampleWeightedSampler
-from equipoise.samplers.class_balanced import ClassBalancedSampler
+from equipoise.samplers import ClassBalancedSampler, ExampleWeightedSampler, OrderSampler
 from tests.ffcv.conftest import LABELS, SIZE, ids_seen
 
 pytestmark = pytest.mark.ffcv
@@ -91,8 +87,7 @@ def test_one_example_over_and_over(attached, no_thread_left):
 
 def test_own_epoch_rules_and_weights_reach_the_next_epoch(attached, no_thread_left):
     sampler = ClassBalancedSampler(LABELS, num_samples=48, seed=1)
-    balancer = SimpleNamespace(sampler=sampler)  # what the adapter knows of a Balancer
-    loader = attached(balancer)
+    loader = attached(sampler, follow_epoch=False)
     first = ids_seen(loader)
     assert first.tolist() == ids_seen(loader).tolist(), "asking twice gives the same"
     assert np.bincount(LABELS[first]).tolist() == [12] * 4
@@ -133,7 +128,7 @@ def test_filter(beton, no_thread_left):
     everything = ClassBalancedSampler(LABELS)
     whole = make(beton, order(everything), pipelines={"image": None, "id": None})
     # The order is handed on to the new loader, and checked against what is left
-    with pytest.raises(ValueError, match=r"52 examples .* of the file's 64.* but got 64"):
+    with pytest.raises(ValueError, match=r"52 examples .* of the file's 64.* but got one for 64"):
         whole.filter("label", lambda label: label != 0)
     kept = whole.filter("label", lambda label: True)
     everything.set_epoch(0)
@@ -143,6 +138,21 @@ def test_filter(beton, no_thread_left):
     left = np.flatnonzero(LABELS != 0)
     sampler = ClassBalancedSampler(LABELS[left] - 1, num_samples=24)
     assert ids_seen(attach(rest, sampler)).tolist() == left[sampler.indices()].tolist()
+
+
+@pytest.mark.parametrize("batches_ahead", [0, -1])
+def test_no_limit_on_the_batches_ahead_is_refused(beton, batches_ahead):
+    """FFCV would make batches without end, and overwrite those not yet read."""
+    from equipoise.ffcv import BalancedLoader, attach, order
+
+    sampler, settings = ClassBalancedSampler(LABELS), {"batches_ahead": batches_ahead}
+    message = rf"batches_ahead of the loader to be at least 1, but got {batches_ahead}"
+    with pytest.raises(ValueError, match=message):
+        make(beton, order(sampler), **settings)
+    plain = make(beton, **settings)
+    for refused in (lambda: attach(plain, sampler), lambda: BalancedLoader(plain)):
+        with pytest.raises(ValueError, match=message):
+            refused()
 
 
 def test_ranks_read_equally_much_and_nothing_twice(attached):
@@ -160,7 +170,7 @@ def test_targets_of_another_length_are_refused(beton, attached, size):
     from equipoise.ffcv import order
 
     sampler = ClassBalancedSampler(np.zeros(size, int))
-    message = rf"targets of the sampler .* 64 examples that the loader reads, but got {size}"
+    message = rf"made for the 64 examples that the loader reads, but got one for {size}"
     with pytest.raises(ValueError, match=message):
         attached(sampler)
     with pytest.raises(ValueError, match=message):
@@ -171,7 +181,7 @@ def test_targets_of_another_length_are_refused(beton, attached, size):
 def test_weights_of_another_length_are_refused(attached, size):
     """A sampler over half the file draws valid ids only: nothing else would notice."""
     sampler = ExampleWeightedSampler(np.ones(size), num_samples=SIZE)
-    message = rf"weight of the sampler .* 64 examples that the loader reads, but got {size}"
+    message = rf"made for the 64 examples that the loader reads, but got one for {size}"
     with pytest.raises(ValueError, match=message):
         attached(sampler)
     pruned = LossPruning().over(sampler, np.zeros(size, int))
@@ -183,7 +193,7 @@ def test_weights_of_another_length_are_refused(attached, size):
 def test_an_epoch_of_no_batch_is_refused(beton, loader, attached, monkeypatch):
     from equipoise.ffcv import order
 
-    message = "at least batch_size=8 examples an epoch and rank, but got 7: .* drop_last=False"
+    message = "at least 8 examples per epoch and rank, .* but got 7. Pass drop_last=False"
     few = ClassBalancedSampler(LABELS, num_samples=7)
     with pytest.raises(ValueError, match=message):
         make(beton, order(few))
@@ -222,8 +232,8 @@ def test_an_error_after_the_first_epoch_does_not_hang(attached, in_time, no_thre
     loader = attached(sampler)
     assert len(in_time(ids_seen, loader)) == 16
     for wrong, message in [
-        (np.arange(17), "draw 16 examples in every epoch"),
-        (np.arange(15), "draw 16 examples in every epoch"),
+        (np.arange(17), "draw 16 examples, but got 1[57]"),
+        (np.arange(15), "draw 16 examples, but got 1[57]"),
         (np.arange(16) + 60, r"to draw examples in \[0, 64\)"),
     ]:
         sampler.ids = wrong
@@ -244,8 +254,6 @@ def test_other_errors(beton, loader):
         order(range(10))
     with pytest.raises(TypeError, match=r"Expected loader to be an ffcv\.loader\.Loader"):
         attach([1], Drawn([1]))
-    with pytest.raises(ValueError, match="at least num_replicas=3"):
-        attach(loader, Drawn([1, 2], num_replicas=3))
     with pytest.raises(ValueError, match="Expected indices of the loader"):
         make(beton, order(Drawn([0])), indices=np.ones(SIZE, bool))
     with pytest.raises(ValueError, match="Expected indices of the loader"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -34,7 +37,7 @@ def read(path, **settings):
 
 
 def kinds(fields) -> list[str]:
-    from equipoise.ffcv.guessing import describe
+    from equipoise.ffcv.infer_fields import describe
 
     return [f"{name}: {describe(field)}" for name, field in fields.items()]
 
@@ -193,6 +196,69 @@ def test_a_killed_worker_is_an_error(tmp_path, in_time, code):
     with pytest.raises(RuntimeError, match="Workers that write ended with exit codes"):
         in_time(lambda: write(failing, tmp_path / "x", num_workers=1, progress=False))
     assert os.listdir(tmp_path) == []
+
+
+ROWS = np.repeat(np.arange(6000, dtype=np.uint16) % 251, 600).astype(np.uint8).reshape(6000, 600)
+
+
+def write_rows(path, barrier, rounds):
+    from equipoise.ffcv import write
+
+    for i in range(rounds):
+        barrier.wait()
+        write((ROWS, IDS.repeat(27)[:6000]), f"{path}{i}", progress=False)
+
+
+def test_two_processes_may_write_one_file_at_once(tmp_path):
+    """As ranks do by `if not exists: write`."""
+    from equipoise.ffcv import check
+
+    context, rounds = multiprocessing.get_context("fork"), 12
+    barrier = context.Barrier(2)
+    ranks = [
+        context.Process(target=write_rows, args=(f"{tmp_path}/x", barrier, rounds), daemon=True)
+        for _ in range(2)
+    ]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(60)
+        assert rank.exitcode == 0
+    assert sorted(os.listdir(tmp_path)) == sorted(f"x{i}" for i in range(rounds))
+    for i in range(rounds):
+        at = check(f"{tmp_path}/x{i}").metadata["f0"][:, None] + np.arange(600, dtype=np.uint64)
+        assert (np.memmap(f"{tmp_path}/x{i}", np.uint8, mode="r")[at] == ROWS).all()
+
+
+class Slow(Numbered):
+    def __init__(self, begun) -> None:
+        super().__init__(10**5)
+        self.begun = begun
+
+    def __getitem__(self, i):
+        time.sleep(0.001)
+        if i:
+            self.begun.set()
+        return super().__getitem__(i % 64)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_killed_in_mid_write_the_next_one_clears_up(tmp_path, num_workers):
+    """Also after its workers, which end with it."""
+    from equipoise.ffcv import write
+
+    context, settings = multiprocessing.get_context("fork"), {"num_workers": num_workers}
+    slow = Slow(context.Event())
+    child = context.Process(target=write, args=(slow, tmp_path / "x"), kwargs=settings)
+    child.start()
+    assert slow.begun.wait(60)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert os.listdir(tmp_path) != ["x"]
+    deadline = time.monotonic() + 20
+    while os.listdir(tmp_path) != ["x"] and time.monotonic() < deadline:
+        write((IMAGES, IDS), tmp_path / "x", progress=False)
+    assert os.listdir(tmp_path) == ["x"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from equipoise.losses import WeightedCrossEntropy
 from equipoise.mining import SelectiveBackprop, scoring
 from tests.mining.test_contract import saved
 
-LOSS = WeightedCrossEntropy()
+LOSS = WeightedCrossEntropy().unreduced
 
 
 def loader(batches=8, size=16, seed=0, classes=4):
@@ -148,7 +148,7 @@ def test_percentile_keeps_the_share_and_favours_the_hard():
     chosen = torch.cat([indices for *_, indices in miner(batches, model, LOSS)])
     # 3,200 draws of probability F^3, of mean 1/4: an sd of .0066, so 4 sd
     assert len(chosen) / 3200 == pytest.approx(0.25, abs=0.03)
-    losses = torch.cat([LOSS.unreduced(model(x), y).detach() for x, y, _ in batches])
+    losses = torch.cat([LOSS(model(x), y).detach() for x, y, _ in batches])
     place = losses.argsort().argsort().double() / 3200
     # E F under density ∝ F³ is 4/5
     assert place[chosen].mean().item() == pytest.approx(0.8, abs=0.03)

@@ -15,6 +15,9 @@ from equipoise.samplers.label_solver import _Problem, links_of
 from equipoise.targets import Targets
 from tests.multilabel.cases import LABELS, multi_hot
 
+# Some cases have one label in every row, on purpose
+pytestmark = pytest.mark.filterwarnings("ignore:Every row of labels")
+
 KEEP = ("mean", "distribution", None)
 
 
@@ -169,8 +172,15 @@ def test_sampler_reaches_its_frequencies():
 
 def test_log_weight_can_be_set_and_saved():
     sampler = LabelBalancedSampler(LABELS, min_effective=0.4)
-    first = sampler.indices().tolist()
+    first, old = sampler.indices().tolist(), sampler.log_weight.tolist()
     sampler.set_log_weight(torch.tensor([0.0, 0.2, 0.0, 1.0, 1.5]))
+    assert sampler.log_weight.tolist() == old, "the epoch is handed out"
+    assert sampler.indices().tolist() == first
+    resumed = LabelBalancedSampler(LABELS, min_effective=0.4)
+    resumed.load_state_dict(sampler.state_dict())
+    for each in (sampler, resumed):
+        each.set_epoch(1)
+    assert resumed.indices().tolist() == sampler.indices().tolist()
     assert sampler.log_weight.tolist() == pytest.approx([0, 0.2, 0, 1, 1.5])
     assert sampler.indices().tolist() != first
     v = sampler.balance.weight

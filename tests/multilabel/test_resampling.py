@@ -17,11 +17,15 @@ from equipoise.samplers import (
     RepeatFactorSampler,
 )
 from equipoise.samplers.label_weight import example_weights
-from equipoise.samplers.lp_ros import fill_evenly, lp_ros
+from equipoise.samplers.lp_ros import lp_ros
 from equipoise.samplers.lp_rus import lp_rus
 from equipoise.samplers.ml_ros import ml_ros
 from equipoise.samplers.ml_rus import ml_rus
+from equipoise.samplers.resampling import fill_evenly
 from tests.multilabel.cases import LABELS, multi_hot
+
+# Some cases have one label in every row, on purpose
+pytestmark = pytest.mark.filterwarnings("ignore:Every row of labels")
 
 matrices = arrays(
     np.uint8, st.tuples(st.integers(2, 30), st.integers(1, 6)), elements=st.integers(0, 1)

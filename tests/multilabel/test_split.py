@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equipoise.multilabel_split import multilabel_holdout_split
+from equipoise.splits import multilabel_holdout_split
 from tests.multilabel.cases import LABELS, multi_hot
 
 
@@ -107,7 +107,7 @@ def test_seeds():
 
 @pytest.mark.parametrize("size", [0, 83, 1.5, -0.1, True, float("nan")])
 def test_bad_sizes_are_named(size):
-    with pytest.raises(ValueError, match=r"Expected holdout|cannot convert"):
+    with pytest.raises(ValueError, match=r"Expected size|cannot convert"):
         multilabel_holdout_split(LABELS, size)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from equipoise import Balancer
-from equipoise.ranks import rank_and_replicas, require_same, sum_over_ranks
+from equipoise._ranks import rank_and_replicas, require_same, sum_over_ranks
 from tests.ranks import programs
 from tests.ranks.worlds import run_world
 

@@ -106,23 +106,15 @@ class Browser:
 
     def open(self, path: Path, *, width: int = 1200, dark: bool = False) -> None:
         """Load a file in a window of that width; what happened before is forgotten."""
-        self.resize(width)
+        phone = width < 600
+        size = {"width": width, "height": 900, "deviceScaleFactor": 2 if phone else 1}
+        self.call("Emulation.setDeviceMetricsOverride", mobile=phone, **size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.events.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
         while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
             self._keep(self._read())
-
-    def resize(self, width: int, height: int = 900) -> None:
-        phone = width < 600
-        self.call(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=2 if phone else 1,
-            mobile=phone,
-        )
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression, as JSON has it; promises are waited for."""
@@ -147,15 +139,6 @@ class Browser:
             "Log.entryAdded",
         )
         return [json.dumps(e["params"]) for e in self.events if e.get("method") in kinds]
-
-    def screenshot(self, path: Path, height: int | None = None) -> None:
-        """The whole page as a .png, or its upper part."""
-        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": height or size["height"]}
-        shot = self.call(
-            "Page.captureScreenshot", clip={**clip, "scale": 1}, captureBeyondViewport=True
-        )
-        path.write_bytes(base64.b64decode(shot["data"]))
 
     def pdf(self) -> bytes:
         """The page as printed on A4."""

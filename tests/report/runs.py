@@ -1,15 +1,13 @@
-"""Balancers after a training that was made up: real parts, logits drawn at random."""
+"""Balancers after a training that was made up: what a report reads of one, with made numbers."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from equipoise import Balancer
-from equipoise.weighting import EqualRecall
 
 # What must be shown as it is: mark-up, quotes, mathematics, scripts, emoji, right to left.
 NAMES = [
@@ -21,41 +19,151 @@ NAMES = [
     "שלום עולם",
     "🚀 rocket",
     "[bold]not markup[/]",
-    "日本語の名前",
+    "_日本語の名前",
     "a name that is a good deal longer than any column of a table or a picture has room for",
 ]
 
 
-def recalled(recalls: Any, targets: Tensor, generator: torch.Generator) -> Tensor:
+@dataclass
+class Held:
+    """The public attributes of `Targets`."""
+
+    counts: np.ndarray
+    num_examples: int
+    multilabel: bool = False
+    names: list[Any] | None = None
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.counts)
+
+
+class EqualSampler:
+    """The public attributes of a sampler: each class is drawn as often as the others."""
+
+    def __init__(self, held: Held) -> None:
+        self.held, self.num_samples = held, held.num_examples
+
+    def expected_draws(self) -> np.ndarray:
+        classes = self.held.num_classes
+        return np.full(classes, self.num_samples / classes)
+
+
+FairPolicy, FairLoss, Hardest = (
+    type(name, (), {}) for name in ("FairPolicy", "FairLoss", "Hardest")
+)
+
+
+@dataclass
+class Decided:
+    """A fitted decision of class ids with its front."""
+
+    objective: str
+    values: np.ndarray
+    front: list[dict[str, Any]] = field(default_factory=list)
+    price: float | None = None
+    equality_price: float | None = None
+    alpha: float | None = None
+
+
+@dataclass
+class Thresholds:
+    """A fitted decision of labels."""
+
+    objective: str
+    values: np.ndarray
+
+
+@dataclass
+class MadeBalancer:
+    """The public attributes of a `Balancer` that a report reads."""
+
+    targets: Held
+    shift: np.ndarray
+    decision: Any = None
+    mining: Any = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    policy: Any = field(default_factory=FairPolicy)
+    loss_function: Any = field(default_factory=FairLoss)
+    sampler_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        self.sampler = EqualSampler(self.targets)
+        self.log_weight = self.shift - self.shift.mean()
+
+    def correct(self, logits: Tensor) -> Tensor:
+        return logits - torch.as_tensor(self.shift).float()
+
+    def decide(self, logits: Tensor) -> Tensor:
+        if self.targets.multilabel:
+            return (self.correct(logits) > 0.3).byte()
+        return (logits + torch.as_tensor(self.decision.values).float()).argmax(1)
+
+
+def made_logits(recalls: Any, targets: Tensor, seed: int) -> Tensor:
     """Logits under which a class is right with about its recall."""
+    generator = torch.Generator().manual_seed(seed)
     recalls, classes = torch.as_tensor(recalls), len(recalls)
     hit = torch.rand(len(targets), generator=generator) < recalls[targets]
     wrong = torch.randint(1, classes, (len(targets),), generator=generator)
     predicted = torch.where(hit, targets, (targets + wrong) % classes)
-    return torch.eye(classes)[predicted] * 2
+    noise = torch.randn(len(targets), classes, generator=generator) * 0.3
+    return torch.eye(classes)[predicted] * 2 + torch.eye(classes)[targets] + noise
 
 
-def of_classes(classes: int = 10, epochs: int = 6, support: int = 60, **parts: Any) -> Balancer:
-    """Counts fall with the class id, recalls too; the loop closes half of the gap."""
-    generator = torch.Generator().manual_seed(classes)
-    counts = np.linspace(200, 20, classes).astype(int)
-    balancer = Balancer(np.repeat(np.arange(classes), counts), seed=0, **parts)
-    targets = torch.arange(classes).repeat_interleave(support)
+def front(values: np.ndarray, points: int = 6) -> list[dict[str, Any]]:
+    """From the plain decision to equal recalls."""
+    rows = []
+    for i, alpha in enumerate([0.0, 1.0, 2.0, 4.0, 8.0, np.inf][:points]):
+        mean, lowest = 0.8 - 0.004 * i**2, 0.4 + 0.06 * i - 0.004 * i**2
+        rows.append(
+            {"alpha": alpha, "mean": mean, "sd": 0.15 - 0.02 * i, "lowest": lowest}
+            | {"price": 0.8 - mean, "offset": values * i / 3}
+            | {"mean_interval": (mean - 0.01, mean + 0.01)}
+            | {"lowest_interval": (lowest - 0.04, lowest + 0.03)}
+        )
+    return rows
+
+
+def of_classes(
+    classes: int = 10,
+    epochs: int = 6,
+    support: int = 60,
+    *,
+    decided: bool = True,
+    mining: bool = False,
+    names: list[Any] | None = None,
+) -> MadeBalancer:
+    """Counts fall with the class id, recalls too; the training closes half of the gap."""
+    rng = np.random.default_rng(classes)
+    counts = np.geomspace(2000, 20, classes).astype(int)
+    shift = np.linspace(-0.8, 0.8, classes)
+    values = np.linspace(-0.4, 0.4, classes)
+    decision = Decided("fair", values, front(values), 0.008, 0.06, 4.0) if decided else None
+    held = Held(counts, int(counts.sum()), names=names)
+    balancer = MadeBalancer(held, shift, decision, Hardest() if mining else None)
+    n = np.full(classes, support)
     for epoch in range(epochs):
-        recalls = np.linspace(0.95, 0.3 + 0.05 * min(epoch, 8), classes)
-        balancer.observe(recalled(recalls, targets, generator), targets)
-        if balancer.mining is not None:
-            some = torch.arange(classes).repeat_interleave(4)
-            balancer.loss(torch.randn(len(some), classes, generator=generator), some)
-        balancer.step()
+        level = np.linspace(0.95, 0.3 + 0.05 * min(epoch, 8), classes)
+        recalls = rng.binomial(n, level) / n
+        row: dict[str, Any] = {"epoch": epoch, "num_nan": 0, "num_invalid": 0}
+        row |= {"log_weight": (balancer.log_weight * epoch / epochs).tolist()}
+        row |= {"recalls": recalls.tolist(), "support": n.tolist(), "price": 0.01 * epoch / epochs}
+        row |= {"mean_recall": recalls.mean(), "sd_recall": recalls.std()}
+        row |= {"lowest_recall": recalls.min()}
+        if mining:
+            row["mining"] = {"num_seen": 100, "num_kept": 25, "num_nonfinite": 0}
+            row["mining"] |= {"share_kept": 0.25, "mean_loss_kept": 1.5 / (epoch + 1)}
+            row["mining"] |= {"mean_loss_dropped": 0.1, "estimated_cost": 0.6}
+            row["mining"] |= {"seen_by_class": [10] * classes, "kept_by_class": [3] * classes}
+        balancer.history.append(row)
     return balancer
 
 
 def evaluation_set(classes: int = 10, size: int = 40) -> tuple[Tensor, Tensor]:
     """Logits and class ids."""
     targets = torch.arange(classes).repeat_interleave(size)
-    generator = torch.Generator().manual_seed(99)
-    return recalled(np.linspace(0.9, 0.6, classes), targets, generator), targets
+    return made_logits(np.linspace(0.95, 0.5, classes), targets, 99), targets
 
 
 def label_data(labels: int, examples: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -67,9 +175,12 @@ def label_data(labels: int, examples: int, seed: int) -> tuple[Tensor, Tensor]:
     return noise + 1.5 * targets + share.logit() + 0.5, targets
 
 
-def of_labels(labels: int = 14, epochs: int = 5) -> Balancer:
-    balancer = Balancer(label_data(labels, 400, 0)[1], EqualRecall(), seed=0)
-    for epoch in range(epochs):
-        balancer.observe(*label_data(labels, 300, 1 + epoch))
-        balancer.step()
-    return balancer
+def of_labels(labels: int = 14, epochs: int = 5) -> MadeBalancer:
+    _, targets = label_data(labels, 400, 0)
+    held = Held(targets.sum(0).numpy(), len(targets), multilabel=True)
+    balancer = of_classes(labels, epochs)
+    decision = Thresholds("prevalence", np.full(labels, 0.3))
+    made = MadeBalancer(held, np.full(labels, 0.5), decision)
+    made.log_weight = np.zeros(labels)
+    made.history = [row | {"log_weight": [0.0] * labels} for row in balancer.history]
+    return made

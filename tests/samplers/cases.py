@@ -54,6 +54,8 @@ BY_LABELS: dict[str, Callable[..., OrderSampler]] = {
     "lp-rus": lambda **kw: LPRUSSampler(MULTI_HOT, **kw),
 }
 CASES = BY_CLASS | BY_LABELS
+# Samplers whose arrangement within a global batch depends on the number of ranks
+GLOBAL_BATCH = {"m-per-class": 9}
 
 
 def make(name: str, **settings: Any) -> OrderSampler:

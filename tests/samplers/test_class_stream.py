@@ -101,21 +101,6 @@ def test_depends_on_the_changes_alone():
     assert run([], seed=1) != run([])
 
 
-def test_what_is_drawn_ahead_is_not_taken_yet():
-    sampler, whole = make(num_samples=200), make(num_samples=200)
-    before = sampler._stream.cursors.sum()
-    drawn = []
-    for t in range(150):
-        drawn += sampler.take(t, t + 1).tolist()
-        if t % 9 == 8:
-            assert sampler.state_dict()["stream"]["cursors"].sum() == before + t + 1
-    sampler.take(149 + 1, 160)[:] = -1  # the taker's own
-    assert drawn + sampler.take(160, 200).tolist() == [
-        *whole.take(0, 150).tolist(),
-        *whole.take(150, 200).tolist()[10:],
-    ]
-
-
 @pytest.mark.parametrize("at", [0, 30, 50, 100])
 def test_state_in_mid_epoch(at):
     def begun():

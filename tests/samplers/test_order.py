@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equipoise.samplers import order as order_module
-from equipoise.samplers.order import ClassOrder, quotas, sum_of_quotas
+from equipoise.samplers.order import ClassOrder
 from equipoise.samplers.permutation import key_of, keys_of, permute, permute_each
+from equipoise.samplers.quotas import quotas, sum_of_quotas
 
 
 @settings(max_examples=100, deadline=None)
@@ -46,17 +47,30 @@ def test_quotas_are_unbiased():
     assert np.abs(mean - expected).max() < 0.002
 
 
-def class_order(counts, num_samples, seed=0):
+def log(shares) -> np.ndarray:
+    """Log-weights, up to a constant; −∞ of nothing."""
+    with np.errstate(divide="ignore"):
+        return np.log(np.asarray(shares, np.float64))
+
+
+def class_plan(counts, num_samples, seed=0, shares=None):
+    """The plan of epoch 0, and the examples' classes; by default in natural proportions."""
     counts = np.array(counts)
     labels = np.repeat(np.arange(len(counts)), counts)
-    return ClassOrder(np.arange(counts.sum()), counts, num_samples, seed), labels
+    order = ClassOrder(np.arange(counts.sum()), counts, num_samples, seed)
+    if shares is None:
+        return order.plan(np.zeros(len(counts))), labels
+    with np.errstate(divide="ignore"):
+        per_example = np.divide(shares, counts, out=np.zeros(len(counts)), where=counts > 0)
+    return order.plan(log(per_example)), labels
 
 
-def naive(order, position):
+def naive(plan, position):
     """One position, step by step as DESIGN has it."""
-    slot = int(permute([position], order.num_samples, order._slot_key)[0])
-    label = int(np.searchsorted(np.cumsum(order.quotas), slot, side="right"))
-    rank = int(order._cursors_at(order.epoch)[label]) + slot - int(order.quotas[:label].sum())
+    order = plan.order
+    slot = int(permute([position], plan.size, plan._slot_key)[0])
+    label = int(np.searchsorted(np.cumsum(plan.quotas), slot, side="right"))
+    rank = int(plan.cursors[label]) + slot - int(plan.quotas[:label].sum())
     turn, within = divmod(rank, int(order.counts[label]))
     keys = keys_of(key_of(order.seed, 1), np.array([label])) + np.uint64(turn)
     # beside it something as large as the whole order, for words of the same length
@@ -68,11 +82,10 @@ def naive(order, position):
 @pytest.mark.parametrize("num_samples", [1, 37, 5000, 2**33 + 1], ids="M = {}".format)
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_draws_are_those_of_a_naive_account(num_samples, epoch):
-    order, _ = class_order([7, 1, 0, 300, 12], num_samples, seed=5)
-    order.set_shares(np.array([1.0, 3.0, 0.0, 0.3, 2.0]))
-    order.set_epoch(epoch)
+    plan, _ = class_plan([7, 1, 0, 300, 12], num_samples, 5, np.array([1.0, 3.0, 0.0, 0.3, 2.0]))
+    plan = plan.at(epoch)
     positions = np.unique(np.linspace(0, num_samples - 1, 60).astype(np.int64))
-    assert order(positions).tolist() == [naive(order, int(t)) for t in positions]
+    assert plan(positions).tolist() == [naive(plan, int(t)) for t in positions]
 
 
 @settings(max_examples=40, deadline=None)
@@ -84,34 +97,30 @@ def test_draws_are_those_of_a_naive_account(num_samples, epoch):
     ids=st.sampled_from([np.int32, np.int64]),
 )
 def test_an_epoch_at_once_is_the_same_epoch(counts, shares, num_samples, chunk, ids):
-    order, _ = class_order(counts, num_samples, seed=2)
-    order.members = order.members[::-1].astype(ids)
-    shares = np.array(shares[: len(counts)]) * (order.counts > 0)
-    if shares.any():
-        order.set_shares(shares)
+    shares = np.array(shares[: len(counts)]) * (np.array(counts) > 0)
+    plan, _ = class_plan(counts, num_samples, 2, shares if shares.any() else None)
+    plan.order.members = plan.order.members[::-1].astype(ids)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(order_module, "CHUNK", chunk)
         for epoch in (0, 3):
-            order.set_epoch(epoch)
-            whole = order.epoch_at_once()
+            whole = plan.at(epoch).at_once()
             assert whole.dtype == np.int64
-            assert whole.tolist() == order(np.arange(num_samples)).tolist()
+            assert whole.tolist() == plan.at(epoch)(np.arange(num_samples)).tolist()
 
 
 def test_classes_far_smaller_than_a_cell_of_the_look_up():
     """Ten thousand classes in a corner of the epoch, behind one that takes the rest."""
-    order, _ = class_order([1] * 10_000 + [2**21], 2**21 + 10_000)
-    slots = np.arange(0, order.num_samples, 97)
-    ends = np.cumsum(order.quotas)
-    found = order._classes(slots.astype(order._word))
+    plan, _ = class_plan([1] * 10_000 + [2**21], 2**21 + 10_000)
+    slots = np.arange(0, plan.size, 97)
+    ends = np.cumsum(plan.quotas)
+    found = plan._classes(slots.astype(plan.order.word))
     assert found.tolist() == np.searchsorted(ends, slots, side="right").tolist()
 
 
 def test_natural_shares_draw_every_example_once_an_epoch():
-    order, labels = class_order([7, 1, 30, 12], 50)
+    plan, labels = class_plan([7, 1, 30, 12], 50)
     for epoch in range(4):
-        order.set_epoch(epoch)
-        assert np.array_equal(np.sort(order(np.arange(50))), np.arange(len(labels)))
+        assert np.array_equal(np.sort(plan.at(epoch)(np.arange(50))), np.arange(len(labels)))
 
 
 @settings(max_examples=40, deadline=None)
@@ -124,104 +133,72 @@ def test_natural_shares_draw_every_example_once_an_epoch():
 def test_each_class_is_gone_through_before_any_example_comes_again(
     counts, num_samples, epochs, seed
 ):
-    order, labels = class_order(counts, num_samples, seed)
-    order.set_shares(np.random.default_rng(seed).random(len(counts)) + 0.01)
+    shares = np.random.default_rng(seed).random(len(counts)) + 0.01
+    plan, labels = class_plan(counts, num_samples, seed, shares)
     drawn = np.zeros(len(labels), int)
     for epoch in range(epochs):
-        order.set_epoch(epoch)
-        indices = order(np.arange(num_samples))
-        assert np.array_equal(np.bincount(labels[indices], minlength=len(counts)), order.quotas)
+        now = plan.at(epoch)
+        indices = now(np.arange(num_samples))
+        assert np.array_equal(np.bincount(labels[indices], minlength=len(counts)), now.quotas)
         drawn += np.bincount(indices, minlength=len(labels))
         for c in range(len(counts)):
             assert np.ptp(drawn[labels == c]) <= 1
 
 
-def test_cursors_go_on_when_the_shares_change():
-    order, _ = class_order([20, 20], 10)
+def test_cursors_go_on_when_the_weights_change():
+    plan, _ = class_plan([20, 20], 10)
     seen = []
     for epoch in range(4):
-        order.set_epoch(epoch)
-        order.set_shares(np.array([1.0, 4.0]) if epoch % 2 else np.array([1.0, 1.0]))
-        seen.append(order(np.arange(10)))
+        seen.append(plan(np.arange(10)))
+        plan = plan.next(log([1.0, 4.0] if epoch % 2 else [1.0, 1.0]))
     drawn = np.bincount(np.concatenate(seen), minlength=40)
+    assert plan.epoch == 4
     assert np.ptp(drawn[:20]) <= 1
     assert np.ptp(drawn[20:]) <= 1
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    changes=st.lists(st.tuples(st.integers(0, 40), st.booleans()), min_size=1, max_size=8),
-    seed=st.integers(0, 2**32),
-)
-def test_cursors_are_the_sum_of_quotas_wherever_one_comes_from(changes, seed):
-    """Forth, back, by leaps, with shares that change: as if every epoch had been gone through."""
-    order, _ = class_order([9, 4, 1, 30], 23, seed)
-    rng = np.random.default_rng(seed)
-    expected, shares, counted = np.zeros(4, int), order.shares, 0
-    for epoch, reweigh in changes:
-        if epoch < order.base_epoch:
-            continue
-        order.set_epoch(epoch)
-        if not reweigh:
-            continue
-        order.set_shares(rng.random(4) + 0.01)
-        for earlier in range(counted, epoch):
-            offset = (key_of(seed, 4) / 2**64 + earlier * (5**0.5 - 1) / 2) % 1.0
-            expected += quotas(23 * shares, offset)
-        assert order.cursors.tolist() == expected.tolist()
-        shares, counted = order.shares, epoch
+@given(leaps=st.lists(st.integers(0, 40), min_size=1, max_size=8), seed=st.integers(0, 2**32))
+def test_cursors_are_the_sum_of_quotas_wherever_one_comes_from(leaps, seed):
+    """Step by step, or by leaps: as if every epoch had been gone through."""
+    plan, _ = class_plan([9, 4, 1, 30], 23, seed, np.random.default_rng(seed).random(4) + 0.01)
+    for epoch in np.cumsum(leaps).tolist():
+        expected, earlier = np.zeros(4, int), np.arange(epoch)
+        for offset in (key_of(seed, 4) / 2**64 + earlier * (5**0.5 - 1) / 2) % 1.0:
+            expected += quotas(23 * plan.shares, offset)
+        plan = plan.at(epoch)
+        assert plan.cursors.tolist() == expected.tolist()
 
 
 def test_a_million_epochs_are_left_out_in_no_time():
-    order, _ = class_order(range(1, 11), 50)
-    order.set_shares(np.random.default_rng(0).random(10))
+    plan, _ = class_plan(range(1, 11), 50, shares=np.random.default_rng(0).random(10))
     start = time.perf_counter()
-    order.set_epoch(10**6)
+    late = plan.at(10**6)
     assert time.perf_counter() - start < 3  # 0.1 s on a quiet machine, 11 s epoch by epoch
-    expected = 50 * order.shares
-    order.set_shares(order.shares)
-    assert np.abs(order.cursors - 10**6 * expected).max() < 10
+    assert np.abs(late.cursors - 10**6 * 50 * plan.shares).max() < 10
 
 
-def test_the_next_epoch_is_not_counted_from_the_first(monkeypatch):
-    counted = []
-    count = order_module.sum_of_quotas
-    monkeypatch.setattr(
-        order_module,
-        "sum_of_quotas",
-        lambda expected, offsets: counted.append(len(offsets)) or count(expected, offsets),
-    )
-    order, _ = class_order([20, 20], 10)
-    for epoch in range(50):
-        order.set_epoch(epoch)
-    assert sum(counted) == 49
-
-
-def test_an_epoch_before_the_last_change_is_refused():
-    order, _ = class_order([5, 5], 10)
-    order.set_epoch(3)
-    order.set_shares(np.array([1.0, 2.0]))
-    with pytest.raises(ValueError, match="Expected epoch to be at least 3"):
-        order.set_epoch(2)
+def test_a_plan_never_changes():
+    plan, _ = class_plan([20, 20], 10)
+    before = plan(np.arange(10)).tolist()
+    plan.next(log([1, 5])), plan.at(7)
+    assert plan(np.arange(10)).tolist() == before
+    with pytest.raises(AttributeError, match="cannot assign"):
+        plan.epoch = 3
 
 
 def test_2_to_the_24_plus_1_examples():
     """WeightedRandomSampler refuses more than 2^24; here nothing is drawn for all of them."""
     size = 2**24 + 1
-    order, _ = class_order([size - 2, 2], size)
-    assert order.members.take([0, -1]).tolist() == [0, size - 1]
-    order.set_shares(np.array([1.0, 1.0]))
-    drawn = order(np.arange(1000))
+    plan, _ = class_plan([size - 2, 2], size, shares=np.array([0.5, 0.5]))
+    assert plan.order.members.take([0, -1]).tolist() == [0, size - 1]
+    drawn = plan(np.arange(1000))
     assert abs((drawn >= size - 2).mean() - 0.5) < 0.1
-    assert order.quotas.sum() == size
+    assert plan.quotas.sum() == size
 
 
 def test_many_small_classes():
-    counts = np.full(50_000, 2)
-    order, labels = class_order(counts, 25_000)
-    epochs = []
-    for epoch in range(4):
-        order.set_epoch(epoch)
-        epochs.append(order(np.arange(25_000)))
+    plan, labels = class_plan(np.full(50_000, 2), 25_000)
+    epochs = [plan.at(epoch)(np.arange(25_000)) for epoch in range(4)]
     assert np.array_equal(np.sort(np.concatenate(epochs)), np.arange(100_000))
     assert len(labels) == 100_000

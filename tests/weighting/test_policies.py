@@ -7,6 +7,7 @@ from equipoise.weighting import (
     POLICIES,
     ClassDifficulty,
     EqualRecall,
+    Fair,
     RecallPower,
     WorstClass,
     class_difficulty,
@@ -102,6 +103,7 @@ def test_class_difficulty_follows_each_epoch():
 
 def test_equal_recall_after_its_formula():
     policy = EqualRecall(gain=2, momentum=0.5, max_step=9, anneal=1.0)
+    policy.start(np.ones(3))
     first, second = np.array(SEEN[0]), np.array(SEEN[1])
     λ = 2 * (first.mean() - first)
     assert np.allclose(policy.step(np.zeros(3), first), λ)
@@ -111,6 +113,7 @@ def test_equal_recall_after_its_formula():
 
 def test_equal_recall_is_limited():
     policy = EqualRecall(gain=100, max_step=0.5, limit=1.0)
+    policy.start(np.ones(3))
     log_weight = policy.step(np.zeros(3), np.array([1.0, 0.5, 0.0]))
     assert np.abs(log_weight).max() <= 0.5
     for _ in range(20):
@@ -133,11 +136,80 @@ def test_worst_class_bounds_every_share_from_below():
 def test_equal_recall_closes_the_loop_on_a_simulated_learner():
     """Recall of class c is sigmoid(skill_c + λ_c): the loop must find equal recalls."""
     skill = np.array([3.0, 1.0, -1.0, 0.5])
-    policy, log_weight = EqualRecall(), np.zeros(4)
+    policy = EqualRecall()
+    log_weight = policy.start(np.ones(4))
     for _ in range(60):
         log_weight = policy.step(log_weight, 1 / (1 + np.exp(-(skill + log_weight))))
     recalls = 1 / (1 + np.exp(-(skill + log_weight)))
     assert recalls.std() < 0.005
+
+
+def test_fair_weighs_each_class_by_what_its_recall_is_worth():
+    """Far below κ and `max_step`, at full rate: the founding formula with γ = α."""
+    policy = Fair(alpha=4, kappa=1e9, rate=1, max_step=99)
+    log_weight = policy.step(policy.start(COUNTS), np.array(SEEN[0]))
+    expected = log_weight_of(inverse_frequency(COUNTS)) + log_weight_of(recall_power(SEEN[0], 4))
+    assert np.allclose(log_weight, expected)
+
+
+@pytest.mark.parametrize("policy", [Fair(), EqualRecall(), Fair(start=0), Fair(rate=1)])
+def test_no_step_of_a_loop_is_larger_than_max_step(policy):
+    generator = np.random.default_rng(0)
+    log_weight = policy.start(np.array([500, 50, 5, 5, 5]))
+    for _ in range(30):
+        before = log_weight
+        log_weight = policy.step(before, (generator.random(5) > 0.3) * generator.random(5))
+        assert np.abs(log_weight - before).max() <= 0.3 + 1e-9
+        assert abs(log_weight.mean()) < 1e-9
+
+
+@pytest.mark.parametrize("kind", [Fair, EqualRecall])
+@pytest.mark.parametrize("hopeless", [1, 3])
+def test_classes_that_do_not_respond_do_not_take_the_draws(kind, hopeless):
+    """Ten classes of which some cannot be had: their share of the draws goes back."""
+    policy = kind()
+    log_weight = policy.start(np.full(10, 100))
+    skill = np.linspace(0.5, 2, 10)
+    shares = []
+    for _ in range(25):
+        recalls = 1 / (1 + np.exp(-(skill + log_weight)))
+        recalls[:hopeless] = 0.02
+        log_weight = policy.step(log_weight, recalls)
+        shares.append(np.exp(log_weight[:hopeless]).sum() / np.exp(log_weight).sum())
+    assert max(shares) > 0.15 * hopeless  # it was tried
+    assert shares[-1] < 0.13 * hopeless
+    assert policy.unresponsive.nonzero()[0].tolist() == list(range(hopeless))
+    answering = 1 / (1 + np.exp(-(skill + log_weight)))[hopeless:]
+    before = 1 / (1 + np.exp(-skill))[hopeless:]
+    assert answering.std() < 0.8 * before.std()  # the others are still balanced
+
+
+def test_a_class_that_begins_to_respond_is_let_go():
+    policy = Fair()
+    log_weight = policy.start(np.full(4, 100))
+    for recall in [0.0] * 12 + [0.5] * 6:
+        log_weight = policy.step(log_weight, np.array([0.9, 0.9, 0.9, recall]))
+    assert not policy.unresponsive.any()
+    assert log_weight[3] > 0.5
+
+
+def test_loops_go_on_from_their_state():
+    for policy, fresh in ((Fair(), Fair()), (EqualRecall(momentum=0.5), EqualRecall(momentum=0.5))):
+        log_weight = policy.start(COUNTS)
+        for _ in range(7):
+            log_weight = policy.step(log_weight, np.array([0.9, 0.8, 0.0]))
+        fresh.load_state_dict(policy.state_dict())
+        recalls = np.array([0.9, 0.7, 0.0])
+        assert np.array_equal(fresh.step(log_weight, recalls), policy.step(log_weight, recalls))
+
+
+def test_group_dro_cannot_reach_nan():
+    policy = WorstClass(rate=100.0, mix=0)
+    log_weight = policy.start(np.ones(3))
+    for _ in range(200):
+        log_weight = policy.step(log_weight, np.array([1.0, 0.5, 0.0]))
+    assert np.isfinite(log_weight).all()
+    assert log_weight.argmax() == 2
 
 
 @pytest.mark.parametrize(

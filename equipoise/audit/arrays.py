@@ -1,0 +1,146 @@
+"""Labels in the files of NumPy and SciPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from equipoise.targets import Targets
+
+__all__ = ["LABELS", "Labels", "chosen", "from_array", "listed", "read_npy", "read_npz"]
+
+# What arrays and columns of labels are called, in any case; the first that is there is taken.
+LABELS = [
+    *("y", "labels", "label", "targets", "target", "class", "class_id", "classid", "category"),
+    *("y_train", "train_labels", "labels_train", "train_targets", "train_y"),
+    *("genre", "genres", "tags", "fine_label"),
+]
+NAMES = ("label_names", "class_names", "target_names", "classes", "names")
+CSR_PARTS = ("data", "indices", "indptr", "shape")
+
+Labels = tuple[Targets, list[str] | None]
+
+
+def read_npy(path: Path) -> Labels:
+    """Such an array alone."""
+    with path.open("rb") as file:
+        return from_array(
+            _checked(path, np.ndarray, lambda: np.load(file, allow_pickle=False)), None
+        )
+
+
+def read_npz(path: Path, field: str | None) -> Labels:
+    """Class ids or names `(N,)` or `(N, 1)`, or multi-hot `(N, C)`; names of the classes.
+
+    Under `field` or a name such as y, labels, targets, y_train; as CSR under `{field}_data`,
+    `_indices`, `_indptr`, `_shape`, or as `scipy.sparse.save_npz` writes it. Names under
+    `label_names` or `class_names`. Ids far above the number of examples are taken as names.
+    """
+    from scipy.sparse import csr_matrix, load_npz
+
+    with path.open("rb") as file:
+        stored = _checked(path, NpzFile, lambda: np.load(file, allow_pickle=False))
+
+        def load(name: str) -> np.ndarray:
+            return _checked(path, np.ndarray, lambda: stored[name])
+
+        files = list(stored.files)
+        if field is None and {*CSR_PARTS, "format"} <= {*files}:
+            file.seek(0)
+            return Targets(_checked_csr(path, lambda: csr_matrix(load_npz(file)))), None
+        sparse = [
+            name.removesuffix("_indptr")
+            for name in files
+            if name.endswith("_indptr")
+            and {f"{name.removesuffix('indptr')}{part}" for part in CSR_PARTS} <= {*files}
+        ]
+        field = chosen(path, field, sparse + files)
+        names = next((load(name) for name in NAMES if name in files and name != field), None)
+        known = None
+        if names is not None and names.ndim == 1 and names.dtype.kind == "U":
+            known = names.tolist()
+        if field in sparse:
+            data, indices, indptr, shape = (load(f"{field}_{part}") for part in CSR_PARTS)
+            size = tuple(shape.ravel().tolist())
+            matrix = _checked_csr(path, lambda: csr_matrix((data, indices, indptr), size))
+            return Targets(matrix), known
+        return from_array(load(field), known)
+
+
+def _checked(path: Path, kind: type, load: Callable[[], Any]) -> Any:
+    """What `load` reads from a NumPy file, or the ValueError that says why it is nothing."""
+    try:
+        found = load()
+    except Exception as error:  # a damaged file raises all kinds of things
+        if "Object arrays" in str(error):
+            raise ValueError(
+                f"Expected {path} to hold plain arrays, but got pickled Python objects, which are "
+                "not read because they can run any code. Save numbers or text (dtype=str)."
+            ) from error
+        # NumPy takes for a pickle what it does not know
+        reason = "" if "pickle" in str(error) else f" ({error or type(error).__name__})"
+        raise ValueError(f"{_expected(path)} but it is damaged or none{reason}.") from error
+    if not isinstance(found, kind):
+        raise ValueError(f"{_expected(path)} but it is damaged or none.")
+    return found
+
+
+def _expected(path: Path) -> str:
+    return f"Expected {path} to be a whole {path.suffix} file of arrays,"
+
+
+def chosen(path: Path, field: str | None, there: list[str]) -> str:
+    """`field`, or the one that is named as labels are, or the only one."""
+    if field is not None:
+        if field not in there:
+            raise ValueError(f"Expected {path} to hold {field!r}, but it holds {listed(there)}.")
+        return field
+    likely = [name for label in LABELS for name in there if name.lower() == label]
+    if not likely and len(there) != 1:
+        raise ValueError(
+            f"Expected {path} to hold labels under a name such as y, labels or targets, but it "
+            f"holds {listed(there)}. Say which with --field."
+        )
+    return likely[0] if likely else there[0]
+
+
+def listed(names: Sequence[str], most: int = 12) -> str:
+    """Names for an error message, the first ones of many."""
+    if not names:
+        return "nothing"
+    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
+
+
+def _checked_csr(path: Path, make: Callable[[], Any]) -> Any:
+    """The CSR matrix of `make`, which is what it says it is."""
+    try:
+        matrix = make()
+        matrix.check_format(full_check=True)  # else an index out of range is followed
+    except Exception as error:  # SciPy, too, trusts its files
+        raise ValueError(f"Expected {path} to hold a CSR matrix, but: {error}.") from error
+    return matrix
+
+
+def from_array(values: np.ndarray, names: list[str] | None) -> Labels:
+    """Class ids or class names `(N,)` or `(N, 1)`; anything else is for `Targets` to judge."""
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1 or values.size == 0 or values.dtype.kind == "O":
+        return Targets(values), names
+    if values.dtype.kind == "S":
+        values = np.char.decode(values, "utf-8", "replace")
+    # Ids in a data base rather than numbers from 0 up
+    far = (
+        values.dtype.kind in "iu" and values.min() >= 0 and values.max() >= max(10**4, len(values))
+    )
+    if values.dtype.kind == "U" or far:
+        found, ids = np.unique(values, return_inverse=True)
+        return Targets(ids), [str(name) for name in found]
+    targets = Targets(values)
+    if names is not None and len(names) > targets.num_classes:
+        targets = Targets(values, num_classes=len(names))
+    return targets, names

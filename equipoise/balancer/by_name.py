@@ -1,0 +1,215 @@
+"""The parts of a Balancer: made from their names or settings, or checked."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from equipoise import losses, mining, weighting
+from equipoise._ranks import rank_and_replicas
+from equipoise.losses import LogitAdjustedCrossEntropy, Loss
+from equipoise.mining import Miner
+from equipoise.samplers import (
+    ClassBalancedSampler,
+    ExampleWeightedSampler,
+    LabelBalancedSampler,
+    OrderSampler,
+)
+from equipoise.targets import Targets
+from equipoise.weighting import EqualRecall, Policy
+
+__all__ = [
+    "LOSSES",
+    "MINERS",
+    "check_share",
+    "make_loss",
+    "make_mining",
+    "make_policy",
+    "make_sampler",
+    "start",
+    "take_over",
+]
+
+LOSSES: dict[str, Callable[[Targets], Loss]] = {
+    "weighted-cross-entropy": lambda t: losses.WeightedCrossEntropy(),
+    "logit-adjusted": lambda t: losses.LogitAdjustedCrossEntropy(),
+    "balanced-softmax": lambda t: losses.BalancedSoftmax(t.counts.tolist()),
+    "ldam": lambda t: losses.LDAM(t.counts.tolist()),
+    "vector-scaling": lambda t: losses.VectorScaling(t.counts.tolist()),
+    "seesaw": lambda t: losses.Seesaw(t.counts.tolist()),
+    "focal": lambda t: losses.FocalLoss(multilabel=t.multilabel),
+    "weighted-bce": lambda t: losses.WeightedBCE(
+        losses.pos_weight_from_counts(t.counts.tolist(), t.num_examples).sqrt()
+    ),
+    "asymmetric": lambda t: losses.AsymmetricLoss(),
+    "distribution-balanced": lambda t: losses.DistributionBalancedLoss(
+        t.counts.tolist(), t.num_examples
+    ),
+    "two-way": lambda t: losses.TwoWayLoss(),
+}
+
+MINERS: dict[str, Callable[[Targets], Miner]] = {
+    "hardest-examples": lambda t: mining.HardestExamples(
+        per_class=not t.multilabel, num_classes=None if t.multilabel else t.num_classes
+    ),
+    "hard-negatives": lambda t: mining.HardNegatives(),
+    "selective-backprop": lambda t: mining.SelectiveBackprop(keep=0.5, per_class=not t.multilabel),
+    "loss-pruning": lambda t: mining.LossPruning(keep=0.5),
+}
+
+_OWNERS: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
+
+
+def take_over(part: Any, argument: str, owner: Any) -> None:
+    """Let a sampler or a miner belong to one Balancer, which changes it from then on.
+
+    Raises:
+        ValueError: it belongs to another Balancer that still exists.
+    """
+    holder = _OWNERS.get(part)
+    if holder is not None and holder() not in (None, owner):
+        raise ValueError(
+            f"Expected {argument} to be one that no other Balancer holds, but got a "
+            f"{type(part).__name__} that one does: both would change it. Make one for each."
+        )
+    _OWNERS[part] = weakref.ref(owner)
+
+
+def make_policy(policy: str | Policy | None, targets: Targets) -> Policy:
+    """A copy of the policy, or the one of that name; or the default: "fair", for labels "plain".
+
+    A label's recall, taken where as many are predicted as are true, follows neither its frequency
+    nor the epoch so closely: for labels "equal-recall" starts at λ = 0, in larger steps.
+    """
+    if targets.multilabel and policy == "equal-recall":
+        return EqualRecall(max_step=1.0, start=0.0)
+    if policy is None:
+        policy = "plain" if targets.multilabel else "fair"
+    return copy.deepcopy(weighting.make_policy(policy))
+
+
+def make_loss(loss: Any, targets: Targets, policy: Policy) -> Loss:
+    """A copy of the loss, if it is for these targets; or the one of that name; or the default."""
+    if loss is None:
+        loss = "weighted-bce" if targets.multilabel else policy.default_loss
+    if isinstance(loss, str):
+        return _for_targets(_named("loss", loss, LOSSES, "a Loss")(targets), targets)
+    if not isinstance(loss, Loss):
+        raise TypeError(f"Expected loss to be an equipoise.losses.Loss, but got {loss!r}.")
+    if loss.log_weight is not None:
+        raise ValueError(
+            "Expected loss to come without log_weight, which a Balancer sets by its policy, but "
+            f"got {loss.log_weight.tolist()}. Leave log_weight out, or use the loss by itself."
+        )
+    return _for_targets(copy.deepcopy(loss), targets)
+
+
+def _for_targets(loss: Loss, targets: Targets) -> Loss:
+    if loss.multilabel != targets.multilabel:
+        kind = "multilabel targets" if targets.multilabel else "class ids"
+        raise ValueError(f"Expected loss to be one for {kind}, but got {loss!r}.")
+    return loss
+
+
+def make_mining(miner: Any, targets: Targets) -> Miner | None:
+    """The miner itself, if it is for these targets; or the one of that name; or none."""
+    if isinstance(miner, str):
+        miner = _named("mining", miner, MINERS, "a Miner")(targets)
+    if miner is None:
+        return None
+    if not isinstance(miner, Miner):
+        raise TypeError(f"Expected mining to be an equipoise.mining.Miner, but got {miner!r}.")
+    if miner.multilabel and not targets.multilabel:
+        raise ValueError(f"Expected mining to be one for class ids, but got {miner!r}.")
+    return miner
+
+
+def make_sampler(sampler: Any, targets: Targets, **settings: Any) -> OrderSampler:
+    """The sampler itself, or the one of that name; `None` gives plain shuffling.
+
+    Args:
+        sampler: see `Balancer`.
+        targets: what it has to draw from.
+        settings: `num_samples`, `seed`, `rank` and `num_replicas`, which a sampler object has.
+    """
+    name = "label-balanced" if targets.multilabel else "class-balanced"
+    if isinstance(sampler, OrderSampler):
+        given = {key: value for key, value in settings.items() if value not in (None, 0)}
+        if given:
+            raise ValueError(
+                f"Expected {', '.join(given)} to be given to the sampler object, "
+                f"but got {given} beside it."
+            )
+        if sampler.num_examples not in (None, targets.num_examples):
+            raise ValueError(
+                f"Expected sampler to draw from {targets.num_examples} examples, as targets, "
+                f"but got one of {sampler.num_examples}."
+            )
+        return sampler
+    if sampler not in (None, "auto", name):
+        raise ValueError(
+            f'Expected sampler to be "{name}", None or a sampler of equipoise.samplers, '
+            f"but got {sampler!r}."
+        )
+    rank, num_replicas = rank_and_replicas(settings.pop("rank"), settings.pop("num_replicas"))
+    settings |= {"rank": rank, "num_replicas": num_replicas}
+    if not targets.multilabel:
+        return ClassBalancedSampler(targets, np.ones(targets.num_classes), **settings)
+    if sampler is None:
+        ones = np.ones(targets.num_examples)
+        return ExampleWeightedSampler(ones, targets=targets, **settings)
+    return LabelBalancedSampler(targets, log_weight=np.zeros(targets.num_classes), **settings)
+
+
+def check_share(share: float | None, sampler: Any, loss: Loss, policy: Policy) -> float:
+    """The sampler's share of λ: 0 where the sampler carries none; by default the policy's."""
+    takes = sampler is not None
+    if isinstance(sampler, OrderSampler):
+        takes = sampler.takes_log_weight
+    if not takes:
+        if share not in (None, 0, 0.0):
+            what = "a sampler" if sampler is None else f"{type(sampler).__name__}, which takes no λ"
+            raise ValueError(
+                f"Expected sampler_share to be 0 with{'out' if sampler is None else ''} {what}, "
+                f"but got {share}."
+            )
+        return 0.0
+    if share is None:
+        shared = isinstance(loss, LogitAdjustedCrossEntropy)
+        share = policy.default_sampler_share if shared else 1.0
+    if not 0 <= share <= 1:
+        raise ValueError(f"Expected sampler_share to be in [0, 1], but got {share}.")
+    return float(share)
+
+
+def start(policy: Policy, loss: Loss, sampler: OrderSampler, targets: Targets) -> np.ndarray:
+    """λ of the first epoch, from the class counts n_c as sampler and loss leave them.
+
+    A loss with the counts in it (balanced softmax, class weights) and a sampler that takes no λ
+    balance a part of them already: what they add to the logits is b_c ≈ −f · log n_c, with f by
+    least squares and in [0, 1]. The policy starts from n_c^(1 − f), so nothing is balanced twice.
+    """
+    counts = np.maximum(targets.counts, 1).astype(np.float64)
+    balanced = -loss.correct(torch.zeros(1, targets.num_classes, dtype=torch.float64))[0].numpy()
+    if not sampler.takes_log_weight and sampler.targets is not None:
+        balanced = balanced + sampler.logit_shift()
+    uneven = np.log(counts) - np.log(counts).mean()
+    if uneven @ uneven > 0 and np.ptp(balanced) > 1e-6:
+        share = np.clip(-(uneven @ balanced) / (uneven @ uneven), 0.0, 1.0)
+        left = counts ** (1 - round(float(share), 6))
+        counts = left * (counts.sum() / left.sum())
+    return policy.start(counts)
+
+
+def _named(argument: str, name: str, known: dict[str, Any], other: str) -> Any:
+    if name not in known:
+        raise ValueError(
+            f"Expected {argument} to be one of {', '.join(map(repr, known))} or {other}, "
+            f"but got {name!r}."
+        )
+    return known[name]

@@ -1,0 +1,113 @@
+"""Decisions: what was fitted on a hold-out, and how it turns logits into predictions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["ClassDecision", "LabelDecision"]
+
+
+@dataclass(eq=False)
+class ClassDecision:
+    """Predicts arg max_c z_c + offset_c.
+
+    Attributes:
+        objective: what the offsets were fitted to.
+        values: `(C,)` float64 offsets, mean zero. They can be added to the bias of the last layer.
+        corrected: whether z are the logits that `Balancer.correct` gives, instead of the network's.
+        alpha: α of the point of the front, see `fair_offset`; `None` for other objectives.
+        price: mean recall, on examples the offsets were not fitted on, that it costs against the
+            highest there is; `None` where it was not measured.
+        equality_price: the predicted price of full equality, see `price_of_equality`, or `None`.
+        front: rows of `equipoise.decision.front`, or an empty list.
+    """
+
+    objective: str
+    values: Tensor
+    corrected: bool = False
+    alpha: float | None = None
+    price: float | None = None
+    equality_price: float | None = None
+    front: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """`(N,)` class ids of logits `(N, C)`."""
+        return (logits + self.values.to(logits)).argmax(1)
+
+    def under_prior(self, before: Any, after: Any) -> ClassDecision:
+        """The decision where classes come with other frequencies than in the hold-out.
+
+        Adds log(after_c / before_c) to each offset, which is Bayes' rule for a changed prior
+        (Saerens et al. 2002). Recalls, which do not depend on how frequent a class is, change with
+        it: this is for whoever wants accuracy there.
+
+        Args:
+            before: `(C,)` frequencies or counts above 0 that the offsets are meant for.
+            after: `(C,)` those of the data to decide on.
+
+        Example:
+            >>> decision = ClassDecision("fair", torch.zeros(2, dtype=torch.float64))
+            >>> decision.under_prior([1, 1], [3, 1]).values
+            tensor([ 0.5493, -0.5493], dtype=torch.float64)
+        """
+        shift = torch.zeros_like(self.values)
+        for name, prior, sign in (("before", before, -1), ("after", after, 1)):
+            prior = torch.as_tensor(prior, dtype=torch.float64)
+            if prior.shape != self.values.shape or not bool((prior > 0).all()):
+                raise ValueError(
+                    f"Expected {name} to be {len(self.values)} frequencies above 0, but got "
+                    f"{prior.tolist()}."
+                )
+            shift += sign * prior.log()
+        values = self.values + shift
+        return ClassDecision(self.objective, values - values.mean(), self.corrected, self.alpha)
+
+    def save(self, path: str | Path, names: list[str] | None = None) -> None:
+        """Write a small JSON file, for other languages and frameworks: `offset` by class."""
+        record = {
+            "objective": self.objective,
+            "alpha": self.alpha,
+            "price": self.price,
+            "of_corrected_logits": self.corrected,
+            "classes": names,
+            "offset": self.values.tolist(),
+        }
+        Path(path).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> ClassDecision:
+        """Read what `save` wrote."""
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = torch.tensor(record["offset"], dtype=torch.float64)
+        corrected = record["of_corrected_logits"]
+        return cls(record["objective"], values, corrected, record["alpha"], record["price"])
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(eq=False)
+class LabelDecision:
+    """Predicts a label where its corrected logit is above its threshold.
+
+    Attributes:
+        objective: what the thresholds were fitted to.
+        values: `(C,)` float32 thresholds.
+    """
+
+    objective: str
+    values: Tensor
+    corrected: bool = True
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """`(N, C)` uint8 of logits `(N, C)`."""
+        return (logits > self.values.to(logits.device)).to(torch.uint8)
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,160 @@
+"""Fitting a decision on a hold-out, by the name of its objective."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equipoise.decision.decisions import ClassDecision, LabelDecision
+from equipoise.decision.equal_recall import equal_recall_offset
+from equipoise.decision.equality import price_of_equality
+from equipoise.decision.fair import fair_offset
+from equipoise.decision.front import ALPHAS, front, strongest_below
+from equipoise.decision.thresholds import label_thresholds
+
+__all__ = ["fit_class_decision", "fit_label_decision"]
+
+Listed = Callable[[list[int]], str]
+"""Class ids → their names, for a message."""
+
+
+def fit_class_decision(
+    logits: Tensor,
+    targets: Tensor,
+    objective: str | None = None,
+    *,
+    max_price: float | None = 0.01,
+    alpha: float | None = None,
+    kappa: float = 20.0,
+    leave_out: np.ndarray | None = None,
+    listed: Listed = str,
+) -> ClassDecision:
+    """The decision for class ids that reaches an objective on a hold-out.
+
+    * `"fair"` (by default): low recalls raised, at a price of at most `max_price`. Of the points
+      of `front` it is the strongest whose cross-fitted price, and that of all weaker ones, is at
+      most that. `alpha` fixes the point instead, and `max_price=None` removes the limit.
+    * `"equal-recall"`: the same recall for every class at any price (`equal_recall_offset`). A
+      `UserWarning` says the price where it is above .02, and which classes it is paid for.
+    * `"accuracy"`: no offsets, for logits that are corrected for sampling and loss.
+
+    Args:
+        logits: `(N, C)` of a hold-out that the network was not trained on.
+        targets: `(N,)` class ids.
+        objective: see above.
+        max_price: in mean recall, of "fair" only.
+        alpha: α ≥ 0 of "fair", see `fair_offset`.
+        kappa: κ ≥ 1 of "fair".
+        leave_out: `(C,)` bool, classes whose hold-out examples are not to be trusted: nothing is
+            fitted on them, and their offset is 0 (the others' mean).
+        listed: how classes are named in warnings.
+
+    Raises:
+        ValueError: an unknown objective, a negative `max_price`, or as for `fair_offset`.
+
+    Example:
+        >>> targets = torch.arange(2000) % 2
+        >>> logits = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
+        >>> logits += 2 * torch.eye(2)[targets] + torch.tensor([1.0, 0.0])
+        >>> decision = fit_class_decision(logits, targets)
+        >>> decision.price < 0.01, decision.values.round(decimals=1).tolist()
+        (True, [-0.5, 0.5])
+    """
+    if leave_out is not None and leave_out.any() and not leave_out.all():
+        trusted = torch.from_numpy(~leave_out)[targets.cpu().long()]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Classes without an example")
+            return fit_class_decision(
+                logits.cpu()[trusted],
+                targets.cpu()[trusted],
+                objective,
+                max_price=max_price,
+                alpha=alpha,
+                kappa=kappa,
+                listed=listed,
+            )
+    if objective in (None, "fair"):
+        return _fair(logits, targets, max_price, alpha, kappa)
+    if objective == "equal-recall":
+        return _equal_recall(logits, targets, listed)
+    if objective == "accuracy":
+        zeros = torch.zeros(logits.shape[1], dtype=torch.float64)
+        return ClassDecision("accuracy", zeros, corrected=True)
+    raise ValueError(
+        'Expected objective to be "fair", "equal-recall" or "accuracy" for class ids, but got '
+        f"{objective!r}."
+    )
+
+
+def fit_label_decision(
+    logits: Tensor,
+    targets: Tensor,
+    objective: str | None = None,
+    *,
+    at_least: float | None = None,
+) -> LabelDecision:
+    """The decision for labels that reaches an objective on a hold-out: see `label_thresholds`.
+
+    Args:
+        logits: `(N, C)`, corrected for sampling and loss.
+        targets: `(N, C)` of 0 and 1.
+        objective: "prevalence" by default.
+        at_least: of "recall" and "precision".
+    """
+    objective = objective or "prevalence"
+    return LabelDecision(objective, label_thresholds(logits, targets, objective, at_least=at_least))
+
+
+def _fair(
+    logits: Tensor, targets: Tensor, max_price: float | None, alpha: float | None, kappa: float
+) -> ClassDecision:
+    if max_price is not None and not max_price >= 0:
+        raise ValueError(f"Expected max_price to be at least 0 or None, but got {max_price}.")
+    rows = front(logits, targets, ALPHAS if alpha is None else (*ALPHAS, alpha), kappa)
+    chosen = strongest_below(rows, max_price)
+    if alpha is not None:
+        chosen = next(row for row in rows if row["alpha"] == alpha)
+    support = torch.bincount(targets.cpu().long(), minlength=logits.shape[1])
+    usual = int(support[support > 0].median())
+    if chosen["alpha"] > 0 and chosen["strength"] < 0.5 and usual < 50:
+        warnings.warn(
+            f"The hold-out has {usual} examples of a class (median), too few to tell that offsets "
+            f"would help on other data: they are at {chosen['strength']:.0%} of their strength. "
+            "With more held-out examples they move further.",
+            stacklevel=4,
+        )
+    price, equality = chosen["price"], price_of_equality(logits, targets)
+    return ClassDecision(
+        "fair", chosen["offset"], False, chosen["alpha"], price, equality, front=rows
+    )
+
+
+def _equal_recall(logits: Tensor, targets: Tensor, listed: Listed) -> ClassDecision:
+    offset = equal_recall_offset(logits, targets)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # classes without an example were named just now
+        best = fair_offset(logits, targets, alpha=0.0)
+    before, after, mean = (
+        _recalls(logits, targets, b) for b in (torch.zeros_like(offset), offset, best)
+    )
+    price = max(float(before.nanmean()), float(mean.nanmean())) - float(after.nanmean())
+    if price > 0.02:
+        gain = (after - before).nan_to_num(-1.0)
+        raised = [c for c in gain.argsort(descending=True)[:3].tolist() if gain[c] > 0]
+        warnings.warn(
+            f"Equal recalls cost {price:.3f} of mean recall on the hold-out, paid for the classes "
+            f'{listed(raised)}. objective="fair" raises low recalls at a price of at most .01.',
+            stacklevel=4,
+        )
+    return ClassDecision("equal-recall", offset, price=price)
+
+
+def _recalls(logits: Tensor, targets: Tensor, offset: Tensor) -> Tensor:
+    """`(C,)` recalls of arg max(z + offset), NaN for a class without examples."""
+    y = targets.cpu().long()
+    hit = (logits.detach().cpu() + offset).argmax(1) == y
+    return torch.bincount(y[hit], minlength=len(offset)) / torch.bincount(y, minlength=len(offset))

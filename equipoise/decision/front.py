@@ -1,0 +1,177 @@
+"""The front from the highest mean recall to equal recalls, as it holds on other data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equipoise.decision.equal_recall import equal_recall_offset
+from equipoise.decision.fair import (
+    RIDGE,
+    TEMPERATURES,
+    Fairness,
+    maximise_fairness,
+    mean_recall,
+)
+from equipoise.decision.soft_recalls import (
+    SoftRecalls,
+    centred,
+    check_holdout,
+    spread_of_logits,
+    warn_of_missing,
+)
+
+__all__ = ["ALPHAS", "front", "strongest_below"]
+
+ALPHAS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+STRENGTHS = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+
+
+def front(
+    logits: Tensor,
+    targets: Tensor,
+    alphas: Sequence[float] = ALPHAS,
+    kappa: float = 20.0,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """What can be had: mean and lowest recall and their price, from α = 0 to equal recalls.
+
+    A row for each α, and a last one (α = ∞) for `equal_recall_offset`. All recalls are
+    cross-fitted: the hold-out is cut into `folds` parts with the same share of each class, and each
+    part is decided with offsets fitted on the others. So a small hold-out does not flatter them.
+    Where offsets fitted on others do not help, they are shrunk towards the mean's own decision: the
+    offset of a row is b_0 + s · (b_α − b_0), with b_α from `fair_offset`, b_0 that of the row α = 0
+    and s of 0, ¼, ½, ¾ and 1 the one with the highest cross-fitted U. (b_0 is shrunk likewise
+    towards no offset at all.)
+
+    Args:
+        logits: `(N, C)` of a hold-out, as for `fair_offset`.
+        targets: `(N,)` class ids.
+        alphas: in ascending order; 0 is put in front where it is missing.
+        kappa: as for `fair_offset`.
+        folds: at least 2.
+        seed: of the cut into folds.
+
+    Returns:
+        A list of dicts:
+
+        * `alpha`; `offset`, `(C,)` float64 on the CPU, mean zero, fitted on the whole hold-out;
+          `strength`, its s;
+        * `mean`, `sd` and `lowest` of the cross-fitted recalls, and `recalls`, `(C,)`, NaN for a
+          class without examples;
+        * `mean_interval` and `lowest_interval`: where these two are for 95% of hold-outs of this
+          size, from draws of each class's hits at its recall;
+        * `price`: how much lower `mean` is than that of α = 0.
+
+    Raises:
+        ValueError: as for `fair_offset`; fewer than 2 folds.
+
+    Example:
+        >>> targets = torch.arange(4000) % 4
+        >>> logits = torch.randn(4000, 4, generator=torch.Generator().manual_seed(0))
+        >>> logits += 1.5 * torch.eye(4)[targets] + torch.tensor([0.6, 0, 0, -0.6])
+        >>> rows = front(logits, targets, alphas=(0, 4))
+        >>> [(row["alpha"], round(row["mean"], 2), round(row["lowest"], 2)) for row in rows]
+        [(0.0, 0.69, 0.6), (4.0, 0.69, 0.67), (inf, 0.69, 0.69)]
+    """
+    if not isinstance(folds, int) or folds < 2:
+        raise ValueError(f"Expected folds to be an int of at least 2, but got {folds!r}.")
+    alphas = sorted({0.0, *map(float, alphas)})
+    z, y = check_holdout(logits, targets)
+    support = torch.bincount(y, minlength=z.shape[1])
+    warn_of_missing(support)
+    scale = spread_of_logits(z)
+    z = z / scale
+    ladder = [Fairness(alpha, kappa, mean_recall(z, y)) for alpha in alphas]
+    fold = _folds(y, folds, seed)
+    whole = _fit_all(z, y, ladder)
+    fitted = [_fit_all(z[fold != k], y[fold != k], ladder) for k in range(folds)]
+    parts = [(z[fold == k].float(), y[fold == k]) for k in range(folds)]
+
+    def recalls_at(offsets: list[Tensor]) -> Tensor:
+        """Cross-fitted recalls `(C,)`: part k decided with offsets[k]."""
+        hits = torch.zeros(len(support), dtype=torch.float64)
+        for (part, truth), offset in zip(parts, offsets, strict=True):
+            hit = (part + offset.float()).argmax(1) == truth
+            hits += torch.bincount(truth[hit], minlength=len(support))
+        return torch.where(support > 0, hits / support, torch.nan)
+
+    seen = support > 0
+    rows = []
+    zero = [torch.zeros_like(whole[0])] * (folds + 1)  # of each fold, and of the whole hold-out
+    base = zero
+    for place, fairness in enumerate([*ladder, None]):
+        full = [offsets[place] for offsets in fitted] + [whole[place]]
+        tried = []
+        for s in STRENGTHS if fairness is not None else STRENGTHS[-1:]:
+            offsets = [b + s * (f - b) for b, f in zip(base, full, strict=True)]
+            recalls = recalls_at(offsets[:-1])
+            value = float(fairness(recalls[seen])[0]) if fairness is not None else 0.0
+            tried.append((value, -float(s), offsets, recalls))
+        _, strength, offsets, recalls = max(tried, key=lambda t: t[:2])
+        if place == 0:
+            base = offsets
+        rows.append(
+            {
+                "alpha": fairness.alpha if fairness is not None else float("inf"),
+                **_figures(recalls[seen], support[seen], seed),
+                "recalls": recalls,
+                "strength": -strength,
+                "offset": centred(offsets[-1], seen) * scale,
+            }
+        )
+    for row in rows:
+        row["price"] = rows[0]["mean"] - row["mean"]
+    return rows
+
+
+def strongest_below(rows: list[dict[str, Any]], max_price: float | None) -> dict[str, Any]:
+    """The last row of a front before the first one whose price is above `max_price`.
+
+    `None` for no limit: the last row but the one of equal recalls.
+    """
+    fair = [row for row in rows if row["alpha"] != float("inf")]
+    if max_price is None:
+        return fair[-1]
+    chosen = fair[0]
+    for row in fair:
+        if row["price"] > max_price:
+            break
+        chosen = row
+    return chosen
+
+
+def _fit_all(z: Tensor, y: Tensor, ladder: list[Fairness]) -> list[Tensor]:
+    """Offsets for each α, each found from the one before; and those of equal recalls."""
+    offsets = [maximise_fairness(z, y, ladder[0], torch.zeros(z.shape[1], dtype=z.dtype))]
+    soft = SoftRecalls(z, y, near=offsets[0])
+    for fairness in ladder[1:]:
+        offsets.append(soft.maximise(fairness, offsets[-1], TEMPERATURES[-1], RIDGE, steps=20))
+    return [*offsets, equal_recall_offset(z, y)]
+
+
+def _folds(y: Tensor, folds: int, seed: int) -> Tensor:
+    """`(N,)` part of each example: each class is dealt out evenly, in a random order."""
+    shuffled = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    by_class = shuffled[y[shuffled].argsort(stable=True)]
+    fold = torch.empty_like(y)
+    fold[by_class] = torch.arange(len(y)) % folds
+    return fold
+
+
+def _figures(recalls: Tensor, support: Tensor, seed: int) -> dict[str, Any]:
+    """Mean, sd and lowest recall, and the first and the last with intervals."""
+    r, n = recalls.numpy(), support.numpy()
+    drawn = np.random.default_rng(seed).binomial(n, (r * n + 0.5) / (n + 1), (1000, len(n))) / n
+    intervals = {
+        f"{name}_interval": tuple(np.percentile(values, (2.5, 97.5)).tolist())
+        for name, values in (("mean", drawn.mean(1)), ("lowest", drawn.min(1)))
+    }
+    figures = {"mean": r.mean(), "sd": r.std(), "lowest": r.min()}
+    return {name: float(value) for name, value in figures.items()} | intervals
