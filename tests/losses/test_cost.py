@@ -156,7 +156,7 @@ def test_counting_counts():
 
 
 def test_chunks_are_small():
-    assert pointwise.CPU_CHUNK * 4 <= 1 << 20  # bytes of float32: about a core's cache
+    assert engine.CHUNK * 4 <= 1 << 20  # bytes of float32: about a core's cache
 
 
 def gradient(loss: Callable[[Tensor], Tensor], logits: Tensor, **options: bool) -> Tensor:
