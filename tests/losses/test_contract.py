@@ -242,7 +242,7 @@ def test_bad_input(case: Case):
         case.make(log_weight=LOG_WEIGHT).set_log_weight(torch.zeros(C + 1))
     with pytest.raises(ValueError, match="Expected targets to be of shape"):
         loss(logits, targets[:-1])
-    with pytest.raises(ValueError, match="Expected (logits|targets) to be of shape"):
+    with pytest.raises(ValueError, match=r"Expected (logits|targets) to be of shape"):
         loss(logits[None], targets)
     with pytest.raises(TypeError, match="Expected logits to be a floating-point"):
         loss(logits.long(), targets)

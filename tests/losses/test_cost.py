@@ -14,13 +14,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from equipoise.losses.curves import softplus
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from equipoise import losses
-from equipoise.losses import pointwise
+from equipoise.losses import engine
+from equipoise.losses.engine import softplus
 
 ROWS, CLASSES = 96, 5000
 SIZE = ROWS * CLASSES

@@ -86,6 +86,7 @@ def test_compiled_it_reads_and_writes_every_byte_once(
 def test_the_gradient_is_rescaled_behind_a_branch(dtype, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     from benchmarks.gpu_compiled import compiled
+
     from equipoise.losses.kernels import rescale_kernel
 
     types = {"slopes": "*" + dtype, "factor": "*fp32", "numel": "i32"}
