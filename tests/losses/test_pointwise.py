@@ -82,9 +82,9 @@ def test_bce_is_torch_bce(rows: int, classes: int, density: float, chunk: int, s
     engine.CHUNK, engine.LARGE = chunk, 0
     try:
         for form in (targets, csr(targets)) if rows else (targets,):
-            found = losses.weighted_bce(logits, form, weight, reduction="none")
+            found = losses.weighted_bce(logits, form, pos_weight=weight, reduction="none")
             torch.testing.assert_close(found, expected)
-            total = losses.weighted_bce(logits, form, weight, reduction="sum")
+            total = losses.weighted_bce(logits, form, pos_weight=weight, reduction="sum")
             torch.testing.assert_close(total, expected.sum())
     finally:
         engine.CHUNK, engine.LARGE = before
