@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.evidence.methods import Task, method_of
 from equipoise import Balancer, holdout_split
-from equipoise.losses import NormedLinear
+from equipoise.losses import CosineClassifier
 from examples import harness
 
 SETS: dict[str, dict[str, Any]] = {
@@ -51,19 +51,11 @@ def load(name: str, source: str, pilot: bool) -> dict[str, Any]:
     }
 
 
-class Cosines(NormedLinear):
-    """LDAM's last layer: cosines in float32, whatever the net runs in."""
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            return super().forward(features.float())
-
-
 def make_net(settings: dict[str, Any], classes: int, normed: bool) -> torch.nn.Sequential:
     head = "linear" if normed else settings["head"]
     net = NETS[settings["net"]](classes, settings["width"], head, settings["scale"])
     if normed:
-        net[-1] = Cosines(net[-1].in_features, classes)
+        net[-1] = CosineClassifier(net[-1].in_features, classes, scale=1.0)
     return net.to(settings["device"])
 
 

@@ -250,7 +250,7 @@ def checks() -> Iterator[tuple[str, Callable[[str], list[Tensor]]]]:
 
     fusable: dict[str, Callable[[bool], losses.Loss]] = {
         "weighted BCE": lambda f: losses.WeightedBCE(weight, weight, log_weight=weight, fused=f),
-        "focal": lambda f: losses.SigmoidFocalLoss(1.5, weight / 4, fused=f),
+        "focal": lambda f: losses.SigmoidFocalLoss(weight / 4, 1.5, fused=f),
         "asymmetric": lambda f: losses.AsymmetricLoss(fused=f),
         "distribution-balanced": lambda f: losses.DistributionBalancedLoss(
             50 * weight, 240, fused=f
