@@ -15,7 +15,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.evidence.methods import Task, method_of
 from equipoise import Balancer, holdout_split
-from equipoise.losses import CosineClassifier
 from examples import harness
 
 SETS: dict[str, dict[str, Any]] = {
@@ -52,11 +51,9 @@ def load(name: str, source: str, pilot: bool) -> dict[str, Any]:
 
 
 def make_net(settings: dict[str, Any], classes: int, normed: bool) -> torch.nn.Sequential:
-    head = "linear" if normed else settings["head"]
-    net = NETS[settings["net"]](classes, settings["width"], head, settings["scale"])
-    if normed:
-        net[-1] = CosineClassifier(net[-1].in_features, classes, scale=1.0)
-    return net.to(settings["device"])
+    """The network; `normed` for a loss that has a scale of its own."""
+    head, scale = ("cosine", 1.0) if normed else (settings["head"], settings["scale"])
+    return NETS[settings["net"]](classes, settings["width"], head, scale).to(settings["device"])
 
 
 def train(

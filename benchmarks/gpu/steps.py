@@ -1,4 +1,4 @@
-"""Part of benchmarks/gpu.py: what a step waits for and costs; a GPU gives the CPU's answers.
+"""Part of benchmarks.gpu: what a step waits for and costs; a GPU gives the CPU's answers.
 
 SelectiveBackprop is not here: to fill its batches it waits for the device once a candidate batch.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from equipoise import Balancer, ClassRates, Targets, losses
-from equipoise.balancer.parts import LOSSES
+from equipoise.balancer.by_name import LOSSES
 from equipoise.mining import HardestExamples, HardNegatives, LossMemory
 from equipoise.rates import LabelRates
 
