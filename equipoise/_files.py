@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-try:
+if sys.platform != "win32":  # there, a file that somebody has open cannot be removed
     import fcntl
-except ImportError:  # Windows, where a file that somebody has open cannot be removed
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["replacing"]
 
@@ -51,7 +50,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.fsync(handle)
         if path.exists():
             os.chmod(partial, stat.S_IMODE(path.stat().st_mode))
-        if fcntl is None:
+        if sys.platform == "win32":
             os.close(handle)
             handle = -1
         os.replace(partial, path)
@@ -69,7 +68,7 @@ def _create_beside(path: Path) -> tuple[int, Path]:
     while True:
         partial = path.with_name(f".{path.name}.{secrets.token_hex(6)}{SUFFIX}")
         handle = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        if fcntl is not None:
+        if sys.platform != "win32":
             with suppress(OSError):  # a file system without locks: nothing is swept there
                 fcntl.flock(handle, fcntl.LOCK_EX)
         if partial.exists():
@@ -83,7 +82,7 @@ def _remove_abandoned(path: Path) -> None:
         if not partial.name.startswith(f".{path.name}."):
             continue
         with suppress(OSError):  # in use, or just removed by another process
-            if fcntl is None:
+            if sys.platform == "win32":
                 partial.unlink()
                 continue
             handle = os.open(partial, os.O_RDWR)

@@ -19,6 +19,7 @@ __all__ = ["Batches", "OrderSampler", "draws_by_class", "require_int"]
 VERSION = 4  # of the states that `state_dict` gives
 FIRST_CHUNK = 1024  # positions drawn before the first is yielded; then CHUNK at a time
 CHUNK = 65536
+AT_ONCE = 1 << 24  # up to so many are drawn at once after the first chunk, where that is faster
 
 
 class OrderSampler(torch.utils.data.Sampler[int]):
@@ -260,16 +261,22 @@ class OrderSampler(torch.utils.data.Sampler[int]):
         length -= length % each if drop_last else 0
         order, current = self.snapshot(), _Pass(start, length, self.num_replicas, each)
         self._pass = current
-        first, size = 0, -(-FIRST_CHUNK // each) * each
+        alone = start == 0 and order.num_replicas == 1 and order.num_samples <= AT_ONCE
+        first, size, whole = 0, -(-FIRST_CHUNK // each) * each, None
         while first < length:
             last = min(first + size, length)
-            steps = np.arange(first, last) * order.num_replicas
-            ids = order.draw(steps + (start + order.rank))
+            if whole is None:
+                steps = np.arange(first, last) * order.num_replicas
+                ids = order.draw(steps + (start + order.rank))
+            else:
+                ids = whole[first:last]
             if batch_size is None:
                 yield current.over(first, ids.tolist())
             else:  # each batch becomes a list when it is asked for, in memory that is in cache
                 rows = [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
                 yield map(np.ndarray.tolist, current.over(first, rows))
+            if first == 0 and last < length and alone:
+                whole = order._whole_epoch()
             first, size = last, -(-CHUNK // each) * each
 
     @property
@@ -408,9 +415,10 @@ def draws_by_class(targets: Targets, repeats: np.ndarray) -> np.ndarray:
         >>> draws_by_class(Targets([[1, 0], [1, 1]]), np.array([1.0, 3.0])).tolist()
         [4.0, 3.0]
     """
-    if targets.matrix is None:
+    if targets.labels is not None:
         return np.bincount(targets.labels, repeats, targets.num_classes)
-    return np.asarray(targets.matrix.T @ repeats, np.float64)
+    matrix: Any = targets.matrix
+    return np.asarray(matrix.T @ repeats, np.float64)
 
 
 def require_int(name: str, value: Any, least: int) -> None:

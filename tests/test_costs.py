@@ -18,6 +18,7 @@ from equipoise.samplers import ClassBalancedSampler
 
 LABELS = np.arange(120) % 3
 MULTI_HOT = np.eye(3, dtype=np.uint8)[LABELS]
+MULTI_HOT[0] = [1, 1, 0]
 FOR_LABELS = ("weighted-bce", "asymmetric", "distribution-balanced", "two-way")
 
 

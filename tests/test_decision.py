@@ -76,7 +76,7 @@ def plain_offset(logits, targets, temperature=0.25, ridge=0.01):
         offset = minimize(spread, offset, (t,), "L-BFGS-B", jac=True, options=options).x
     hits = (hot[logits.argmax(1) == targets]).sum(0)
     shrunk = reliabilities(hits, support) * torch.from_numpy(offset)
-    return (shrunk - shrunk.mean()) * scale
+    return torch.where(torch.from_numpy(seen.numpy()), shrunk - shrunk[seen].mean(), 0.0) * scale
 
 
 @pytest.mark.parametrize("classes", [3, 12])
@@ -348,3 +348,19 @@ def test_offsets_can_leave(tmp_path):
 def test_bad_settings_of_a_decision_are_named(settings, words):
     with pytest.raises(ValueError, match=f"Expected {words}"):
         fit_class_decision(*graded(20, 0), **settings)
+
+
+def test_a_class_whose_hold_out_cannot_be_trusted_is_left_out():
+    """The hold-out's class 3 is really classes 4 to 9: its recall must not be given away."""
+    logits, targets = graded(500, 0)
+    wrong = (targets == 3).nonzero()[:, 0]
+    logits[wrong] = graded(500, 5)[0][(4 + torch.arange(len(wrong)) % 6) * 500]
+    fresh, truth = graded(1000, 1)
+    plain = recalls(fresh, truth)
+    for leave_out, least in ((None, -1.0), (np.arange(10) == 3, -0.1)):
+        decision = fit_class_decision(logits, targets, leave_out=leave_out)
+        after = recalls(fresh + decision.values, truth)
+        assert leave_out is None or after.mean() > plain.mean() - 0.01
+        assert after[3] - plain[3] > least
+    assert decision.values[3] == 0
+    assert decision.values.mean().abs() < 1e-6

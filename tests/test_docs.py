@@ -25,7 +25,7 @@ def run_commands(example: Example) -> None:
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for line in example.parsed.splitlines():
-        if not line.startswith("equipoise ") or re.search(r" [A-Z]+\b", line):
+        if not line.startswith("equipoise ") or re.search(r" [A-Z_]+\b", line):
             continue
         environment = {**os.environ, "PATH": path, "COLUMNS": "100"}
         done = subprocess.run(

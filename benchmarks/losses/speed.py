@@ -121,7 +121,7 @@ def multilabel(args: argparse.Namespace) -> None:
         ("weighted BCE", losses.weighted_bce, False),
         (
             "weighted BCE, `weight` and `pos_weight`",
-            lambda z, y: losses.weighted_bce(z, y, weight, weight),
+            lambda z, y: losses.weighted_bce(z, y, weight, pos_weight=weight),
             False,
         ),
         ("sigmoid focal", losses.sigmoid_focal_loss, False),

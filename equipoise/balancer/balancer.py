@@ -145,6 +145,7 @@ class Balancer:
         self.progress = Progress(self.sampler)
         self._warned: set[str] = set()
         self._set_log_weight(first)
+        self._first_log_weight = self.log_weight.copy()
         self._learn()
         require_same(self._made_of())
 
@@ -279,6 +280,7 @@ class Balancer:
             self.mining.set_epoch(self.epoch)
         self._set_log_weight(log_weight)
         self._warn_of_unresponsive()
+        self._warn_of_price()
 
     def _usable_recalls(self, row: dict[str, Any]) -> np.ndarray | None:
         """What the policy is to follow, `(C,)`, or `None`; says what is missing or left out."""
@@ -316,6 +318,20 @@ class Balancer:
                 "same as another class, or is there nothing to tell it by?",
                 f"(recall {recalls[c]:.2f} in epoch {self.epoch - 1})",
             )
+
+    def _warn_of_price(self) -> None:
+        """Say once for whom much mean recall is paid, if it is in three epochs on end."""
+        prices = [row["price"] for row in self.history[-3:] if row["price"] is not None]
+        if len(prices) < 3 or min(prices) <= 0.05:
+            return
+        raised = self.log_weight - self._first_log_weight
+        paid_for = [c for c in np.argsort(-raised)[:3] if raised[c] > 0.5]
+        self._warn_once(
+            "Balance costs much mean recall as trained, above all for the classes "
+            f"{self.targets.listed(paid_for)}. Look at their examples: can they be told from the "
+            "others? fit_decision keeps the price below .01; a smaller kappa of Fair moves less.",
+            f"({prices[-1]:.2f} of mean recall in epoch {self.epoch - 1})",
+        )
 
     def _warn_once(self, message: str, detail: str = "") -> None:
         if message not in self._warned:
@@ -362,6 +378,8 @@ class Balancer:
                 `None` for no limit.
             alpha: fixes α of "fair" instead: 0 for the highest mean recall, larger values for a
                 higher lowest one.
+                Classes that the policy found not to respond are left out of the fit: their
+                hold-out labels cannot be trusted, and their offset is 0.
             at_least: the recall or precision every label is to reach, for those two objectives.
 
         Returns:
@@ -384,6 +402,7 @@ class Balancer:
                 objective,
                 max_price=max_price,
                 alpha=alpha,
+                leave_out=self.policy.unresponsive,
                 listed=self.targets.listed,
             )
         return self.decision.values

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from equipoise.decision.soft_recalls import (
     SoftRecalls,
+    centred,
     check_holdout,
     spread_of_logits,
     warn_of_missing,
@@ -38,7 +39,7 @@ def equal_recall_offset(
         ridge: how much a larger offset has to gain.
 
     Returns:
-        `(C,)` float64 on the CPU, mean zero.
+        `(C,)` float64 on the CPU, with mean zero over the classes that have examples.
 
     Raises:
         ValueError: shapes that do not match, NaN or infinite logits, targets that are no class.
@@ -63,7 +64,7 @@ def equal_recall_offset(
         offset = soft.maximise(_less_spread, offset, t, ridge)
     hits = torch.bincount(y[z.argmax(1) == y], minlength=z.shape[1])
     shrunk = reliabilities(hits, soft.support) * offset
-    return (shrunk - shrunk.mean()) * scale
+    return centred(shrunk, soft.seen) * scale
 
 
 def _less_spread(recalls: Tensor) -> tuple[Tensor, Tensor]:

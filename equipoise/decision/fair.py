@@ -7,6 +7,7 @@ from torch import Tensor
 
 from equipoise.decision.soft_recalls import (
     SoftRecalls,
+    centred,
     check_holdout,
     spread_of_logits,
     warn_of_missing,
@@ -75,12 +76,12 @@ def fair_offset(logits: Tensor, targets: Tensor, alpha: float = 4.0, kappa: floa
     Args:
         logits: `(N, C)`, finite, of a hold-out that the network was not trained on.
         targets: `(N,)` class ids. A `UserWarning` names classes without an example: their offset
-            stays that of the mean.
+            is 0.
         alpha: α ≥ 0: 0 for the highest mean recall, larger values for a higher lowest one.
         kappa: κ ≥ 1: the most points of others' recall that a point of a weak class's is worth.
 
     Returns:
-        `(C,)` float64 on the CPU, mean zero.
+        `(C,)` float64 on the CPU, with mean zero over the classes that have examples.
 
     Raises:
         ValueError: shapes that do not match, NaN or infinite logits, targets that are no class,
@@ -99,11 +100,12 @@ def fair_offset(logits: Tensor, targets: Tensor, alpha: float = 4.0, kappa: floa
     """
     fairness = Fairness(alpha, kappa)
     z, y = check_holdout(logits, targets)
-    warn_of_missing(torch.bincount(y, minlength=z.shape[1]))
+    support = torch.bincount(y, minlength=z.shape[1])
+    warn_of_missing(support)
     scale = spread_of_logits(z)
     fairness.mean = mean_recall(z, y)
     offset = maximise_fairness(z / scale, y, fairness, torch.zeros(z.shape[1], dtype=z.dtype))
-    return (offset - offset.mean()) * scale
+    return centred(offset, support > 0) * scale
 
 
 def maximise_fairness(z: Tensor, y: Tensor, fairness: Fairness, start: Tensor) -> Tensor:

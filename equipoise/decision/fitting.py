@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +30,7 @@ def fit_class_decision(
     max_price: float | None = 0.01,
     alpha: float | None = None,
     kappa: float = 20.0,
+    leave_out: np.ndarray | None = None,
     listed: Listed = str,
 ) -> ClassDecision:
     """The decision for class ids that reaches an objective on a hold-out.
@@ -47,6 +49,8 @@ def fit_class_decision(
         max_price: in mean recall, of "fair" only.
         alpha: α ≥ 0 of "fair", see `fair_offset`.
         kappa: κ ≥ 1 of "fair".
+        leave_out: `(C,)` bool, classes whose hold-out examples are not to be trusted: nothing is
+            fitted on them, and their offset is 0 (the others' mean).
         listed: how classes are named in warnings.
 
     Raises:
@@ -60,6 +64,19 @@ def fit_class_decision(
         >>> decision.price < 0.01, decision.values.round(decimals=1).tolist()
         (True, [-0.5, 0.5])
     """
+    if leave_out is not None and leave_out.any() and not leave_out.all():
+        trusted = torch.from_numpy(~leave_out)[targets.cpu().long()]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Classes without an example")
+            return fit_class_decision(
+                logits.cpu()[trusted],
+                targets.cpu()[trusted],
+                objective,
+                max_price=max_price,
+                alpha=alpha,
+                kappa=kappa,
+                listed=listed,
+            )
     if objective in (None, "fair"):
         return _fair(logits, targets, max_price, alpha, kappa)
     if objective == "equal-recall":

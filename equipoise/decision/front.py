@@ -19,6 +19,7 @@ from equipoise.decision.fair import (
 )
 from equipoise.decision.soft_recalls import (
     SoftRecalls,
+    centred,
     check_holdout,
     spread_of_logits,
     warn_of_missing,
@@ -122,7 +123,7 @@ def front(
                 **_figures(recalls[seen], support[seen], seed),
                 "recalls": recalls,
                 "strength": -strength,
-                "offset": (offsets[-1] - offsets[-1].mean()) * scale,
+                "offset": centred(offsets[-1], seen) * scale,
             }
         )
     for row in rows:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["SoftRecalls", "check_holdout", "spread_of_logits", "warn_of_missing"]
+__all__ = ["SoftRecalls", "centred", "check_holdout", "spread_of_logits", "warn_of_missing"]
 
 DENSE = 64  # classes up to which every logit is looked at
 NEAREST = 32  # beyond that, only an example's highest logits and its own class's
@@ -93,6 +93,11 @@ class SoftRecalls:
 def spread_of_logits(z: Tensor) -> float:
     """The logits' standard deviation around each example's mean: the unit of a temperature."""
     return float((z - z.mean(1, keepdim=True)).std(correction=0).clamp_min(1e-6))
+
+
+def centred(offset: Tensor, seen: Tensor) -> Tensor:
+    """Offsets with mean zero over the classes that have examples, and 0 for the others."""
+    return torch.where(seen, offset - offset[seen].mean(), 0.0)
 
 
 def check_holdout(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

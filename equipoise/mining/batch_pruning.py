@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.mining.loss_memory import LossMemory
+if TYPE_CHECKING:
+    from equipoise.mining.loss_pruning import LossPruning
 
-__all__ = ["NEW", "BatchPruning", "Pruning", "keep_positions", "kinds_of", "scaled_to"]
+__all__ = ["NEW", "BatchPruning", "keep_positions", "kinds_of", "scaled_to"]
 
 NEW = 0  # the kind of an example never seen
 CANDIDATES = 256  # of each class, over about which many counts and means are averaged
@@ -83,23 +84,6 @@ def keep_positions(
     return np.flatnonzero(kept)
 
 
-class Pruning(Protocol):
-    """What decides on probabilities: a `LossPruning`."""
-
-    keep: float
-    fixed_length: bool
-    memory: LossMemory
-
-    @property
-    def active(self) -> bool: ...
-    @property
-    def num_kinds(self) -> int: ...
-    def set_epoch(self, epoch: int) -> None: ...
-    def groups(self) -> np.ndarray | None: ...
-    def kinds(self) -> np.ndarray: ...
-    def probabilities(self, counts: np.ndarray, length: int) -> np.ndarray: ...
-
-
 class BatchPruning:
     """Keeps a fixed number of the candidates of each batch, by the losses remembered then.
 
@@ -116,7 +100,7 @@ class BatchPruning:
         pruning: a `LossPruning`.
     """
 
-    def __init__(self, pruning: Pruning) -> None:
+    def __init__(self, pruning: LossPruning) -> None:
         self.pruning = pruning
         self._groups = pruning.groups()
         kinds = pruning.num_kinds

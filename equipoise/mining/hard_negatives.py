@@ -167,7 +167,9 @@ class HardNegatives(BatchMiner):
             most=self.most,
         )
 
-    def __call__(self, losses: Tensor, targets: Tensor, indices: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, losses: Tensor, targets: Tensor | None = None, indices: Tensor | None = None
+    ) -> Tensor:
         """The batch's reduced loss.
 
         Args:
@@ -176,10 +178,10 @@ class HardNegatives(BatchMiner):
             indices: not used.
         """
         check_losses(losses, 2)
-        if targets.shape != losses.shape:
+        if targets is None or targets.shape != losses.shape:
             raise ValueError(
                 f"Expected targets to be of shape {tuple(losses.shape)}, as the losses, "
-                f"but got {tuple(targets.shape)}."
+                f"but got {None if targets is None else tuple(targets.shape)}."
             )
         targets = targets.to(losses.device)
         chosen = self.select(losses, targets)

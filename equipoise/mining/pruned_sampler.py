@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,7 +10,10 @@ from torch import Tensor
 
 from equipoise._order_sampler import CHUNK, OrderSampler
 from equipoise.mining.base import key_of
-from equipoise.mining.batch_pruning import BatchPruning, Pruning, keep_positions
+from equipoise.mining.batch_pruning import BatchPruning, keep_positions
+
+if TYPE_CHECKING:
+    from equipoise.mining.loss_pruning import LossPruning
 
 __all__ = ["PrunedSampler"]
 
@@ -35,7 +38,7 @@ class PrunedSampler(OrderSampler):
         targets: of the examples.
     """
 
-    def __init__(self, sampler: OrderSampler, pruning: Pruning, targets: Any = None) -> None:
+    def __init__(self, sampler: OrderSampler, pruning: LossPruning, targets: Any = None) -> None:
         if not isinstance(sampler, OrderSampler):
             raise TypeError(
                 "Expected sampler to be an equipoise.samplers.OrderSampler, but got "

@@ -62,9 +62,9 @@ def label_balancing_weights(
         max_iterations: of the solver.
 
     Example:
-        >>> found = label_balancing_weights([[1, 0], [1, 0], [1, 0], [0, 1]], exponent=0)
+        >>> found = label_balancing_weights([[1, 0], [1, 0], [1, 0], [0, 1], [0, 0]], exponent=0)
         >>> found.frequency.round(2).tolist(), found.weight.round(2).tolist()
-        ([0.5, 0.5], [0.67, 0.67, 0.67, 2.0])
+        ([0.4, 0.4], [0.67, 0.67, 0.67, 2.0, 1.0])
     """
     targets = require_multilabel(targets)
     if not 0 <= exponent <= 1:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.splits.grouped import grouped_folds, grouped_holdout
+from equipoise.splits.grouped import grouped_parts
 from equipoise.splits.multilabel import multilabel_folds, multilabel_holdout
 from equipoise.splits.stratified import stratified_folds, stratified_holdout
 from equipoise.targets import Targets
@@ -32,8 +32,8 @@ def holdout_split(targets: Any, size: float | int, *, groups: Any = None, seed: 
       The hold-out has exactly the asked size, unless what training must keep leaves fewer. How it
       is found: `equipoise/splits/multilabel.py`.
     * With groups: no group is on both sides, so that size and shares are met as nearly as whole
-      groups allow, and a class all of whose examples are in one group is on one side only. Through
-      scikit-learn's `StratifiedGroupKFold`, which `pip install 'equipoise[splits]'` brings.
+      groups allow, and a class all of whose examples are in one group is on one side only. How
+      it is found: `equipoise/splits/grouped.py`.
 
     Args:
         targets: anything that `Targets` takes.
@@ -93,9 +93,9 @@ def k_folds(targets: Any, k: int, *, groups: Any = None, seed: int = 0) -> list[
     n = values.shape[0]
     if not isinstance(k, int | np.integer) or isinstance(k, bool) or not 2 <= k <= n:
         raise ValueError(f"Expected k to be an int from 2 to the {n} examples, but got {k!r}.")
-    group_ids = _group_ids(groups, n)
+    group_ids = _group_ids(groups, n, k)
     if group_ids is not None:
-        fold = grouped_folds(values, group_ids, k, seed)
+        fold = grouped_parts(values, group_ids, np.full(k, 1 / k), seed)
     elif isinstance(values, np.ndarray):
         fold = stratified_folds(values, k, seed)
     else:
@@ -134,7 +134,7 @@ def three_way_split(
             f"Expected holdout and test to leave some of the {n} examples for training, but got "
             f"{holdout!r} and {test!r}."
         )
-    group_ids = _group_ids(groups, n)
+    group_ids = _group_ids(groups, n, 3)
     tested = np.sort(_held(values, test_size, group_ids, seed))
     rest = _others(n, tested)
     if group_ids is not None:
@@ -161,7 +161,7 @@ def _count(size: float | int, n: int, name: str) -> int:
     return count
 
 
-def _group_ids(groups: Any, n: int) -> np.ndarray | None:
+def _group_ids(groups: Any, n: int, parts: int = 2) -> np.ndarray | None:
     if groups is None:
         return None
     found = np.asarray(groups)
@@ -170,12 +170,20 @@ def _group_ids(groups: Any, n: int) -> np.ndarray | None:
             f"Expected groups to be (N,), one for each of the {n} examples, but got shape "
             f"{found.shape}."
         )
-    return np.unique(found, return_inverse=True)[1]
+    names, ids = np.unique(found, return_inverse=True)
+    if len(names) < parts:
+        raise ValueError(
+            f"Expected groups to be at least {parts} different ones, one for each part, but got "
+            f"{len(names)}."
+        )
+    return ids
 
 
 def _held(values: Any, size: int, group_ids: np.ndarray | None, seed: int) -> np.ndarray:
     if group_ids is not None:
-        return grouped_holdout(values, group_ids, size, seed)
+        share = size / values.shape[0]
+        parts = grouped_parts(values, group_ids, np.array([1 - share, share]), seed)
+        return np.flatnonzero(parts)
     if isinstance(values, np.ndarray):
         return stratified_holdout(values, size, seed)
     return multilabel_holdout(values, size, seed)

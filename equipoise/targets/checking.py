@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,17 +11,27 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 __all__ = [
+    "NUMBERING",
     "agreed_num_classes",
     "class_counts",
     "class_ids",
     "element_counts",
-    "is_one_hot",
     "multi_hot",
+    "require_no_unknown",
     "some",
+    "warn_of_empty",
+    "warn_of_one_hot",
 ]
+
+NUMBERING = (
+    "If class ids have gaps by mistake, number them by "
+    "names, labels = np.unique(labels, return_inverse=True)."
+)
 
 # Without num_classes, more ids than this and than twice the examples can only be gaps.
 _MOST_CLASSES = 10_000
+# Rows that hold a single 1 each: fewer of them may do so by chance.
+_FEWEST_ONE_HOT = 50
 
 
 def some(values: Any, most: int = 5) -> str:
@@ -100,6 +111,15 @@ def class_counts(values: Any, num_examples: int | None) -> tuple[np.ndarray, int
     return counts, int(num_examples)
 
 
+def require_no_unknown(unknown: float | None) -> None:
+    """Raise if a value for unknown labels is given with class ids."""
+    if unknown is not None:
+        raise ValueError(
+            f"Expected unknown only with (N, C) multi-hot labels, but got {unknown!r} with class "
+            "ids. Leave out the examples whose class is unknown."
+        )
+
+
 def multi_hot(values: Any, unknown: float | None) -> tuple[csr_matrix, np.ndarray]:
     """CSR of ones that shares nothing with `values`; and the unknown entries of each column."""
     from scipy.sparse import csr_matrix
@@ -134,11 +154,6 @@ def multi_hot(values: Any, unknown: float | None) -> tuple[csr_matrix, np.ndarra
     return matrix, unknown_counts
 
 
-def is_one_hot(matrix: csr_matrix) -> bool:
-    """Whether every row of two or more, of two or more columns, holds a single 1."""
-    return min(matrix.shape) > 1 and bool((np.diff(matrix.indptr) == 1).all())
-
-
 def element_counts(values: Any) -> csr_matrix:
     """CSR of positive whole numbers that shares nothing with `values`."""
     from scipy.sparse import csr_matrix
@@ -163,6 +178,27 @@ def element_counts(values: Any) -> csr_matrix:
     matrix.data = data.astype(np.int64)
     matrix.eliminate_zeros()
     return matrix
+
+
+def warn_of_empty(classes: str, num_classes: int, numbered: bool) -> None:
+    """Say which classes have no example, and where they are ids, how to number without gaps."""
+    warnings.warn(
+        f"Of {num_classes} classes these have no example: {classes}. They are never drawn, and "
+        f"their log-weight stays 0.{' ' + NUMBERING if numbered else ''}",
+        stacklevel=4,
+    )
+
+
+def warn_of_one_hot(matrix: csr_matrix) -> None:
+    """Say so if every row holds a single 1, and there are too many of them for chance."""
+    many = matrix.shape[0] >= _FEWEST_ONE_HOT and matrix.shape[1] > 1
+    if many and (np.diff(matrix.indptr) == 1).all():
+        warnings.warn(
+            "Every row of labels holds exactly one 1, as one-hot rows do, and is taken for a set "
+            "of labels. For classes that exclude one another pass class ids, "
+            "labels.argmax(axis=1).",
+            stacklevel=3,
+        )
 
 
 def _require_examples(values: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 import zlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -11,30 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from equipoise.targets.checking import (
-    agreed_num_classes,
-    class_counts,
-    class_ids,
-    element_counts,
-    is_one_hot,
-    multi_hot,
-    some,
-)
+from equipoise.targets import checking
 from equipoise.targets.reading import Names, checked_names, from_label_ids, read
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 __all__ = ["Targets"]
-
-_NUMBERING = (
-    "If class ids have gaps by mistake, number them by "
-    "names, labels = np.unique(labels, return_inverse=True)."
-)
-_ONE_HOT = (
-    "Every row of labels holds exactly one 1, as one-hot rows do, and is taken for a set of "
-    "labels. For classes that exclude one another pass class ids, labels.argmax(axis=1)."
-)
 
 
 class Targets:
@@ -69,12 +51,10 @@ class Targets:
         num_classes: C.
         names: C strings, or `None`.
         counts: `(C,)` int64, examples of each class; of `from_counts`, its elements.
-        support: `(C,)` int64, examples that carry each class; another than `counts` only after
-            `from_counts`.
+        support: `(C,)` int64, examples that carry each class: `counts`, but for `from_counts`.
         unknown_counts: `(C,)` int64, examples in which the label is unknown.
         labels: `(N,)` class ids in the smallest unsigned dtype; `None` for all but class ids.
-        matrix: `(N, C)` SciPy CSR: uint8 ones for multi-hot, int64 numbers of `from_counts`, else
-            `None`.
+        matrix: `(N, C)` SciPy CSR of uint8 ones (multi-hot) or int64 (`from_counts`), or `None`.
 
     Raises:
         TypeError: labels that are neither numbers nor strings, or ragged; a data set whose labels
@@ -103,20 +83,15 @@ class Targets:
     ) -> None:
         values, names = read(labels, names)
         columns = None if values.ndim == 1 else values.shape[1]
-        num_classes = agreed_num_classes(num_classes, names, columns)
+        num_classes = checking.agreed_num_classes(num_classes, names, columns)
         if values.ndim == 1:
-            if unknown is not None:
-                raise ValueError(
-                    f"Expected unknown only with (N, C) multi-hot labels, but got {unknown!r} with "
-                    "class ids. Leave out the examples whose class is unknown."
-                )
-            ids, num_classes = class_ids(values, num_classes)
+            checking.require_no_unknown(unknown)
+            ids, num_classes = checking.class_ids(values, num_classes)
             self._set(np.bincount(ids, minlength=num_classes), len(ids), names, labels=ids)
         else:
-            matrix, unknown_counts = multi_hot(values, unknown)
+            matrix, unknown_counts = checking.multi_hot(values, unknown)
             self._set_multi_hot(matrix, unknown_counts, names)
-            if is_one_hot(matrix):
-                warnings.warn(_ONE_HOT, stacklevel=2)
+            checking.warn_of_one_hot(matrix)
 
     @classmethod
     def of(
@@ -126,14 +101,12 @@ class Targets:
         if not isinstance(targets, cls):
             return cls(targets, num_classes, names=names)
         if num_classes not in (None, targets.num_classes):
-            raise ValueError(
-                f"Expected num_classes to be that of {targets!r}, but got {num_classes}."
-            )
+            raise ValueError(f"Expected num_classes of {targets!r}, but got {num_classes}.")
         if names is None or list(names) == targets.names:
             return targets
         renamed = copy.copy(targets)
         renamed.names = checked_names(names)
-        agreed_num_classes(targets.num_classes, renamed.names)
+        checking.agreed_num_classes(targets.num_classes, renamed.names)
         return renamed
 
     @classmethod
@@ -160,7 +133,7 @@ class Targets:
         """
         made = cls.__new__(cls)
         matrix, known = from_label_ids(label_ids, num_classes, names)
-        made._set_multi_hot(*multi_hot(matrix, None), known)
+        made._set_multi_hot(*checking.multi_hot(matrix, None), known)
         return made
 
     @classmethod
@@ -183,8 +156,8 @@ class Targets:
             ([190, 10], [2, 1])
         """
         values, names = read(counts, names)
-        matrix = element_counts(values)
-        agreed_num_classes(matrix.shape[1], names)
+        matrix = checking.element_counts(values)
+        checking.agreed_num_classes(matrix.shape[1], names)
         sums = np.asarray(matrix.sum(axis=0, dtype=np.int64)).reshape(-1)
         made = cls.__new__(cls)
         made._set(sums, matrix.shape[0], names, matrix=matrix)
@@ -209,10 +182,10 @@ class Targets:
             >>> Targets.from_class_counts([900, 90, 10])
             Targets(single-label class counts, 1,000 examples, 3 classes)
         """
-        sums, total = class_counts(read(counts, None)[0], num_examples)
+        sums, total = checking.class_counts(read(counts, None)[0], num_examples)
         made = cls.__new__(cls)
         known = None if names is None else checked_names(names)
-        agreed_num_classes(len(sums), known)
+        checking.agreed_num_classes(len(sums), known)
         made._set(sums, total, known, multilabel=num_examples is not None)
         return made
 
@@ -222,13 +195,10 @@ class Targets:
     def __repr__(self) -> str:
         kind = "multilabel" if self.multilabel else "single-label"
         if not self.indexed:
-            kind = f"{kind} class counts"
-        elif self.elements:
-            kind = "element counts"
+            kind += " class counts"
+        kind = "element counts" if self.elements else kind
         shown = "" if self.names is None else f": {self.listed(range(self.num_classes))}"
-        return (
-            f"Targets({kind}, {self.num_examples:,} examples, {self.num_classes:,} classes{shown})"
-        )
+        return f"Targets({kind}, {len(self):,} examples, {self.num_classes:,} classes{shown})"
 
     @property
     def elements(self) -> bool:
@@ -253,7 +223,9 @@ class Targets:
             ("'cat', 'dog'", '0, 1, … (3 in all)')
         """
         names = self.names
-        return some(class_ids if names is None else [repr(names[c]) for c in class_ids], most)
+        return checking.some(
+            class_ids if names is None else [repr(names[c]) for c in class_ids], most
+        )
 
     def require_index(self, user: str) -> None:
         """Raise if there are class counts alone; `user` is named in the error."""
@@ -276,7 +248,7 @@ class Targets:
             raise ValueError(
                 f"Expected every class in targets of {user} to have at least one example, but "
                 f"of {self.num_classes} classes these have none: {self.listed(self.empty)}. "
-                f"{_NUMBERING}"
+                f"{checking.NUMBERING}"
             )
 
     @cached_property
@@ -294,13 +266,10 @@ class Targets:
     @cached_property
     def checksum(self) -> int:
         """A checksum of the labels, by which a saved state knows its data set again."""
-        arrays = [self.counts] if self.labels is None else [self.labels]
-        if self.matrix is not None:
-            arrays = [self.matrix.indptr, self.matrix.indices, self.matrix.data]
-        checksum = 0
-        for array in arrays:
-            checksum = zlib.crc32(np.ascontiguousarray(array).data, checksum)
-        return checksum
+        if self.matrix is None:
+            return zlib.crc32((self.counts if self.labels is None else self.labels).data)
+        checksum = zlib.crc32(self.matrix.indptr.data)
+        return zlib.crc32(self.matrix.data.data, zlib.crc32(self.matrix.indices.data, checksum))
 
     def _set_multi_hot(self, matrix: csr_matrix, unknown: np.ndarray, names: Names) -> None:
         counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
@@ -325,9 +294,5 @@ class Targets:
             self.support = np.bincount(matrix.indices, minlength=len(counts))
         self.unknown_counts = np.zeros_like(counts)
         if len(self.empty) and not multilabel:
-            warnings.warn(
-                f"Of {self.num_classes} classes these have no example: {self.listed(self.empty)}. "
-                "They are never drawn, and their log-weight stays 0. "
-                f"{_NUMBERING if names is None and labels is not None else ''}".rstrip(),
-                stacklevel=3,
-            )
+            numbered = labels is not None and names is None
+            checking.warn_of_empty(self.listed(self.empty), len(counts), numbered)

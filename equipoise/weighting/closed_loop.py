@@ -16,9 +16,9 @@ class _Loop(Policy):
     """A loop around inverse frequency, with a brake for classes that do not respond.
 
     A class does not respond if its λ has been at least log 2 above where it rests for `patience`
-    steps, while its recall stayed below ¾ of the mean and has come less than .1 of the mean closer
-    to it since its λ was first raised. λ then goes back to where it rests. The class is let go once
-    its recall has come closer.
+    steps, while its recall stayed below ¾ of the mean and has made up less than a third of what it
+    lacked when its λ was first raised. λ then goes back to where it rests. The class is let go once
+    its recall has made up that much.
     """
 
     needs_recalls = True
@@ -50,7 +50,7 @@ class _Loop(Policy):
         raised = log_weight - self.rest
         first = np.isnan(self.at_first) & ((raised > 0) | (move > 0))
         self.at_first = np.where(first, ratio, self.at_first)
-        behind = (ratio < 0.75) & ~(ratio > self.at_first + 0.1)
+        behind = (ratio < 0.75) & ~(ratio > self.at_first + (1 - self.at_first) / 3)
         waits = behind & ((raised >= np.log(2)) | self.unresponsive)
         self.idle = np.where(waits, self.idle + 1, 0)
         move = np.clip(np.where(self.unresponsive, -raised, move), -self.max_step, self.max_step)

@@ -24,6 +24,9 @@ from equipoise.samplers.ml_rus import ml_rus
 from equipoise.samplers.resampling import fill_evenly
 from tests.multilabel.cases import LABELS, multi_hot
 
+# Some cases have one label in every row, on purpose
+pytestmark = pytest.mark.filterwarnings("ignore:Every row of labels")
+
 matrices = arrays(
     np.uint8, st.tuples(st.integers(2, 30), st.integers(1, 6)), elements=st.integers(0, 1)
 ).filter(lambda rows: rows.any())
@@ -95,6 +98,7 @@ def test_ml_ros_equals_the_naive_loop(rows, share, seed):
     assert ml_ros(rows, share, seed=seed).tolist() == naive_ml_ros(rows, share, seed)
 
 
+@pytest.mark.filterwarnings("ignore:Every row of labels holds exactly one 1")
 def test_ml_ros_stops_when_no_label_is_rare_any_more():
     rows = np.repeat([[1, 0], [0, 1]], [60, 40], axis=0)  # IRLbl 1 and 1.5, MeanIR 1.25
     repeats = ml_ros(rows, share=1.0)

@@ -51,14 +51,22 @@ def plain_threshold(z, y, expected, objective, at_least=0.0, prior=20.0):
     weight = y.sum() / (y.sum() + prior) if prior else 1.0
     found = np.cumsum(weight * y + (1 - weight) * expected)
     counts = np.arange(1, len(z) + 1)
+    exists = np.append(z[:-1] > z[1:], True)  # no cut falls among equal scores
     if objective == "prevalence":
         count = found[-1]
+        last = int(np.clip(np.ceil(count) - 1, 0, len(z) - 1))
+        split = count < len(z) and not exists[last]
+        split |= count % 1 != 0 and last > 0 and z[last] == z[last - 1]
+        if split:
+            before, through = (z > z[last]).sum(), (z >= z[last]).sum()
+            count = before if count - before < through - count else through
     elif objective == "f1":
-        count = counts[(2 * found / (counts + found[-1])).argmax()]
+        count = counts[exists][(2 * found / (counts + found[-1]))[exists].argmax()]
     elif objective == "recall":
-        count = counts[found >= at_least * found[-1] * (1 - 1e-12)][0] if found[-1] else 0
+        enough = (found >= at_least * found[-1] * (1 - 1e-12)) & exists
+        count = counts[enough][0] if found[-1] else 0
     else:
-        reached = counts[found >= at_least * counts]
+        reached = counts[(found >= at_least * counts) & exists]
         if not len(reached):
             return np.inf
         count = reached[-1]
@@ -200,3 +208,44 @@ def test_bad_input_is_named(change, words):
     settings = {"logits": torch.zeros(3, 2), "targets": torch.zeros(3, 2)} | change
     with pytest.raises(ValueError, match=f"Expected {words}"):
         label_thresholds(**settings)
+
+
+def naive_cut(z, y, objective):
+    """The best of all cuts between different scores, and of none and all predicted."""
+    values = np.unique(z)
+    cuts = np.concatenate([[values[0] - 1], (values[1:] + values[:-1]) / 2, [values[-1] + 1]])
+    predicted = z[None] > cuts[:, None]
+    hits, count = (predicted & (y > 0)).sum(1), predicted.sum(1)
+    if objective == "f1":
+        return max(2 * hits / np.maximum(count + y.sum(), 1))
+    if objective == "prevalence":
+        return np.abs(count - y.sum()).min()
+    enough = hits >= FLOORS["recall"] * y.sum() - 1e-9
+    return count[enough].min()
+
+
+@pytest.mark.parametrize("objective", ["f1", "recall", "prevalence"])
+@pytest.mark.parametrize("kind", ["many ones", "bfloat16", "constant", "two values"])
+def test_only_cuts_that_exist_are_chosen(objective, kind):
+    """With 40% of the scores equal, "f1" and "recall" used to predict nothing at all."""
+    generator = torch.Generator().manual_seed(3)
+    targets = torch.rand(300, 1, generator=generator) < 0.3
+    scores = torch.randn(300, 1, generator=generator) + 1.5 * targets
+    if kind == "many ones":
+        scores = torch.where(scores > scores.quantile(0.6), 1.0, scores.clamp_max(0.9))
+    elif kind == "bfloat16":
+        scores = (scores + 40).bfloat16()
+    elif kind == "constant":
+        scores = torch.full_like(scores, 0.7)
+    else:
+        scores = (scores > 0.5).float()
+    cut = label_thresholds(scores, targets, objective, at_least=FLOORS.get(objective), prior=0)
+    z, y = scores.float().numpy()[:, 0], targets.numpy()[:, 0]
+    best, predicted = naive_cut(z, y, objective), z > cut.item()
+    if objective == "f1":
+        reached = 2 * (predicted & y).sum() / (predicted.sum() + y.sum())
+        assert reached == pytest.approx(best)
+    elif objective == "prevalence":
+        assert abs(int(predicted.sum()) - int(y.sum())) == best
+    else:
+        assert predicted.sum() == best

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equipoise.samplers import order as order_module
-from equipoise.samplers.order import ClassOrder, quotas, sum_of_quotas
+from equipoise.samplers.order import ClassOrder
 from equipoise.samplers.permutation import key_of, keys_of, permute, permute_each
+from equipoise.samplers.quotas import quotas, sum_of_quotas
 
 
 @settings(max_examples=100, deadline=None)
