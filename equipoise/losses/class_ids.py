@@ -151,7 +151,9 @@ def reduce(values: Tensor, targets: Tensor, ignore_index: int, reduction: str) -
     if reduction == "sum":
         return values.sum()
     counted = num_counted(targets, ignore_index)
-    return values.sum() / (max(1, counted) if isinstance(counted, int) else counted.clamp_min(1))
+    if not isinstance(counted, int):
+        return values.sum() / counted.clamp_min(1)
+    return values.mean() if counted == values.numel() > 0 else values.sum() / max(1, counted)
 
 
 def weight_of(targets: Tensor, weight: Tensor | None, ignore_index: int, like: Tensor) -> Tensor:
