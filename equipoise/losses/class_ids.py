@@ -22,7 +22,7 @@ from equipoise.losses.engine import LOG2_E, is_large, may_look, rows_in_a_chunk,
 LEAST_POWER = -100.0  # of 2, below which a share of a softmax is 0: denormal numbers are slow
 
 Adjust = Callable[[Tensor, Tensor], Tensor]
-"""(logits of some rows, their targets) -> adjusted logits, a new tensor, differentiable."""
+"""(logits of some rows, their targets, 0 for ignored ids) -> adjusted logits, a new tensor."""
 
 
 class ClassLoss(Loss):
@@ -87,6 +87,7 @@ def softmax_loss(
     adjust: Adjust,
     *,
     factor: Tensor | float = 1.0,
+    by_target: bool = False,
     weight: Tensor | None,
     ignore_index: int,
     reduction: str,
@@ -98,6 +99,7 @@ def softmax_loss(
         targets: from `check_targets`.
         adjust: works row by row.
         factor: the slope of `adjust`, by class `(C,)` or one for all.
+        by_target: whether `adjust` looks at the targets, so that ignored ones must be class ids.
         weight: w, `(C,)`.
         ignore_index: see `ClassLoss`.
         reduction: `"mean"`, `"sum"` or `"none"`.
@@ -105,7 +107,7 @@ def softmax_loss(
     dtype = at_least_float32(logits.dtype)
     ids = not targets.is_floating_point()
 
-    if ids and is_large(logits) and not bool(targets.eq(ignore_index).any()):
+    if ids and is_large(logits) and num_counted(targets, ignore_index) == len(targets):
         values = worked_out(
             logits,
             lambda keep: _value_and_slopes(logits, targets, adjust, factor, keep),
@@ -113,9 +115,9 @@ def softmax_loss(
         )
         values = values if weight is None else values * weight[targets]
         return reduce(values, targets, ignore_index, reduction)
-    return cross_entropy(
-        adjust(logits.to(dtype), targets), targets, weight, ignore_index, reduction
-    )
+    ids_or_0 = targets.where(targets != ignore_index, 0) if by_target and ids else targets
+    adjusted = adjust(logits.to(dtype), ids_or_0)
+    return cross_entropy(adjusted, targets, weight, ignore_index, reduction)
 
 
 def cross_entropy(
@@ -149,7 +151,9 @@ def reduce(values: Tensor, targets: Tensor, ignore_index: int, reduction: str) -
     if reduction == "sum":
         return values.sum()
     counted = num_counted(targets, ignore_index)
-    return values.sum() / (max(1, counted) if isinstance(counted, int) else counted.clamp_min(1))
+    if not isinstance(counted, int):
+        return values.sum() / counted.clamp_min(1)
+    return values.mean() if counted == values.numel() > 0 else values.sum() / max(1, counted)
 
 
 def weight_of(targets: Tensor, weight: Tensor | None, ignore_index: int, like: Tensor) -> Tensor:
@@ -194,7 +198,7 @@ def _value_and_slopes(
     for first in range(0, logits.shape[0], step):
         rows = slice(first, first + step)
         true = targets[rows].unsqueeze(1)
-        power = adjust(logits[rows].detach().to(dtype), targets[rows])
+        power = adjust(logits[rows].to(dtype), targets[rows])
         power.sub_(power.amax(1, keepdim=True)).mul_(LOG2_E)  # exp2 is faster than exp
         own[rows] = power.gather(1, true).squeeze(1)
         torch.threshold_(power, LEAST_POWER, -math.inf)
