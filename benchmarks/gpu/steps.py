@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from equipoise.balancer.parts import LOSSES
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from equipoise import Balancer, ClassRates, Targets, losses
-from equipoise.balancer.parts import LOSSES
 from equipoise.mining import HardestExamples, HardNegatives, LossMemory
 from equipoise.rates import LabelRates
 
