@@ -24,7 +24,7 @@ def asymmetric_loss(
     gamma_neg: float = 4.0,
     gamma_pos: float = 1.0,
     margin: float = 0.05,
-    pos_weight: ClassVector | None = None,
+    pos_weight: Tensor | None = None,
     *,
     detach_focusing: bool = False,
     unknown: float | Tensor | None = None,

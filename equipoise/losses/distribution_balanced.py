@@ -31,7 +31,7 @@ def distribution_balanced_loss(
     negative_scale: float = 2.0,
     kappa: float = 0.05,
     gamma: float = 0.0,
-    pos_weight: ClassVector | None = None,
+    pos_weight: Tensor | None = None,
     unknown: float | Tensor | None = None,
     reduction: str = "mean",
     fused: bool = False,
@@ -80,9 +80,9 @@ def distribution_balanced_loss(
     base.check_number("kappa", kappa, 0.0)
     gamma = base.check_number("gamma", gamma, 0.0)
     check_labels(logits, targets)
-    counts = base.fill_empty(base.per_class("counts", counts, logits))
+    n = base.fill_empty(base.per_class("counts", counts, logits))
     pos_weight = base.per_class("pos_weight", pos_weight, logits)
-    inverse, shift = counts.reciprocal(), -kappa * prior_log_odds(counts, num_examples)
+    inverse, shift = n.reciprocal(), -kappa * prior_log_odds(n, num_examples)
     least = 1e-4 * inverse.min()  # stands for an example without positives: r then is 10⁴ or more
 
     def elements(z: Tensor, y: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def focal_loss(
     logits: Tensor,
     targets: Tensor,
     gamma: float = 2.0,
-    alpha: ClassVector | None = None,
+    alpha: Tensor | None = None,
     *,
     ignore_index: int = -100,
     reduction: str = "mean",

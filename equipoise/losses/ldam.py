@@ -35,9 +35,9 @@ def ldam_margins(counts: ClassVector, max_margin: float = 0.5) -> Tensor:
 def ldam(
     logits: Tensor,
     targets: Tensor,
-    margins: ClassVector,
+    margins: Tensor,
     scale: float = 30.0,
-    weight: ClassVector | None = None,
+    weight: Tensor | None = None,
     *,
     ignore_index: int = -100,
     reduction: str = "mean",

@@ -131,11 +131,10 @@ def _value_and_slopes(
         if terms.element_weight is not None:
             w = terms.element_weight
             _weigh(w.combine(w.by_example[rows].unsqueeze(1), w.by_label), value, slope)
-        if kept is slope:
-            if on_slopes != 1.0:
-                slope *= on_slopes
-        elif kept is not None:
+        if kept is not None and kept is not slope:
             kept.copy_(slope)
+        elif on_slopes != 1.0:
+            slope *= on_slopes
         if out is not None:
             torch.div(value, terms.negative_scale, out=out[rows])
             continue

@@ -18,7 +18,7 @@ def seesaw(
     counts: ClassVector,
     p: float = 0.8,
     q: float = 2.0,
-    weight: ClassVector | None = None,
+    weight: Tensor | None = None,
     *,
     eps: float = 0.0,
     ignore_index: int = -100,
@@ -53,7 +53,7 @@ def seesaw(
     base.check_number("q", q, 0.0)
     base.check_number("eps", eps, 0.0, 1.0)
     targets = check_targets(logits, targets)
-    counts = base.per_class("counts", counts, logits)
+    n = base.per_class("counts", counts, logits)
     weight = base.per_class("weight", weight, logits)
     if targets.is_floating_point():  # each element once as every class
         classes, shares = logits.shape[1], targets.movedim(1, -1)
@@ -62,7 +62,7 @@ def seesaw(
         values = seesaw(z, ids, counts, p, q, weight, eps=eps, reduction="none")
         values = (values.view(shares.shape) * shares).sum(-1)
         return reduce(values, targets, ignore_index, reduction)
-    scaled = p * counts.where(counts > 0, 1.0).log()
+    scaled = p * n.where(n > 0, 1.0).log()
 
     def adjust(z: Tensor, y: Tensor) -> Tensor:
         y = y.unsqueeze(1)

@@ -15,7 +15,7 @@ NORMALIZATIONS = ("batch", "weight")
 def weighted_cross_entropy(
     logits: Tensor,
     targets: Tensor,
-    weight: ClassVector | None = None,
+    weight: Tensor | None = None,
     *,
     normalization: str = "batch",
     label_smoothing: float = 0.0,
