@@ -310,7 +310,7 @@ class Balancer:
     def _warn_of_unresponsive(self) -> None:
         if self.policy.unresponsive is None:
             return
-        for c in np.flatnonzero(self.policy.unresponsive & ~self._fixed):
+        for c in np.flatnonzero(self.policy.unresponsive & ~self._fixed).tolist():
             recalls = self.history[-1]["recalls"]
             self._warn_once(
                 f"The recall of class {self.targets.listed([c])} does not rise with its weight, "
