@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.decision.equal_recall import equal_recall_offset
+from equipoise.decision.equal_recall import equalise
 from equipoise.decision.fair import (
     RIDGE,
     TEMPERATURES,
     Fairness,
-    maximise_fairness,
     mean_recall,
 )
 from equipoise.decision.soft_recalls import (
@@ -27,7 +26,7 @@ from equipoise.decision.soft_recalls import (
 
 __all__ = ["ALPHAS", "front", "strongest_below"]
 
-ALPHAS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+ALPHAS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STEP = 0.004  # of mean recall, beyond which rows are put between two α
 
@@ -168,11 +167,14 @@ def strongest_below(rows: list[dict[str, Any]], max_price: float | None) -> dict
 
 def _fit_all(z: Tensor, y: Tensor, ladder: list[Fairness]) -> list[Tensor]:
     """Offsets for each α, each found from the one before; and those of equal recalls."""
-    offsets = [maximise_fairness(z, y, ladder[0], torch.zeros(z.shape[1], dtype=z.dtype))]
-    soft = SoftRecalls(z, y, near=offsets[0])
+    smooth, sharp = TEMPERATURES
+    start = torch.zeros(z.shape[1], dtype=z.dtype)
+    start = SoftRecalls(z, y).maximise(ladder[0], start, smooth, RIDGE)
+    soft = SoftRecalls(z, y, near=start)
+    offsets = [soft.maximise(ladder[0], start, sharp, RIDGE)]
     for fairness in ladder[1:]:
-        offsets.append(soft.maximise(fairness, offsets[-1], TEMPERATURES[-1], RIDGE, steps=20))
-    return [*offsets, equal_recall_offset(z, y)]
+        offsets.append(soft.maximise(fairness, offsets[-1], sharp, RIDGE, steps=20))
+    return [*offsets, equalise(soft, z, y)]
 
 
 def _folds(y: Tensor, folds: int, seed: int) -> Tensor:
