@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from equipoise.decision.soft_recalls import (
 __all__ = ["ALPHAS", "front", "strongest_below"]
 
 ALPHAS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+LOGGER = logging.getLogger(__name__)
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STEP = 0.004  # of mean recall, beyond which rows are put between two α
 
@@ -50,6 +52,9 @@ def front(
     offset of a row is b_0 + s · (b_α − b_0), with b_α from `fair_offset`, b_0 that of the row α = 0
     and s of 0, ¼, ½, ¾ and 1 the one with the highest cross-fitted U. (b_0 is shrunk likewise
     towards no offset at all.)
+
+    It fits `folds` + 1 times: 5,000 × 10 logits take a second, 10,000 × 1,000 about 15 s of one
+    core. `logging.basicConfig(level="INFO")` shows how far it is.
 
     Args:
         logits: `(N, C)` of a hold-out, as for `fair_offset`.
@@ -92,7 +97,10 @@ def front(
     ladder = [Fairness(alpha, kappa, mean_recall(z, y)) for alpha in alphas]
     fold = _folds(y, folds, seed)
     whole = _fit_all(z, y, ladder)
-    fitted = [_fit_all(z[fold != k], y[fold != k], ladder) for k in range(folds)]
+    fitted = []
+    for k in range(folds):
+        LOGGER.info("front: %d of %d parts fitted", k, folds)
+        fitted.append(_fit_all(z[fold != k], y[fold != k], ladder))
     parts = [(z[fold == k].float(), y[fold == k]) for k in range(folds)]
 
     def recalls_at(offsets: list[Tensor]) -> Tensor:
