@@ -191,8 +191,9 @@ def start(policy: Policy, loss: Loss, kept: OrderSampler | None, targets: Target
     """λ of the first epoch, from the class counts n_c as sampler and loss leave them.
 
     A loss with the counts in it (balanced softmax, class weights) and a sampler that is kept as it
-    was made balance a part of them already: what they add to the logits is b_c ≈ −f · log n_c, with f by
-    least squares and in [0, 1]. The policy starts from n_c^(1 − f), so nothing is balanced twice.
+    was made balance a part of them already: what they add to the logits is b_c ≈ −f · log n_c, with
+    f by least squares and in [0, 1]. The policy starts from n_c^(1 − f), so nothing is balanced
+    twice.
     """
     counts = np.maximum(targets.counts, 1).astype(np.float64)
     balanced = -loss.correct(torch.zeros(1, targets.num_classes, dtype=torch.float64))[0].numpy()
