@@ -116,7 +116,7 @@ class BalancerCallback(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning has told the sampler its own epoch, which runs ahead where `step` was left out.
-        self.balancer.progress.go_to(self.balancer.epoch, 0)
+        self.balancer.ledger.go_to(self.balancer.epoch, 0)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if _in_fit(trainer):
