@@ -33,13 +33,13 @@ setup: ## set up again, for example after installing the packages that FFCV need
 	@rm -f $(STAMP)
 	@$(MAKE) --no-print-directory $(STAMP)
 
-demo: $(STAMP) ## plain and balanced training side by side; DATA=digits, cifar10 or FILE.npz; ARGS="--seeds 5"
+demo: $(STAMP) ## plain and balanced training side by side; DATA=digits, cifar10, FILE.npz or a folder of images; ARGS="--seeds 5"
 	@loader=ffcv; \
 	if ! $(PY) -c 'import ffcv' >/dev/null 2>&1; then \
 	    loader=torch; echo 'demo: FFCV is not installed; loading through torch.utils.data.DataLoader instead'; \
 	fi; \
 	set -x; \
-	$(PY) examples/cifar.py --data '$(DATA)' --loader $$loader --method plain equal-recall --seeds $(SEEDS) --out '$(OUT)' $(ARGS)
+	$(PY) -m examples.cifar --data '$(DATA)' --loader $$loader --method plain balancer --seeds $(SEEDS) --out '$(OUT)' $(ARGS)
 
 # All three are run even when the first fails, so that one run tells everything.
 test: $(STAMP) ## all checks: ruff, mypy, pytest
@@ -59,7 +59,7 @@ docs: $(STAMP) ## the site, in build/docs
 	@echo 'docs: build/docs/index.html'
 
 bench: $(STAMP) ## the measurements of benchmarks/README.md
-	$(PY) benchmarks/run.py $(ARGS)
+	$(PY) -m benchmarks.run $(ARGS)
 
 clean: ## remove caches and builds; the environment and runs/ stay
 	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

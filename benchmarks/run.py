@@ -3,8 +3,8 @@
     python benchmarks/run.py --data cifar10.npz --multilabel DIR
 
 Without a data set, those that need it are left out, and named. What trains for an hour and more
-(evidence on CIFAR-10, mining_time_to_recall, multilabel_methods, hard_negatives) are commands of
-their own: see benchmarks/README.md.
+(evidence on CIFAR-10, mining.time_to_recall, mining.hard_negatives, multilabel.methods) are
+commands of their own: see benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="an .npz with x_train, y_train, x_test, y_test")
     parser.add_argument("--multilabel", type=Path, help="a folder of multilabel .npz files")
     args = parser.parse_args()
-    jobs = [["sampler_speed"], ["sampler_scale"], ["loss_speed"], ["multilabel_scale"]]
-    jobs += [["trainer_overhead"], ["mining_cost"], ["evidence", "--seeds", "10"]]
-    with_data = [["ffcv_speed"], ["ffcv_just_in_time"], ["loader_speed"]]
+    jobs = [["samplers.speed"], ["samplers.scale"], ["losses.speed"], ["multilabel.scale"]]
+    jobs += [["trainers.overhead"], ["mining.cost"], ["evidence", "--seeds", "10"]]
+    with_data = [["ffcv.speed"]]
     jobs += [[*job, "--data", str(args.data.resolve())] for job in with_data] if args.data else []
     jobs.append(["gpu", *(["--data", str(args.data.resolve())] if args.data else [])])
     if args.multilabel:
-        jobs.append(["multilabel_balance", "--data", str(args.multilabel.resolve())])
+        jobs.append(["multilabel.balance", "--data", str(args.multilabel.resolve())])
     failed = []
     for name, *options in jobs:
         print(f"\n## {name}\n", flush=True)
@@ -38,7 +38,7 @@ def main() -> None:
     if not args.data:
         print(f"\nLeft out: {', '.join(job[0] for job in with_data)} (they need --data)")
     if not args.multilabel:
-        print("Left out: multilabel_balance (it needs --multilabel)")
+        print("Left out: multilabel.balance (it needs --multilabel)")
     if failed:
         sys.exit(f"Failed: {', '.join(failed)}")
 

@@ -43,8 +43,11 @@ MEASURED = HERE / "measured"
 
 def _copy_measurements() -> None:
     benchmarks = HERE.parent / "benchmarks"
-    shutil.copytree(benchmarks / "results", MEASURED / "results", dirs_exist_ok=True)
+    shutil.rmtree(MEASURED, ignore_errors=True)
+    shutil.copytree(benchmarks / "results", MEASURED / "results")
     shutil.copy(benchmarks / "README.md", MEASURED / "benchmarks.md")
+    for page in (MEASURED / "results").glob("*.md"):  # raw tables are linked to, but in no menu
+        page.write_text("---\norphan: true\n---\n" + page.read_text(encoding="utf-8"))
 
 
 def _relink(app: Any, name: str, source: list[str]) -> None:

@@ -109,6 +109,7 @@ GOOD = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Of .* classes these have no example")
 @pytest.mark.parametrize("name", GOOD)
 def test_every_kind_of_file(name, tmp_path):
     content, options, counts = GOOD[name]

@@ -15,8 +15,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 from tests.conftest import why_no_ffcv
 
 ROOT = Path(__file__).parents[1]
-# tests/test_cli_train.py runs the page on the command line
-PAGES = sorted({path.name for path in (ROOT / "docs").glob("*.md")} - {"command-line.md"})
+PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
 def run_commands(example: Example) -> None:
@@ -26,7 +25,7 @@ def run_commands(example: Example) -> None:
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     for line in example.parsed.splitlines():
-        if not line.startswith("equipoise ") or re.search(r" [A-Z]+\b", line):
+        if not line.startswith("equipoise ") or re.search(r" [A-Z_]+\b", line):
             continue
         environment = {**os.environ, "PATH": path, "COLUMNS": "100"}
         done = subprocess.run(

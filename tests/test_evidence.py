@@ -1,4 +1,4 @@
-"""benchmarks.evidence on made-up images: every method trains, runs are read back, decided, reported."""
+"""benchmarks.evidence on made-up images: training, reading back, decisions, reports."""
 
 from __future__ import annotations
 
@@ -127,11 +127,11 @@ def test_decisions_are_made_from_the_logits_alone(tmp_path):
 
 
 def record_of(runs):
+    more = {"price": 0.0, "cpu_seconds": 1.0}
     results = [
-        {"method": m, "seed": s, "recalls": dict.fromkeys(decisions.DECISIONS, recalls), "price": 0.0,
-         "cpu_seconds": 1.0}
-        for m, s, recalls in runs
-    ]  # fmt: skip
+        {"method": m, "seed": s, "recalls": dict.fromkeys(decisions.DECISIONS, r)} | more
+        for m, s, r in runs
+    ]
     return {"results": results, "methods": {"plain": "a", "Balancer": "b"}, "classes": ["x", "y"]}
 
 
@@ -153,8 +153,10 @@ def test_runs_are_read_back_and_reported(tmp_path, monkeypatch, capsys):
     command.main()
     assert "seed 1  Balancer" in capsys.readouterr().out
     assert (tmp_path / "runs" / "digits" / "Balancer-1.npz").exists()
-    monkeypatch.setattr(decisions, "decided", None)  # decided already
+    decided = tmp_path / "runs" / "digits" / "Balancer-1.decided.json"
+    before = decided.stat().st_mtime_ns
     command.main()
+    assert decided.stat().st_mtime_ns == before
     told = capsys.readouterr().out
     assert "seed 1  Balancer" not in told
     assert "| **Balancer**: " in told

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_bandwidth, gpu_steps
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import bandwidth, steps
 
 
 def enough() -> float:
@@ -31,12 +32,12 @@ def test_without_a_gpu_it_says_so_and_ends(monkeypatch, tmp_path, capsys):
 @pytest.fixture
 def record(monkeypatch):
     """Every part but the compiled losses and the trainings."""
-    monkeypatch.setattr(gpu_bandwidth, "ROUNDS", 1)
+    monkeypatch.setattr(bandwidth, "ROUNDS", 1)
     parts = {
-        "eager": gpu_bandwidth.bandwidth("cpu", enough, "eager", [(2, 30)]),
-        "fused": gpu_bandwidth.bandwidth("cpu", enough, "fused", [(2, 30)]),
-        "correctness": gpu_steps.correctness("cpu", enough),
-        "steps": gpu_steps.added("cpu", enough, gpu.tiny_net(), 64, 8, rounds=1),
+        "eager": bandwidth.bandwidth("cpu", enough, "eager", [(2, 30)]),
+        "fused": bandwidth.bandwidth("cpu", enough, "fused", [(2, 30)]),
+        "correctness": steps.correctness("cpu", enough),
+        "steps": steps.added("cpu", enough, gpu.tiny_net(), 64, 8, rounds=1),
     }
     rows = {name: list(part) for name, part in parts.items()}
     return {"command": "…", "machine": gpu.machine("cpu"), "failed": {"compiled": "boom"}, **rows}
@@ -68,8 +69,8 @@ def test_the_parts_and_their_tables(record):
 
 def test_a_part_without_time_says_what_it_left_out():
     for part in (
-        gpu_bandwidth.bandwidth("cpu", no_time, "eager", [(2, 30)]),
-        gpu_steps.correctness("cpu", no_time),
+        bandwidth.bandwidth("cpu", no_time, "eager", [(2, 30)]),
+        steps.correctness("cpu", no_time),
     ):
         assert {row["left_out"] for row in part} == {"no time left"}
 
@@ -77,16 +78,16 @@ def test_a_part_without_time_says_what_it_left_out():
 def test_a_difference_is_seen(monkeypatch):
     """What is computed on the device is compared, not only called."""
     answers = iter([torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.1])] * 2)
-    monkeypatch.setattr(gpu_steps, "checks", lambda: [("made up", lambda on: [next(answers)])])
-    (row,) = gpu_steps.correctness("cpu", enough)
+    monkeypatch.setattr(steps, "checks", lambda: [("made up", lambda on: [next(answers)])])
+    (row,) = steps.correctness("cpu", enough)
     assert not row["equal"]
     assert row["largest_difference"] == pytest.approx(0.1 / 2.1)
 
 
 def test_a_value_asked_for_is_counted():
     x = torch.arange(3)
-    assert gpu_steps.waits_of(lambda: x.sum().item(), "cpu", 2)["asks"] == 2
-    assert gpu_steps.waits_of(lambda: x.sum(), "cpu", 2)["asks"] == 0
+    assert steps.waits_of(lambda: x.sum().item(), "cpu", 2)["asks"] == 2
+    assert steps.waits_of(lambda: x.sum(), "cpu", 2)["asks"] == 0
 
 
 def test_a_part_that_fails_leaves_the_rest():

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing as mp
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -79,6 +80,7 @@ def decide_all(
     runs = list(runs)
     paths = [path_of(folder, method, seed).with_suffix(".npz") for method, seed in runs]
     scales = [LOGIT_SCALE.get(method, 1.0) for method, _ in runs]
-    with ProcessPoolExecutor(jobs) as pool:
+    # Forked processes would wait for ever for the threads torch has in this one
+    with ProcessPoolExecutor(jobs, mp.get_context("spawn")) as pool:
         found = list(pool.map(_decided_once, paths, scales, repeat(again)))
     return [{"method": m, "seed": s} | run for (m, s), run in zip(runs, found, strict=True)]

@@ -15,7 +15,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks.evidence.methods import Task, method_of
 from equipoise import Balancer, holdout_split
-from equipoise.losses import NormedLinear
 from examples import harness
 
 SETS: dict[str, dict[str, Any]] = {
@@ -51,20 +50,10 @@ def load(name: str, source: str, pilot: bool) -> dict[str, Any]:
     }
 
 
-class Cosines(NormedLinear):
-    """LDAM's last layer: cosines in float32, whatever the net runs in."""
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            return super().forward(features.float())
-
-
 def make_net(settings: dict[str, Any], classes: int, normed: bool) -> torch.nn.Sequential:
-    head = "linear" if normed else settings["head"]
-    net = NETS[settings["net"]](classes, settings["width"], head, settings["scale"])
-    if normed:
-        net[-1] = Cosines(net[-1].in_features, classes)
-    return net.to(settings["device"])
+    """The network; `normed` for a loss that has a scale of its own."""
+    head, scale = ("cosine", 1.0) if normed else (settings["head"], settings["scale"])
+    return NETS[settings["net"]](classes, settings["width"], head, scale).to(settings["device"])
 
 
 def train(

@@ -8,7 +8,7 @@ The ratio of a round is that of its own epochs; given are the median over the ro
 bootstrap interval, and the quartiles. `own again` is FFCV's own order in a second loader: what the
 comparison says where there is no difference. Last, what drawing an order took, within the same run.
 
-    python benchmarks/ffcv_speed.py --data cifar10.npz --rounds 60
+    python -m benchmarks.ffcv.speed --data cifar10.npz --rounds 60
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 2. Steps: what a step of a Balancer and of each miner waits for (profiler, and torch's guard against
    synchronisation), and what it adds to a step of ResNet-18 (goal: 1%).
 3. Correctness: every loss, the rates, the miners, on the GPU and on the CPU.
-4. Evidence: benchmarks/evidence.py with ResNet-9 on CIFAR-10, plain and Balancer, with as many
+4. Evidence: benchmarks.evidence with ResNet-9 on CIFAR-10, plain and Balancer, with as many
    seeds as the time left allows. Needs --data.
 
 What is finished is written at once to benchmarks/results/gpu.json and gpu.md, with the machine's
@@ -36,9 +36,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks import gpu_bandwidth, gpu_steps
+from benchmarks.gpu import bandwidth, steps
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MINUTES = 10
 MOST_SEEDS = 10
 # Seconds at most, importing included. The evidence has what is left of the ten minutes.
@@ -82,14 +82,14 @@ def machine(device: str) -> dict[str, Any]:
 def resnet18() -> nn.Module:
     from torchvision.models import resnet18
 
-    net = resnet18(num_classes=gpu_steps.CLASSES)
+    net = resnet18(num_classes=steps.CLASSES)
     net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
     return net
 
 
 def tiny_net() -> nn.Module:
     conv = nn.Conv2d(3, 4, 4, stride=4)
-    return nn.Sequential(conv, nn.Flatten(), nn.Linear(256, gpu_steps.CLASSES))
+    return nn.Sequential(conv, nn.Flatten(), nn.Linear(256, steps.CLASSES))
 
 
 def left_of(seconds: float) -> Left:
@@ -101,14 +101,14 @@ def left_of(seconds: float) -> Left:
 def part(name: str, device: str, small: bool, left: Left) -> Iterator[dict[str, Any]]:
     """Its rows, one at a time."""
     if name == "correctness":
-        return gpu_steps.correctness(device, left)
+        return steps.correctness(device, left)
     if name == "steps":
         batch, size = (16, 64) if small else (512, 50_000)
-        return gpu_steps.added(device, left, tiny_net() if small else resnet18(), size, batch)
-    if name not in gpu_bandwidth.MODES:
+        return steps.added(device, left, tiny_net() if small else resnet18(), size, batch)
+    if name not in bandwidth.MODES:
         raise ValueError(f"Expected name to be that of a part, but got {name!r}")
-    shapes = [(4, 30)] if small else gpu_bandwidth.SHAPES
-    return gpu_bandwidth.bandwidth(device, left, name, shapes)
+    shapes = [(4, 30)] if small else bandwidth.SHAPES
+    return bandwidth.bandwidth(device, left, name, shapes)
 
 
 def _job(name: str, device: str, small: bool, seconds: float, answer: Any) -> None:
@@ -190,11 +190,11 @@ def markdown(record: dict[str, Any]) -> str:
         "",
         f"`{record['command']}`: " + ", ".join(f"{k} {v}" for k, v in where.items()) + ".",
     ]
-    rows = [row for mode in gpu_bandwidth.MODES for row in record.get(mode, [])]
+    rows = [row for mode in bandwidth.MODES for row in record.get(mode, [])]
     if rows:
-        lines += ["", "## Bandwidth", "", *gpu_bandwidth.table(rows)]
+        lines += ["", "## Bandwidth", "", *bandwidth.table(rows)]
     if record.get("steps"):
-        net, *steps = record["steps"]
+        net, *rows = record["steps"]
         lines += ["", "## Steps", ""]
         lines += [
             f"A step of the net, batch {net['batch']}: {net['net_step_ms']:.2f} ms.",
@@ -202,7 +202,7 @@ def markdown(record: dict[str, Any]) -> str:
             "| step | waits | values asked for | guard | added, ms (quartiles) | of a step, % |",
             "|" + "---|" * 6,
         ]
-        for row in steps:
+        for row in rows:
             if "left_out" in row:
                 lines.append(f"| {row['step']} | left out: {row['left_out']} | | | | |")
                 continue
@@ -232,7 +232,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--small", action="store_true", help="sizes that only try the script")
     parser.add_argument("--part", nargs="+", choices=[*SHARES, "evidence"])
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         print("benchmarks.gpu: no CUDA device here, nothing was measured.")

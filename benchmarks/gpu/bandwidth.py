@@ -1,4 +1,4 @@
-"""Part of benchmarks/gpu.py: how near the multilabel losses come to the speed of a copy."""
+"""Part of benchmarks.gpu: how near the multilabel losses come to the speed of a copy."""
 
 from __future__ import annotations
 

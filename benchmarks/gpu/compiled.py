@@ -1,6 +1,6 @@
 """What the fused kernel compiles to for sm_90, without a GPU: instructions and bytes an element.
 
-    python -m benchmarks.gpu_compiled
+    python -m benchmarks.gpu.compiled
 
 The last column divides what an H200 can issue by what it can load, both from its data sheet (132
 multiprocessors of 4 × 32 lanes at 1.98 GHz; 4.8 TB/s): the share of the nominal bandwidth at which

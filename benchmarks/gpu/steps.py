@@ -1,4 +1,4 @@
-"""Part of benchmarks/gpu.py: what a step waits for and costs; a GPU gives the CPU's answers.
+"""Part of benchmarks.gpu: what a step waits for and costs; a GPU gives the CPU's answers.
 
 SelectiveBackprop is not here: to fill its batches it waits for the device once a candidate batch.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from equipoise import Balancer, ClassRates, Targets, losses
-from equipoise.balancer.parts import LOSSES
+from equipoise.balancer.by_name import LOSSES
 from equipoise.mining import HardestExamples, HardNegatives, LossMemory
 from equipoise.rates import LabelRates
 
@@ -250,7 +250,7 @@ def checks() -> Iterator[tuple[str, Callable[[str], list[Tensor]]]]:
 
     fusable: dict[str, Callable[[bool], losses.Loss]] = {
         "weighted BCE": lambda f: losses.WeightedBCE(weight, weight, log_weight=weight, fused=f),
-        "focal": lambda f: losses.SigmoidFocalLoss(1.5, weight / 4, fused=f),
+        "focal": lambda f: losses.SigmoidFocalLoss(gamma=1.5, alpha=weight / 4, fused=f),
         "asymmetric": lambda f: losses.AsymmetricLoss(fused=f),
         "distribution-balanced": lambda f: losses.DistributionBalancedLoss(
             50 * weight, 240, fused=f

@@ -1,7 +1,7 @@
 """What a miner's epoch costs, and how much of what it mines is mislabelled.
 
-    python -m benchmarks.mining_cost                      # both parts, one thread
-    python -m benchmarks.mining_cost --part time --net small --rounds 20
+    python -m benchmarks.mining.cost                      # both parts, one thread
+    python -m benchmarks.mining.cost --part time --net small --rounds 20
 
 Part `time`: what an epoch over the same draws takes with each miner, as a fraction of what plain
 training takes in the same round, by the wall-clock and by processor time (of all threads, which
@@ -10,7 +10,7 @@ the choice of the epoch, collecting batches. Images are made up and in memory, l
 a round the miners take turns in a random order, because the machine's speed drifts; given are the
 median of the rounds' ratios and their quartiles. `plain again` says what there is where nothing
 differs, and `random` is the floor: a random subset of the same size. Nets: ResNet-18 with a 3×3
-stem on 32×32, and the net of examples/cifar.py. Goals at keep .5: loss pruning .65, selective
+stem on 32×32, and the net of examples/harness.py. Goals at keep .5: loss pruning .65, selective
 backprop .8.
 
 `hardest` ranks the losses of a batch that went through the network already: it saves nothing.
@@ -34,28 +34,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from equipoise.mining import HardestExamples, LossPruning, SelectiveBackprop
 from equipoise.rates import ClassRates
 from equipoise.samplers import ClassBalancedSampler
-from examples.cifar import small_net
+from examples.harness import Arrays, small_net
 
 GOALS = {"loss pruning .5": 0.65, "selective .5": 0.80}
-
-
-class Arrays(Dataset):
-    """Inputs, labels and indices, whole batches at a time."""
-
-    def __init__(self, inputs: torch.Tensor, labels: torch.Tensor) -> None:
-        self.inputs, self.labels = inputs, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitems__(self, indices: list[int]):
-        index = torch.tensor(indices)
-        return self.inputs[index], self.labels[index], index
 
 
 def unreduced(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Wall-clock to a mean recall with each miner, against shorter plain training and random subsets.
 
-    python -m benchmarks.mining_time_to_recall --data cifar10.npz --epochs 15 --out runs/mining.json
+    python -m benchmarks.mining.time_to_recall --data cifar10.npz --epochs 15 --out runs/mining.json
 
-For each seed and each miner, on CIFAR-10 with the net and the augmentation of examples/cifar.py:
+For each seed and each miner, on CIFAR-10 with the net and the augmentation of examples/harness.py:
 
 * the miner, over the draws of `--epochs` epochs;
 * (a) plain training on all examples with the schedule shortened to the miner's wall-clock;
@@ -35,11 +35,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.mining_cost import Arrays, RandomSubset, unreduced
+from benchmarks.mining.cost import RandomSubset, unreduced
 from equipoise.mining import HardestExamples, LossPruning, SelectiveBackprop
 from equipoise.rates import ClassRates
 from equipoise.samplers import ClassBalancedSampler
-from examples.cifar import augment, load_data, small_net, to_input
+from examples.harness import Arrays, augment, load_images, small_net, to_input
 
 MINERS = {
     "hardest .5": lambda epochs: HardestExamples(0.5),
@@ -64,7 +64,7 @@ def make_miner(name: str, args: argparse.Namespace):
 
 def batches_of(loader: DataLoader, generator: torch.Generator):
     for images, labels, indices in loader:
-        yield augment(to_input(images, "cpu"), generator, True), labels, indices
+        yield to_input(augment(images, generator, True)), labels, indices
 
 
 def rate_at(progress: float) -> float:
@@ -79,7 +79,7 @@ def mean_recall(net, images: torch.Tensor, labels: torch.Tensor, bf16: bool) -> 
     rates = ClassRates(10)
     for x, y in zip(images.split(1000), labels.split(1000), strict=True):
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            logits = net(to_input(x, "cpu"))
+            logits = net(to_input(x))
         rates.update(logits.float(), y)
     net.train(training)
     return float(rates.recalls().mean())
@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--out", help="JSON file: written after each run, and read back")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    loaded = load_data(args.data)
+    loaded = load_images(args.data)
     images, labels = loaded["train"]
     if args.imbalance > 1:
         kept = long_tail(labels, args.imbalance)

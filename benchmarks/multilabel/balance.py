@@ -1,6 +1,6 @@
 """Label imbalance left by multilabel samplers at equal effective sample size, on real label sets.
 
-    python benchmarks/multilabel_balance.py --data DIR [--out FILE] [--large]
+    python -m benchmarks.multilabel.balance --data DIR [--out FILE] [--large]
 
 DIR holds `NAME.npz` with the label matrix in CSR parts (`Y_data, Y_indices, Y_indptr, Y_shape`)
 and, where there is one, `NAME.measures.json` with measures computed by R's mldr. For each set:
@@ -267,7 +267,7 @@ def main() -> None:
 
     text = f"""# Multilabel balance
 
-`python benchmarks/multilabel_balance.py --data DIR --out FILE{" --large" if args.large else ""}`,
+`python -m benchmarks.multilabel.balance --data DIR --out FILE{" --large" if args.large else ""}`,
 {datetime.date.today()}; equipoise {equipoise.__version__}, Python {platform.python_version()},
 NumPy {np.__version__}, SciPy {scipy.__version__}; 2 cores, shared
 with other work (times vary up to threefold). Written by that command; nothing here is edited.

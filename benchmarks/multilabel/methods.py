@@ -1,6 +1,6 @@
 """How much each method predicts of every label, and how well: real sets and two users' cases.
 
-    python benchmarks/multilabel_methods.py --folder FOLDER
+    python -m benchmarks.multilabel.methods --folder FOLDER
 
 FOLDER holds Mulan's sets as `.npz` (see examples/multilabel.py). Each set is trained by
 examples/multilabel.py in a process of its own; figures go to runs/multilabel_methods, tables to
@@ -32,7 +32,7 @@ from scipy.stats import norm
 
 import equipoise
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "runs" / "multilabel_methods"
 BASELINES = ("plain", "pos-weight", "focal", "asymmetric")
 
@@ -151,7 +151,7 @@ def verdict(results: list[dict]) -> str:
     )
     parts = [f"pos-weight at .5 predicts {mean('pos-weight', 'ratio_half'):.2f} × (median label)"]
     for m in dict.fromkeys(r["method"] for r in results):
-        if m in ("balancer", "averaged") or m.startswith("plain ×"):
+        if m == "balancer":
             ratios = f"{mean(m, 'ratio_prevalence'):.2f} × fitted"
             if "ratio_unlabelled" in results[0]:
                 ratios += f", {mean(m, 'ratio_unlabelled'):.2f} × unlabelled"
@@ -169,7 +169,7 @@ def write(path: Path) -> None:
     lines = [
         "# Multilabel methods",
         "",
-        "Written by `python benchmarks/multilabel_methods.py --folder FOLDER`; "
+        "Written by `python -m benchmarks.multilabel.methods --folder FOLDER`; "
         f"equipoise {equipoise.__version__}, torch {torch.__version__}, "
         f"Python {platform.python_version()}, one thread, CPU.",
         "",
@@ -185,8 +185,6 @@ def write(path: Path) -> None:
         "intercepts fitted on the hold-out besides (`calibrate_labels`). "
         "**Unlabelled**: as many of the test rows' scores as the training labels' prevalence says "
         "(`thresholds_at_prevalence`), without their labels. "
-        "**averaged**: the mean of the corrected logits of plain, balancer and focused of one "
-        "seed, at the cost of all three; **plain × 3**: of plain's three seeds, at the same cost. "
         "± is the sd over the seeds. Two settings, the same for all methods, were "
         "changed after a first table had been seen: hold-outs are drawn at random, and the last "
         "bias starts at each label's frequency. Tables without unlabelled cuts and averaged rows "
@@ -218,9 +216,9 @@ def main() -> None:
         elif args.folder is None:
             parser.error(f"{name} needs --folder")
         path = (RUNS if name in CASES else args.folder) / f"{name}.npz"
-        command = [sys.executable, str(ROOT / "examples" / "multilabel.py"), "--data", str(path)]
+        command = [sys.executable, "-m", "examples.multilabel", "--data", str(path.resolve())]
         command += [*SETS[name].split(), "--out", str(RUNS)]
-        subprocess.run(command, check=True)
+        subprocess.run(command, check=True, cwd=ROOT)
     write(ROOT / "benchmarks" / "results" / "multilabel_methods.md")
 
 

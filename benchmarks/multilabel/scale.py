@@ -1,6 +1,6 @@
 """What 7,900 labels cost: targets, audit, hold-out, sampler, decisions, and labels through FFCV.
 
-    OMP_NUM_THREADS=1 python benchmarks/multilabel_scale.py [--part scale decisions ffcv]
+    OMP_NUM_THREADS=1 python -m benchmarks.multilabel.scale [--part scale decisions ffcv]
 
 `scale`: 80,000 made-up examples × 7,900 labels × 130 labels an example; seconds by the clock and of
 CPU, once each. The memory of `Targets` is the peak of a process of its own. `decisions`: thresholds
@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from multilabel_balance import large_targets
 
+from benchmarks.multilabel.balance import large_targets
 from equipoise.audit import audit
 from equipoise.decision import OBJECTIVES, equal_recall_offset, label_thresholds
 from equipoise.samplers import LabelBalancedSampler

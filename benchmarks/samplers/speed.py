@@ -1,6 +1,6 @@
 """Speed of ClassBalancedSampler against torch's WeightedRandomSampler, in one run.
 
-    OMP_NUM_THREADS=1 python benchmarks/sampler_speed.py
+    OMP_NUM_THREADS=1 python -m benchmarks.samplers.speed
 
 Prints, as Markdown: time to first batch at N = 10^4 … 10^7 (the index over the classes built), a
 whole epoch of 10^7 positions, 2^24 + 1 examples, the cost of a feedback update, and what

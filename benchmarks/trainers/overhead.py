@@ -1,6 +1,6 @@
 """What a Balancer adds to a training step in each trainer: sampler, loss, observe and step.
 
-    OMP_NUM_THREADS=1 python benchmarks/trainer_overhead.py --rounds 5
+    OMP_NUM_THREADS=1 python -m benchmarks.trainers.overhead --rounds 5
 
 Each round trains one epoch with a Balancer (its sampler, its loss, the recalls of the hold-out, a
 step of λ) and one without (shuffling, cross-entropy, the same hold-out passed through the network),

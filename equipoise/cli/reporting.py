@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from equipoise.cli.failing import check_output, one_line
-from equipoise.report import Report
+from equipoise.report import load
 
 __all__ = ["report_command"]
 
@@ -50,7 +50,7 @@ def report_command(
             )
         page = html or path.with_suffix(".html")
         check_output(page)
-        report = _load(path)
+        report = load(path)
         if as_json:
             typer.echo(json.dumps(report.to_dict(), indent=2))
         else:
@@ -62,11 +62,3 @@ def report_command(
                 "The page needs matplotlib: pip install 'equipoise[report]'"
             ) from error
         typer.echo(f"Page: {page}", err=True)
-
-
-def _load(path: Path) -> Report:
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"Expected {path} to be JSON, but: {error}.") from error
-    return Report.from_dict(content)

@@ -16,7 +16,7 @@ from equipoise.decision.soft_recalls import (
 __all__ = ["Fairness", "fair_offset"]
 
 TEMPERATURES = (0.25, 0.05)  # in units of the logits' spread: a smooth stand-in, then a sharper one
-RIDGE = 1e-4
+RIDGE = 0.01  # how much larger offsets have to gain, in the same units
 
 
 class Fairness:

@@ -28,7 +28,8 @@ from equipoise.decision.soft_recalls import (
 __all__ = ["ALPHAS", "front", "strongest_below"]
 
 ALPHAS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
-STRENGTHS = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+STEP = 0.004  # of mean recall, beyond which rows are put between two α
 
 
 def front(
@@ -42,7 +43,8 @@ def front(
 ) -> list[dict[str, Any]]:
     """What can be had: mean and lowest recall and their price, from α = 0 to equal recalls.
 
-    A row for each α, and a last one (α = ∞) for `equal_recall_offset`. All recalls are
+    A row for each α, rows between two of them where the mean recall changes much, and a last one
+    (α = ∞) for `equal_recall_offset`. All recalls are
     cross-fitted: the hold-out is cut into `folds` parts with the same share of each class, and each
     part is decided with offsets fitted on the others. So a small hold-out does not flatter them.
     Where offsets fitted on others do not help, they are shrunk towards the mean's own decision: the
@@ -103,32 +105,49 @@ def front(
         return torch.where(support > 0, hits / support, torch.nan)
 
     seen = support > 0
-    rows = []
-    zero = [torch.zeros_like(whole[0])] * (folds + 1)  # of each fold, and of the whole hold-out
-    base = zero
-    for place, fairness in enumerate([*ladder, None]):
+
+    def row(
+        alpha: float, strength: float, offsets: list[Tensor], recalls: Tensor
+    ) -> dict[str, Any]:
+        return {
+            "alpha": alpha,
+            **_figures(recalls[seen], support[seen], seed),
+            "recalls": recalls,
+            "strength": strength,
+            "offset": centred(offsets[-1], seen) * scale,
+        }
+
+    base = [torch.zeros_like(whole[0])] * (folds + 1)  # of each fold, and of the whole hold-out
+    rows: list[dict[str, Any]] = []
+    before: list[Tensor] = []
+    for place, fairness in enumerate(ladder):
         full = [offsets[place] for offsets in fitted] + [whole[place]]
         tried = []
-        for s in STRENGTHS if fairness is not None else STRENGTHS[-1:]:
-            offsets = [b + s * (f - b) for b, f in zip(base, full, strict=True)]
+        for s in STRENGTHS:
+            offsets = _between(base, full, s)
             recalls = recalls_at(offsets[:-1])
-            value = float(fairness(recalls[seen])[0]) if fairness is not None else 0.0
-            tried.append((value, -float(s), offsets, recalls))
+            tried.append((float(fairness(recalls[seen])[0]), -s, offsets, recalls))
         _, strength, offsets, recalls = max(tried, key=lambda t: t[:2])
+        new = row(fairness.alpha, -strength, offsets, recalls)
         if place == 0:
             base = offsets
-        rows.append(
-            {
-                "alpha": fairness.alpha if fairness is not None else float("inf"),
-                **_figures(recalls[seen], support[seen], seed),
-                "recalls": recalls,
-                "strength": -strength,
-                "offset": centred(offsets[-1], seen) * scale,
-            }
-        )
-    for row in rows:
-        row["price"] = rows[0]["mean"] - row["mean"]
+        elif abs(rows[-1]["mean"] - new["mean"]) > STEP:  # show what lies between
+            last = rows[-1]
+            for share in STRENGTHS[1:-1]:
+                halfway = _between(before, offsets, share)
+                alpha, s = (last[k] + share * (new[k] - last[k]) for k in ("alpha", "strength"))
+                rows.append(row(alpha, s, halfway, recalls_at(halfway[:-1])))
+        rows.append(new)
+        before = offsets
+    equal = [offsets[-1] for offsets in fitted] + [whole[-1]]
+    rows.append(row(float("inf"), 1.0, equal, recalls_at(equal[:-1])))
+    for each in rows:
+        each["price"] = rows[0]["mean"] - each["mean"]
     return rows
+
+
+def _between(first: list[Tensor], second: list[Tensor], share: float) -> list[Tensor]:
+    return [b + share * (f - b) for b, f in zip(first, second, strict=True)]
 
 
 def strongest_below(rows: list[dict[str, Any]], max_price: float | None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def asymmetric_loss(
     gamma_neg: float = 4.0,
     gamma_pos: float = 1.0,
     margin: float = 0.05,
-    pos_weight: ClassVector | None = None,
+    pos_weight: Tensor | None = None,
     *,
     detach_focusing: bool = False,
     unknown: float | Tensor | None = None,
@@ -65,11 +65,13 @@ def asymmetric_loss(
         raise ValueError("Expected fused to be False with detach_focusing=True, but got True")
 
     def elements(z: Tensor, y: Tensor) -> Tensor:
-        log_q, log_rest = -F.softplus(-z), -F.softplus(z)  # of q and 1 − q
-        on_positives, on_negatives = torch.exp(gamma_pos * log_rest), torch.exp(gamma_neg * log_q)
+        log_q = F.logsigmoid(z)
         if margin > 0.0:
             p = (torch.sigmoid(z) - margin).clamp_min(torch.finfo(z.dtype).tiny)
-            on_negatives, log_rest = p.pow(gamma_neg), torch.log1p(-p)
+            log_rest, on_negatives = torch.log1p(-p), p.pow(gamma_neg)
+        else:
+            log_rest, on_negatives = F.logsigmoid(-z), torch.exp(gamma_neg * log_q)
+        on_positives = torch.exp(gamma_pos * (log_q - z))  # log_q − z is log(1 − q)
         if detach_focusing:
             on_positives, on_negatives = on_positives.detach(), on_negatives.detach()
         positives = y if pos_weight is None else y * pos_weight

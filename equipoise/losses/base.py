@@ -250,7 +250,11 @@ def per_class(name: str, value: ClassVector | None, logits: Tensor) -> Any:
     if value is None:
         return None
     dtype = at_least_float32(logits.dtype)
-    vector = torch.as_tensor(value, dtype=dtype, device=logits.device).detach()
+    if isinstance(value, Tensor):
+        vector = value.detach() if value.requires_grad else value
+        vector = vector.to(logits.device, dtype)
+    else:
+        vector = torch.as_tensor(value, dtype=dtype, device=logits.device)
     if vector.shape != logits.shape[1:2]:
         raise ValueError(
             f"Expected {name} to be of shape ({logits.shape[1]},), but got {tuple(vector.shape)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,12 +17,12 @@ from equipoise.losses.base import (
     at_least_float32,
     check_logits,
 )
-from equipoise.losses.engine import LOG2_E, is_large, rows_in_a_chunk, worked_out
+from equipoise.losses.engine import LOG2_E, is_large, may_look, rows_in_a_chunk, worked_out
 
 LEAST_POWER = -100.0  # of 2, below which a share of a softmax is 0: denormal numbers are slow
 
 Adjust = Callable[[Tensor, Tensor], Tensor]
-"""(logits of some rows, their targets) -> adjusted logits, a new tensor, differentiable."""
+"""(logits of some rows, their targets, 0 for ignored ids) -> adjusted logits, a new tensor."""
 
 
 class ClassLoss(Loss):
@@ -86,6 +87,7 @@ def softmax_loss(
     adjust: Adjust,
     *,
     factor: Tensor | float = 1.0,
+    by_target: bool = False,
     weight: Tensor | None,
     ignore_index: int,
     reduction: str,
@@ -97,6 +99,7 @@ def softmax_loss(
         targets: from `check_targets`.
         adjust: works row by row.
         factor: the slope of `adjust`, by class `(C,)` or one for all.
+        by_target: whether `adjust` looks at the targets, so that ignored ones must be class ids.
         weight: w, `(C,)`.
         ignore_index: see `ClassLoss`.
         reduction: `"mean"`, `"sum"` or `"none"`.
@@ -104,40 +107,53 @@ def softmax_loss(
     dtype = at_least_float32(logits.dtype)
     ids = not targets.is_floating_point()
 
-    def plain(z: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-        adjusted = adjust(z.to(dtype), targets)
-        ignored = ignore_index if ids else -100  # torch refuses others with probabilities
-        return F.cross_entropy(adjusted, targets, weight, ignore_index=ignored, reduction=reduction)
-
-    if ids and is_large(logits) and not bool(targets.eq(ignore_index).any()):
-        value = worked_out(
+    if ids and is_large(logits) and num_counted(targets, ignore_index) == len(targets):
+        values = worked_out(
             logits,
             lambda keep: _value_and_slopes(logits, targets, adjust, factor, keep),
-            lambda z: plain(z, None, "none"),
+            lambda z: F.cross_entropy(adjust(z.to(dtype), targets), targets, reduction="none"),
         )
-        value = value if weight is None else value * weight[targets]
-    else:
-        value = plain(logits, weight, "none" if reduction == "none" else "sum")
-    return reduce(value, targets, ignore_index, reduction)
+        values = values if weight is None else values * weight[targets]
+        return reduce(values, targets, ignore_index, reduction)
+    ids_or_0 = targets.where(targets != ignore_index, 0) if by_target and ids else targets
+    adjusted = adjust(logits.to(dtype), ids_or_0)
+    return cross_entropy(adjusted, targets, weight, ignore_index, reduction)
+
+
+def cross_entropy(
+    adjusted: Tensor, targets: Tensor, weight: Tensor | None, ignore_index: int, reduction: str
+) -> Tensor:
+    """torch's cross-entropy, but with means over the number of elements counted."""
+    ids = not targets.is_floating_point()
+    ignored = ignore_index if ids else -100  # torch refuses others with probabilities
+    if reduction != "mean":
+        return F.cross_entropy(adjusted, targets, weight, ignore_index=ignored, reduction=reduction)
+    counted = num_counted(targets, ignore_index)
+    if weight is None and (not ids or (isinstance(counted, int) and counted)):
+        return F.cross_entropy(adjusted, targets, ignore_index=ignored)
+    total = F.cross_entropy(adjusted, targets, weight, ignore_index=ignored, reduction="sum")
+    return total / (max(1, counted) if isinstance(counted, int) else counted.clamp_min(1))
+
+
+def num_counted(targets: Tensor, ignore_index: int) -> int | Tensor:
+    """How many elements are counted: a number where it is known without waiting for a device."""
+    if targets.is_floating_point():
+        return targets.numel() // max(1, targets.shape[1])
+    if may_look(targets):
+        return int(np.count_nonzero(targets.numpy() != ignore_index))
+    return (targets != ignore_index).sum()
 
 
 def reduce(values: Tensor, targets: Tensor, ignore_index: int, reduction: str) -> Tensor:
-    """Mean over what is counted, or sum, or the values themselves.
-
-    Args:
-        values: of elements, 0 where they are ignored; or already their sum.
-        targets: from `check_targets`.
-        ignore_index: see `ClassLoss`.
-        reduction: `"mean"`, `"sum"` or `"none"`.
-    """
+    """Mean over what is counted, or sum, or the values themselves, 0 where they are ignored."""
     if reduction == "none":
         return values
-    total = values.sum() if values.ndim else values
     if reduction == "sum":
-        return total
-    if targets.is_floating_point():
-        return total / max(1, targets.numel() // max(1, targets.shape[1]))
-    return total / (targets != ignore_index).sum().clamp_min(1)
+        return values.sum()
+    counted = num_counted(targets, ignore_index)
+    if not isinstance(counted, int):
+        return values.sum() / counted.clamp_min(1)
+    return values.mean() if counted == values.numel() > 0 else values.sum() / max(1, counted)
 
 
 def weight_of(targets: Tensor, weight: Tensor | None, ignore_index: int, like: Tensor) -> Tensor:
@@ -182,7 +198,7 @@ def _value_and_slopes(
     for first in range(0, logits.shape[0], step):
         rows = slice(first, first + step)
         true = targets[rows].unsqueeze(1)
-        power = adjust(logits[rows].detach().to(dtype), targets[rows])
+        power = adjust(logits[rows].to(dtype), targets[rows])
         power.sub_(power.amax(1, keepdim=True)).mul_(LOG2_E)  # exp2 is faster than exp
         own[rows] = power.gather(1, true).squeeze(1)
         torch.threshold_(power, LEAST_POWER, -math.inf)

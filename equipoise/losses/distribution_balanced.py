@@ -31,7 +31,7 @@ def distribution_balanced_loss(
     negative_scale: float = 2.0,
     kappa: float = 0.05,
     gamma: float = 0.0,
-    pos_weight: ClassVector | None = None,
+    pos_weight: Tensor | None = None,
     unknown: float | Tensor | None = None,
     reduction: str = "mean",
     fused: bool = False,
@@ -80,13 +80,13 @@ def distribution_balanced_loss(
     base.check_number("kappa", kappa, 0.0)
     gamma = base.check_number("gamma", gamma, 0.0)
     check_labels(logits, targets)
-    counts = base.fill_empty(base.per_class("counts", counts, logits))
+    n = base.fill_empty(base.per_class("counts", counts, logits))
     pos_weight = base.per_class("pos_weight", pos_weight, logits)
-    inverse, bias = 1.0 / counts, kappa * prior_log_odds(counts, num_examples)
+    inverse, shift = n.reciprocal(), -kappa * prior_log_odds(n, num_examples)
     least = 1e-4 * inverse.min()  # stands for an example without positives: r then is 10⁴ or more
 
     def elements(z: Tensor, y: Tensor) -> Tensor:
-        u = z + bias
+        u = z - shift
         positive, negative = F.softplus(-u), F.softplus(negative_scale * u)
         if gamma > 0.0:
             positive = positive * torch.exp(-gamma * F.softplus(u))
@@ -107,7 +107,7 @@ def distribution_balanced_loss(
             negative,
             mirrored(negative),
             positive_weight=pos_weight,
-            shift=-bias,
+            shift=shift,
             negative_scale=negative_scale,
             element_weight=ElementWeight(by_example, inverse, floor=alpha, centre=beta * mu),
             focusing=(gamma, gamma, 0.0),

@@ -28,7 +28,7 @@ def focal_loss(
     logits: Tensor,
     targets: Tensor,
     gamma: float = 2.0,
-    alpha: ClassVector | None = None,
+    alpha: Tensor | None = None,
     *,
     ignore_index: int = -100,
     reduction: str = "mean",
@@ -63,8 +63,9 @@ def focal_loss(
         surprise = F.cross_entropy(z, targets, ignore_index=ignore_index, reduction="none")
     value = surprise
     if gamma > 0.0:
-        # 1 − p, kept off zero: for γ < 1 the power's slope is infinite there.
-        wrong = -torch.expm1(-surprise.clamp_min(torch.finfo(z.dtype).tiny))
+        wrong = -torch.expm1(-surprise)  # 1 − p
+        if gamma < 1.0:  # kept off zero, where the power's slope is infinite
+            wrong = wrong.clamp_min(torch.finfo(z.dtype).tiny)
         value = wrong.pow(gamma) * surprise
     if soft:
         value = (

@@ -35,9 +35,9 @@ def ldam_margins(counts: ClassVector, max_margin: float = 0.5) -> Tensor:
 def ldam(
     logits: Tensor,
     targets: Tensor,
-    margins: ClassVector,
+    margins: Tensor,
     scale: float = 30.0,
-    weight: ClassVector | None = None,
+    weight: Tensor | None = None,
     *,
     ignore_index: int = -100,
     reduction: str = "mean",
@@ -67,23 +67,23 @@ def ldam(
     base.check_number("scale", scale, 1e-6)
     targets = check_targets(logits, targets)
     weight = base.per_class("weight", weight, logits)
-    lead = scale * base.per_class("margins", margins, logits)
+    lead = -scale * base.per_class("margins", margins, logits)
     if targets.is_floating_point():
         # log(1 + Σ_{j≠c} exp(s z_j) / exp(s z_c − s m_c)) is a softplus of log-odds and margin.
         z = scale * logits.to(targets.dtype)
-        value = F.softplus(log_odds_against(z) + base.along_classes(lead, z), threshold=50.0)
+        value = F.softplus(log_odds_against(z) - base.along_classes(lead, z), threshold=50.0)
         value = value * (targets if weight is None else targets * base.along_classes(weight, z))
         return reduce(value.sum(1), targets, ignore_index, reduction)
 
     def adjust(z: Tensor, y: Tensor) -> Tensor:
-        y = y.where(y != ignore_index, 0)
-        return (scale * z).scatter_add(1, y.unsqueeze(1), -lead[y].unsqueeze(1))
+        return (scale * z).scatter_add_(1, y.unsqueeze(1), lead[y].unsqueeze(1))
 
     return softmax_loss(
         logits,
         targets,
         adjust,
         factor=scale,
+        by_target=True,
         weight=weight,
         ignore_index=ignore_index,
         reduction=reduction,

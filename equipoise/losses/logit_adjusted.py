@@ -15,9 +15,9 @@ def logit_adjusted_cross_entropy(
     targets: Tensor,
     *,
     counts: ClassVector | None = None,
-    log_prior: ClassVector | None = None,
+    log_prior: Tensor | None = None,
     tau: float = 1.0,
-    log_weight: ClassVector | None = None,
+    log_weight: Tensor | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
     reduction: str = "mean",
@@ -80,9 +80,10 @@ def logit_adjusted_cross_entropy(
 
 def _shift(log_prior: Tensor | None, tau: float, log_weight: Tensor | None) -> Tensor | None:
     """τ log π − λ, or `None` where both are absent."""
-    if log_prior is None:
-        return None if log_weight is None else -log_weight
-    return tau * log_prior if log_weight is None else tau * log_prior - log_weight
+    shift = log_prior if log_prior is None or tau == 1.0 else tau * log_prior
+    if log_weight is None:
+        return shift
+    return -log_weight if shift is None else shift - log_weight
 
 
 class LogitAdjustedCrossEntropy(ClassLoss):

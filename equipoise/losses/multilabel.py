@@ -135,12 +135,16 @@ def label_loss(
         z, y = logits.to(dtype), as_labels(targets, dtype)
         if unknown is None:
             values = elements(z, y)
-            mean_of = values.mean if values.numel() else values.sum
+            if reduction == "mean" and values.numel():
+                return values.mean()
+            counted = values.new_ones(())
         else:
             known = known_labels(targets, unknown)
             values = elements(z, y * known).where(known, 0.0)
-            mean_of = lambda: values.sum() / known.sum().clamp_min(1)  # noqa: E731
-        return values if reduction == "none" else values.sum() if reduction == "sum" else mean_of()
+            counted = known.sum().clamp_min(1)
+        if reduction == "none":
+            return values
+        return values.sum() if reduction == "sum" else values.sum() / counted
 
     if fused and logits.numel() and not torch.compiler.is_compiling():
         if unknown is not None:

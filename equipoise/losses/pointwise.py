@@ -120,10 +120,10 @@ def _value_and_slopes(
     out = _like(logits, dtype) if reduction == "none" else None
     step = rows_in_a_chunk(logits)
     bounds = found.bounds(step)
-    total = logits.new_zeros((), dtype=dtype)
+    sums = [logits.new_zeros((), dtype=dtype)] if not len(logits) else []
     for number, first in enumerate(range(0, logits.shape[0], step)):
         rows = slice(first, first + step)
-        z = logits[rows].detach().to(dtype).contiguous()
+        z = logits[rows].to(dtype).contiguous()
         kept = slopes[rows] if slopes is not None else None
         slope = kept if kept is not None and kept.dtype == dtype else torch.empty_like(z)
         value = _negatives(z, slope, terms, terms.shift)
@@ -131,17 +131,16 @@ def _value_and_slopes(
         if terms.element_weight is not None:
             w = terms.element_weight
             _weigh(w.combine(w.by_example[rows].unsqueeze(1), w.by_label), value, slope)
-        if kept is slope:
-            if on_slopes != 1.0:
-                slope *= on_slopes
-        elif kept is not None:
+        if kept is not None and kept is not slope:
             kept.copy_(slope)
+        elif on_slopes != 1.0:
+            slope *= on_slopes
         if out is not None:
             torch.div(value, terms.negative_scale, out=out[rows])
             continue
         here = found.index[bounds[number] : bounds[number + 1]] - first * z.shape[1]
         value.view(-1).index_fill_(0, here, 0.0)
-        total += value.sum()
+        sums.append(value.sum())
     value, slope = _of_positives(logits, terms, found)
     if slopes is not None:
         slope *= on_slopes
@@ -150,14 +149,14 @@ def _value_and_slopes(
         out.view(-1).index_copy_(0, found.index, value)
         total = out
     else:
-        total = total / terms.negative_scale + value.sum()
+        total = torch.stack(sums).sum() / terms.negative_scale + value.sum()
     total = total if on_values == 1.0 else total.mul_(on_values)
     return total, slopes, 1.0 if early == scale else scale
 
 
 def _of_positives(logits: Tensor, terms: Terms, found: Positives) -> tuple[Tensor, Tensor]:
     """Losses and slopes of the elements found."""
-    z = logits.detach().reshape(-1).index_select(0, found.index)
+    z = logits.reshape(-1).index_select(0, found.index)
     z = z.to(at_least_float32(logits.dtype))
     shift = None if terms.shift is None else terms.shift.index_select(0, found.label)
     slope = torch.empty_like(z)

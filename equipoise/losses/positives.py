@@ -69,7 +69,7 @@ def find_positives(targets: Tensor, dtype: torch.dtype) -> Positives | None:
         if targets.dtype == torch.bool:
             return Positives(index, None, targets.shape)
         values = flat.index_select(0, index)
-    ones = bool((values == 1).all())
+    ones = values.dtype != torch.bfloat16 and bool((values.numpy() == 1).all())
     fraction = None if ones else values.clamp(0, 1).to(dtype)
     return Positives(index, fraction, targets.shape)
 

@@ -18,7 +18,7 @@ def seesaw(
     counts: ClassVector,
     p: float = 0.8,
     q: float = 2.0,
-    weight: ClassVector | None = None,
+    weight: Tensor | None = None,
     *,
     eps: float = 0.0,
     ignore_index: int = -100,
@@ -53,7 +53,7 @@ def seesaw(
     base.check_number("q", q, 0.0)
     base.check_number("eps", eps, 0.0, 1.0)
     targets = check_targets(logits, targets)
-    log_counts = base.fill_empty(base.per_class("counts", counts, logits)).log()
+    n = base.per_class("counts", counts, logits)
     weight = base.per_class("weight", weight, logits)
     if targets.is_floating_point():  # each element once as every class
         classes, shares = logits.shape[1], targets.movedim(1, -1)
@@ -62,10 +62,10 @@ def seesaw(
         values = seesaw(z, ids, counts, p, q, weight, eps=eps, reduction="none")
         values = (values.view(shares.shape) * shares).sum(-1)
         return reduce(values, targets, ignore_index, reduction)
-    scaled = p * (log_counts - log_counts.mean())
+    scaled = p * n.where(n > 0, 1.0).log()
 
     def adjust(z: Tensor, y: Tensor) -> Tensor:
-        y = y.where(y != ignore_index, 0).unsqueeze(1)
+        y = y.unsqueeze(1)
         # log M is scaled_j − scaled_y at most 0; less than that by scaled_y, the same in a row.
         log_m = torch.minimum(base.along_classes(scaled, z), scaled[y])
         fixed = z.detach()
@@ -73,10 +73,16 @@ def seesaw(
         if eps > 0.0:
             own = torch.maximum(own, fixed.logsumexp(1, keepdim=True) + math.log(eps))
         log_c = (fixed - own).clamp_min_(0)
-        return log_m.add_(log_c, alpha=q) + z
+        return log_m.add_(log_c, alpha=q).add_(z)
 
     return softmax_loss(
-        logits, targets, adjust, weight=weight, ignore_index=ignore_index, reduction=reduction
+        logits,
+        targets,
+        adjust,
+        by_target=True,
+        weight=weight,
+        ignore_index=ignore_index,
+        reduction=reduction,
     )
 
 

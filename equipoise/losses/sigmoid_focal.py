@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from equipoise.losses import base
 from equipoise.losses.base import ClassVector
 from equipoise.losses.engine import power, softplus
 from equipoise.losses.multilabel import LabelLoss, check_labels, label_loss
-from equipoise.losses.pointwise import Terms, ValueAndSlope, mirrored
+from equipoise.losses.pointwise import Terms, ValueAndSlope, Weight, mirrored
 from equipoise.losses.positives import Positives
 
 
@@ -23,7 +24,7 @@ def sigmoid_focal_loss(
     gamma: float = 2.0,
     reduction: str = "mean",
     *,
-    pos_weight: ClassVector | None = None,
+    pos_weight: Tensor | None = None,
     unknown: float | Tensor | None = None,
     fused: bool = False,
 ) -> Tensor:
@@ -53,15 +54,15 @@ def sigmoid_focal_loss(
     gamma = base.check_number("gamma", gamma, 0.0)
     check_labels(logits, targets)
     pos_weight = base.per_class("pos_weight", pos_weight, logits)
-    if alpha is None:
-        on_positives, on_negatives = pos_weight, None
-    else:
+    on_positives: Weight = pos_weight
+    on_negatives: Weight = None
+    if alpha is not None:
         if isinstance(alpha, int | float):
-            base.check_number("alpha", alpha, 0.0, 1.0)
+            share = check_alpha(alpha)
         else:
-            alpha = base.per_class("alpha", alpha, logits)
-        on_positives = alpha if pos_weight is None else alpha * pos_weight
-        on_negatives = 1.0 - alpha
+            share = base.per_class("alpha", alpha, logits)
+        on_positives = share if pos_weight is None else share * pos_weight
+        on_negatives = 1.0 - share
 
     def elements(z: Tensor, y: Tensor) -> Tensor:
         positive, negative = F.softplus(-z), F.softplus(z)  # −log p, −log(1−p)
@@ -78,7 +79,7 @@ def sigmoid_focal_loss(
         negative = focal_value_and_slope(gamma)
         focusing = (gamma, gamma, 0.0)
         made = Terms(negative, mirrored(negative), on_negatives, on_positives, focusing=focusing)
-        if isinstance(on_negatives, float) and on_negatives > 0.0:
+        if on_positives is not None and isinstance(on_negatives, float) and on_negatives > 0.0:
             # One factor on all is applied for free.
             made = replace(
                 made,
@@ -135,7 +136,7 @@ def log_focal_slope(z: Tensor, gamma: float, detached: bool = False) -> Tensor:
     return torch.log1p(gamma * torch.where(z < -15.0, 1.0, ratio)) + (gamma + 1.0) * log_sigma
 
 
-def check_alpha(alpha: float | ClassVector | None) -> float | Tensor | None:
+def check_alpha(alpha: float | ClassVector | None) -> Any:
     """α as a number or a `(C,)` tensor in [0, 1]."""
     if alpha is None or isinstance(alpha, int | float):
         return None if alpha is None else base.check_number("alpha", alpha, 0.0, 1.0)

@@ -20,7 +20,7 @@ def two_way_loss(
     targets: Tensor,
     positive_temperature: float = 4.0,
     negative_temperature: float = 1.0,
-    log_weight: ClassVector | None = None,
+    log_weight: Tensor | None = None,
     *,
     example_weight: Tensor | None = None,
     unknown: float | Tensor | None = None,

@@ -13,9 +13,9 @@ from equipoise.losses.class_ids import ClassLoss, check_targets, softmax_loss
 def vector_scaling(
     logits: Tensor,
     targets: Tensor,
-    divisor: ClassVector,
-    shift: ClassVector,
-    weight: ClassVector | None = None,
+    divisor: Tensor,
+    shift: Tensor,
+    weight: Tensor | None = None,
     *,
     ignore_index: int = -100,
     reduction: str = "mean",

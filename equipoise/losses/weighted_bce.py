@@ -49,9 +49,9 @@ def pos_weight_from_counts(counts: ClassVector, num_examples: int) -> Tensor:
 def weighted_bce(
     logits: Tensor,
     targets: Tensor,
-    weight: ClassVector | None = None,
+    weight: Tensor | None = None,
     *,
-    pos_weight: ClassVector | None = None,
+    pos_weight: Tensor | None = None,
     example_weight: Tensor | None = None,
     unknown: float | Tensor | None = None,
     normalization: str = "batch",
@@ -100,17 +100,16 @@ def weighted_bce(
         both = both if weight is None or pos_weight is None else weight * pos_weight
         return Terms(_negative, mirrored(_negative), weight, both, focusing=(0.0, 0.0, 0.0))
 
-    weighted = example_weight is not None
     values = label_loss(
         logits,
         targets,
         elements,
         terms,
         unknown=unknown,
-        reduction="none" if weighted else reduction,
+        reduction=reduction if example_weight is None else "none",
         fused=fused,
     )
-    if not weighted:
+    if example_weight is None:
         return values
     e = base.per_element(example_weight, values)
     if reduction != "mean":

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses import base
 from equipoise.losses.base import ClassVector
-from equipoise.losses.class_ids import ClassLoss, check_targets, reduce, weight_of
+from equipoise.losses.class_ids import ClassLoss, check_targets, cross_entropy, reduce, weight_of
 
 NORMALIZATIONS = ("batch", "weight")
 
@@ -16,7 +15,7 @@ NORMALIZATIONS = ("batch", "weight")
 def weighted_cross_entropy(
     logits: Tensor,
     targets: Tensor,
-    weight: ClassVector | None = None,
+    weight: Tensor | None = None,
     *,
     normalization: str = "batch",
     label_smoothing: float = 0.0,
@@ -53,17 +52,13 @@ def weighted_cross_entropy(
     targets = check_targets(logits, targets)
     weight = base.per_class("weight", weight, logits)
     z = logits.to(base.at_least_float32(logits.dtype))
-    ignored = -100 if targets.is_floating_point() else ignore_index
-    plain = label_smoothing == 0.0 and normalization == "batch" and reduction != "none"
-    value = F.cross_entropy(
-        z, targets, weight, ignore_index=ignored, reduction="sum" if plain else "none"
-    )
-    if label_smoothing > 0.0:
-        scale = weight_of(targets, weight, ignore_index, z)
-        value = torch.lerp(value, -z.log_softmax(1).mean(1) * scale, label_smoothing)
+    if label_smoothing == 0.0 and (normalization == "batch" or reduction != "mean"):
+        return cross_entropy(z, targets, weight, ignore_index, reduction)
+    value = cross_entropy(z, targets, weight, ignore_index, "none")
+    scale = weight_of(targets, weight, ignore_index, z)
+    value = torch.lerp(value, -z.log_softmax(1).mean(1) * scale, label_smoothing)
     if normalization == "weight" and reduction == "mean":
-        divisor = weight_of(targets, weight, ignore_index, z).sum()
-        return value.sum() / divisor.clamp_min(torch.finfo(z.dtype).tiny)
+        return value.sum() / scale.sum().clamp_min(torch.finfo(z.dtype).tiny)
     return reduce(value, targets, ignore_index, reduction)
 
 

@@ -45,8 +45,7 @@ def log_softmax(z: list[float]) -> list[float]:
 
 def weighted_ce(z: list[float], y: int, weight: list[float], smoothing: float = 0.0) -> float:
     logp = log_softmax(z)
-    mixed = sum(w * lp for w, lp in zip(weight, logp, strict=True)) / len(z)
-    return -(1 - smoothing) * weight[y] * logp[y] - smoothing * mixed
+    return -weight[y] * ((1 - smoothing) * logp[y] + smoothing * sum(logp) / len(z))
 
 
 def rows(f: Callable[[list[float], object], object]) -> Callable[[list, list], list]:
@@ -224,20 +223,19 @@ CASES = [
     ),
     Case(
         "sigmoid focal",
-        lambda **k: losses.SigmoidFocalLoss(2.0, ALPHA, **k),
+        lambda **k: losses.SigmoidFocalLoss(ALPHA, 2.0, **k),
         elements(sigmoid_focal(2.0, ALPHA)),
-        neutral=lambda: losses.SigmoidFocalLoss(0.0, None),
+        neutral=lambda: losses.SigmoidFocalLoss(None, 0.0),
         multilabel=True,
         inverts=[
             losses.SigmoidFocalLoss,
-            lambda: losses.SigmoidFocalLoss(1.5, ALPHA, WEIGHT, log_weight=LOG_WEIGHT),
+            lambda: losses.SigmoidFocalLoss(ALPHA, 1.5, WEIGHT, log_weight=LOG_WEIGHT),
         ],
     ),
     Case(
         "multilabel focal, gamma < 1",
         lambda **k: losses.FocalLoss(0.5, 0.25, multilabel=True, **k),
         elements(sigmoid_focal(0.5, [0.25] * C)),
-        neutral=lambda: losses.FocalLoss(0.0, multilabel=True),
         multilabel=True,
         inverts=[lambda: losses.FocalLoss(0.5, 0.9, multilabel=True, log_weight=LOG_WEIGHT)],
     ),

@@ -38,7 +38,7 @@ LOSSES: dict[str, Callable[[int, bool], losses.Loss]] = {
     ),
     "focal": lambda c, f: losses.SigmoidFocalLoss(fused=f),
     "focal, α 1": lambda c, f: losses.SigmoidFocalLoss(1.0, 1.0, fused=f),
-    "focal, α by label": lambda c, f: losses.SigmoidFocalLoss(1.5, vector(c) / 2, fused=f),
+    "focal, α by label": lambda c, f: losses.SigmoidFocalLoss(vector(c) / 2, 1.5, fused=f),
     "focal, no α": lambda c, f: losses.FocalLoss(
         3.0, multilabel=True, log_weight=vector(c), fused=f
     ),

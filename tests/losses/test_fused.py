@@ -63,7 +63,7 @@ def test_compiled_it_reads_and_writes_every_byte_once(
     logits, targets, focusing, vectors, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    from benchmarks.gpu_compiled import BLOCK, SIZE, THREADS, compiled_loss
+    from benchmarks.gpu.compiled import BLOCK, SIZE, THREADS, compiled_loss
 
     made = compiled_loss(logits, targets, focusing, vectors)
     assert len(made.asm["cubin"]) > 1000
@@ -85,7 +85,7 @@ def test_compiled_it_reads_and_writes_every_byte_once(
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_the_gradient_is_rescaled_behind_a_branch(dtype, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    from benchmarks.gpu_compiled import compiled
+    from benchmarks.gpu.compiled import compiled
     from equipoise.losses.kernels import rescale_kernel
 
     types = {"slopes": "*" + dtype, "factor": "*fp32", "numel": "i32"}

@@ -127,3 +127,18 @@ def test_bad_sizes_are_named():
         LabelRates(0)
     with pytest.raises(ValueError, match="Expected num_bins"):
         LabelRates(2, num_bins=0)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(0.02, 0.0), (0.002, 0.0), (0.02, -12.0)])
+def test_average_precision_of_concentrated_scores_says_that_it_is_unsure(scale, shift):
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.rand(3000, 4, generator=generator) < 0.1
+    scores = torch.randn(3000, 4, generator=generator) + 1.5 * targets
+    rates = LabelRates(4)
+    rates.update(scale * scores + shift, targets)
+    with pytest.warns(UserWarning, match="The scores lie so close together"):
+        rates.average_precisions()
+    spread = LabelRates(4)
+    spread.update(scores, targets)
+    exact = average_precision_score(targets, scores, average=None)
+    assert np.allclose(spread.average_precisions(), exact, atol=0.005)

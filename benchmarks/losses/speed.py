@@ -1,6 +1,6 @@
 """Losses against torch's own and against peers: CPU time of forward + backward, bytes kept.
 
-    OMP_NUM_THREADS=1 python benchmarks/loss_speed.py [--batch 4096 --labels 1000 --positives 16]
+    OMP_NUM_THREADS=1 python -m benchmarks.losses.speed [--batch 4096 --labels 1000 --positives 16]
 
 Multilabel losses are measured against torch's binary_cross_entropy_with_logits, losses for class
 ids against torch's cross_entropy. Each run of a loss is paired with a run of torch's next to it;
@@ -121,7 +121,7 @@ def multilabel(args: argparse.Namespace) -> None:
         ("weighted BCE", losses.weighted_bce, False),
         (
             "weighted BCE, `weight` and `pos_weight`",
-            lambda z, y: losses.weighted_bce(z, y, weight, weight),
+            lambda z, y: losses.weighted_bce(z, y, weight, pos_weight=weight),
             False,
         ),
         ("sigmoid focal", losses.sigmoid_focal_loss, False),

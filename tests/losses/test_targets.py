@@ -1,0 +1,303 @@
+"""What each loss takes: ids, probabilities, ignored, dense and unknown targets, and weights."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from equipoise import losses
+from tests.losses.cases import LOG_WEIGHT, MULTI, SINGLE, C, Case, batch
+
+each_single = pytest.mark.parametrize("case", SINGLE, ids=lambda case: case.name)
+each_multi = pytest.mark.parametrize("case", MULTI, ids=lambda case: case.name)
+ELEMENTWISE = [case for case in MULTI if case.elementwise]
+
+
+def by_class(case: Case, logits: Tensor) -> Tensor:
+    """`(B, C)`: each example's loss if its class were c, one id at a time."""
+    loss = case.make(log_weight=LOG_WEIGHT)
+    ids = [torch.full((len(logits),), c) for c in range(C)]
+    return torch.stack([loss.unreduced(logits, y) for y in ids], 1)
+
+
+def value_and_gradient(f, logits: Tensor) -> tuple[Tensor, Tensor]:
+    logits = logits.clone().requires_grad_()
+    value = f(logits)
+    value.backward()
+    assert logits.grad is not None
+    return value.detach(), logits.grad
+
+
+def probabilities(shape: torch.Size) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).softmax(1)
+
+
+@each_single
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("form", ["ids", "ignored", "probabilities"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_form_is_made_of_single_ids(case: Case, dense: bool, form: str, weighted: bool):
+    """Value and gradient in float64, with every target written out."""
+    logits, ids = batch(case, 12)
+    q = probabilities(logits.shape)
+    weight = torch.linspace(0.5, 2.0, 12, dtype=torch.float64)
+    if form == "ignored":
+        ids[::5] = -100
+    counted = ids >= 0 if form == "ignored" else torch.ones(12, dtype=torch.bool)
+    share = q if form == "probabilities" else F.one_hot(ids.clamp_min(0), C) * counted[:, None]
+
+    def expected(z: Tensor) -> Tensor:
+        values = (by_class(case, z) * share).sum(1) * (weight if weighted else 1.0)
+        return values.sum() / counted.sum()
+
+    def folded(x: Tensor) -> Tensor:
+        """The twelve examples as two pictures of 3 × 2 pixels; classes come second."""
+        x = x.view(2, 3, 2, *x.shape[1:])
+        return x.movedim(-1, 1) if x.ndim == 4 else x
+
+    def found(z: Tensor) -> Tensor:
+        given = (z, q if form == "probabilities" else ids, weight if weighted else None)
+        if dense:
+            given = tuple(None if x is None else folded(x) for x in given)
+        return case.make(log_weight=LOG_WEIGHT)(*given)
+
+    for one, other in zip(
+        value_and_gradient(found, logits), value_and_gradient(expected, logits), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
+@each_single
+def test_nothing_counted_gives_zero(case: Case):
+    logits, _ = batch(case)
+    loss = case.make(ignore_index=255)
+    value, gradient = value_and_gradient(lambda z: loss(z, torch.full((7,), 255)), logits)
+    assert value == 0
+    assert (gradient == 0).all()
+    assert not loss.counted(torch.full((7,), 255)).any()
+
+
+@each_single
+def test_neutral_is_torchs_also_with_ignored_and_soft_targets(case: Case):
+    if case.neutral is None:
+        return
+    logits, ids = batch(case)
+    ids[2] = -100
+    loss = case.neutral()
+    torch.testing.assert_close(loss(logits, ids), F.cross_entropy(logits, ids))
+    q = probabilities(logits.shape)
+    torch.testing.assert_close(loss(logits, q), F.cross_entropy(logits, q))
+
+
+@each_single
+def test_means_count_what_is_not_ignored(case: Case):
+    logits, ids = batch(case, 6)
+    loss = case.make()
+    kept = loss(logits[1:], ids[1:])
+    ids[0] = -100
+    torch.testing.assert_close(loss(logits, ids), kept)
+    assert loss.unreduced(logits, ids)[0] == 0
+    assert loss.counted(ids).tolist() == [False] + [True] * 5
+
+
+@each_multi
+@pytest.mark.parametrize("by", ["value", "mask"])
+def test_unknown_entries_leave_no_trace(case: Case, by: str):
+    if not case.elementwise or "distribution" in case.name:
+        pytest.skip("elements depend on each other: tested below")
+    logits, targets = batch(case)
+    unknown = torch.zeros_like(targets, dtype=torch.bool)
+    unknown[::2, 1] = unknown[3] = True
+    marked = targets.double().masked_fill(unknown, -1)
+    loss = case.make(unknown=-1.0, log_weight=LOG_WEIGHT)
+    value, gradient = value_and_gradient(lambda z: loss(z, marked), logits)
+    plain = case.make(log_weight=LOG_WEIGHT).unreduced(logits, targets)
+    torch.testing.assert_close(value, plain[~unknown].mean())
+    assert (gradient[unknown] == 0).all()
+    assert torch.equal(loss.counted(marked), ~unknown)
+    if by == "mask":
+        found = losses.sigmoid_focal_loss(logits, targets, unknown=unknown)
+        torch.testing.assert_close(found, losses.sigmoid_focal_loss(logits, marked, unknown=-1.0))
+
+
+@pytest.mark.parametrize("make", [losses.TwoWayLoss, lambda **k: losses.DistributionBalancedLoss(
+    [5, 4, 3, 2, 1], 20, **k)])  # fmt: skip
+def test_an_unknown_label_is_as_if_absent(make):
+    logits, targets = batch(MULTI[0])
+    marked = targets.double()
+    marked[:, 3] = -1
+    value, gradient = value_and_gradient(lambda z: make(unknown=-1)(z, marked), logits)
+    assert torch.isfinite(value)
+    assert (gradient[:, 3] == 0).all()
+    if make is losses.TwoWayLoss:
+        left = [0, 1, 2, 4]
+        torch.testing.assert_close(value, make()(logits[:, left], targets[:, left]))
+
+
+@pytest.mark.parametrize("case", ELEMENTWISE, ids=lambda case: case.name)
+def test_soft_labels_mix_both_sides(case: Case):
+    if "distribution" in case.name:
+        pytest.skip("the weights depend on the labels")
+    logits, targets = batch(case)
+    loss = case.make()
+    zero, one = (loss.unreduced(logits, torch.full_like(logits, y)) for y in (0.0, 1.0))
+    soft = torch.rand(logits.shape, generator=torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(loss.unreduced(logits, soft), soft * one + (1 - soft) * zero)
+    beyond = torch.where(targets > 0, 3.0, -2.0)  # the nearer end
+    torch.testing.assert_close(loss(logits, beyond), loss(logits, targets))
+
+
+def test_two_way_takes_soft_labels():
+    logits, targets = batch(MULTI[0])
+    soft = targets * 0.9 + 0.05
+    value, gradient = value_and_gradient(lambda z: losses.two_way_loss(z, soft), logits)
+    assert value > 0
+    assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("case", MULTI, ids=lambda case: case.name)
+def test_multilabel_under_torch_func(case: Case):
+    logits, targets = batch(case)
+    loss = case.make()
+    _, expected = value_and_gradient(lambda z: loss(z, targets), logits)
+    torch.testing.assert_close(torch.func.grad(lambda z: loss(z, targets))(logits), expected)
+
+
+@pytest.mark.parametrize("case", [*SINGLE, *MULTI], ids=lambda case: case.name)
+def test_autocast_changes_nothing(case: Case):
+    logits, targets = batch(case, dtype=torch.bfloat16)
+    loss = case.make(log_weight=LOG_WEIGHT)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss(logits, targets)
+    torch.testing.assert_close(found, loss(logits.float(), targets))
+
+
+@each_single
+def test_label_smoothing_does_not_favour_the_rare(case: Case):
+    """Separable, 3% positives: at the optimum of common examples the common class wins."""
+    smoothed = {
+        "weighted cross-entropy": losses.WeightedCrossEntropy([1.0, 32.3], label_smoothing=0.1),
+        "logit-adjusted cross-entropy": losses.LogitAdjustedCrossEntropy([97, 3], 1.0, 0.1),
+    }
+    if case.name not in smoothed:
+        return
+    logits = torch.zeros(100, 2, dtype=torch.float64, requires_grad=True)
+    targets = (torch.arange(100) < 3).long()
+    optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = smoothed[case.name](logits, targets)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    assert torch.equal(logits.argmax(1), targets)
+
+
+@pytest.mark.parametrize("case", [*SINGLE, *MULTI], ids=lambda case: case.name)
+def test_a_copy_is_independent(case: Case):
+    loss = case.make(log_weight=LOG_WEIGHT)
+    other = copy.deepcopy(loss)
+    other.set_log_weight(torch.zeros(C))
+    assert torch.equal(loss.log_weight, LOG_WEIGHT)
+
+
+def test_the_engine_is_what_plain_operations_give(monkeypatch):
+    """Large inputs: value, gradient and second derivatives."""
+    from equipoise.losses import engine
+
+    for case in [*SINGLE, *MULTI]:
+        logits, targets = batch(case, 40)
+        targets = targets * (torch.arange(40)[:, None] % 4 == 0) if case.multilabel else targets
+        loss = case.make(log_weight=LOG_WEIGHT)
+
+        def both(loss=loss, logits=logits, targets=targets):
+            z = logits.clone().requires_grad_()
+            (first,) = torch.autograd.grad(loss(z, targets), z, create_graph=True)
+            (second,) = torch.autograd.grad(first.square().sum(), z)
+            return *value_and_gradient(lambda z: loss(z, targets), logits), first, second
+
+        expected = both()
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "LARGE", 0)
+            patch.setattr(engine, "CHUNK", 12 * C)
+            found = both()
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7, msg=case.name)
+
+
+def test_signatures_of_peers():
+    logits, targets = torch.tensor([[0.5, -1.0]]), torch.tensor([[1.0, 0.0]])
+    torchvision = pytest.importorskip("torchvision")
+    expected = torchvision.ops.sigmoid_focal_loss(logits, targets, 0.25, 2.0, "mean")
+    torch.testing.assert_close(
+        losses.sigmoid_focal_loss(logits, targets, 0.25, 2.0, "mean"), expected
+    )
+    torch.testing.assert_close(losses.FocalLoss(multilabel=True)(logits, targets), expected)
+    weight = torch.tensor([2.0, 3.0])
+    torch.testing.assert_close(
+        losses.weighted_bce(logits, targets, weight),
+        F.binary_cross_entropy_with_logits(logits, targets, weight),
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda z, y: losses.sigmoid_focal_loss(z, y, gamma=-1.0), "gamma to be a number"),
+        (lambda z, y: losses.asymmetric_loss(z, y, margin=5.0), "margin to be a number"),
+        (lambda z, y: losses.two_way_loss(z, y, 0.0), "positive_temperature to be a number"),
+        (lambda z, y: losses.weighted_bce(z, y, pos_weight=torch.tensor(2.0)), "pos_weight to be"),
+        (lambda z, y: losses.weighted_bce(z, y, pos_weight=torch.ones(1, 2)), "pos_weight to be"),
+        (lambda z, y: losses.WeightedBCE(unknown=0.0), "unknown to be a number outside"),
+    ],
+)
+def test_functions_check_as_their_modules_do(call, message: str):
+    with pytest.raises(ValueError, match=f"Expected {message}"):
+        call(torch.zeros(1, 2), torch.zeros(1, 2))
+
+
+def test_counts_of_zero_and_numpy():
+    z, y = torch.zeros(2, 2), torch.tensor([0, 1])
+    assert torch.isfinite(losses.ldam_margins([10, 0])).all()
+    assert torch.isfinite(losses.seesaw(z, y, torch.tensor([10.0, 0.0])))
+    weight = torch.tensor([1.0, 2.0])
+    torch.testing.assert_close(
+        losses.weighted_cross_entropy(z, y, weight.numpy()),
+        losses.weighted_cross_entropy(z, y, weight),
+    )
+    with pytest.raises(ValueError, match="both"):
+        losses.logit_adjusted_cross_entropy(z, y, counts=[1, 2], log_prior=weight)
+
+
+def test_cosine_classifier_is_float32_under_autocast():
+    layer = losses.CosineClassifier(8, 3)
+    features = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    expected = 16 * F.cosine_similarity(features[:, None], layer.weight[None], dim=-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(features)
+    torch.testing.assert_close(found, expected)
+    assert layer(features.bfloat16()).dtype == torch.float32
+
+
+def test_seesaw_cap_and_detached_focusing():
+    logits, y = torch.tensor([[9.0, -9.0]]), torch.tensor([1])
+    plain, capped = (losses.seesaw(logits, y, [1, 1], eps=e) for e in (0.0, 0.01))
+    assert capped < plain
+    z = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
+    targets = torch.tensor([[1, 0]])
+
+    def detached(z: Tensor) -> Tensor:
+        return losses.asymmetric_loss(z, targets, detach_focusing=True, reduction="sum")
+
+    _, gradient = value_and_gradient(detached, z)
+    q = z.sigmoid()
+    p = q[0, 1] - 0.05
+    expected = [-((1 - q[0, 0]) ** 2), p**4 / (1 - p) * q[0, 1] * (1 - q[0, 1])]
+    torch.testing.assert_close(gradient[0], torch.stack(expected))
