@@ -86,8 +86,6 @@ NOT_AT_IMPORT = [
     "triton",
 ]
 
-MAX_LINES = 300
-
 
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
@@ -199,10 +197,8 @@ def test_optional_packages_are_imported_in_their_adapter(path: Path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_a_file_is_short_and_raises_errors(path: Path):
+def test_a_file_raises_errors_and_asserts_nothing(path: Path):
     source = path.read_text(encoding="utf-8")
-    lines = source.count("\n")
-    assert lines <= MAX_LINES, f"{name_of(path)} has {lines} lines: split it"
     asserts = [node.lineno for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assert)]
     assert not asserts, f"{name_of(path)} asserts in lines {asserts}: raise ValueError or TypeError"
 

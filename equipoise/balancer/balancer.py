@@ -360,8 +360,13 @@ class Balancer:
     def _warn_of_unresponsive(self) -> None:
         if self.policy.unresponsive is None:
             return
+<<<<<<< HEAD
         for c in np.flatnonzero(self.policy.unresponsive & ~self._fixed):
             recalls = self._rows[-1]["recalls"]
+=======
+        for c in np.flatnonzero(self.policy.unresponsive & ~self._fixed).tolist():
+            recalls = self.history[-1]["recalls"]
+>>>>>>> main
             self._warn_once(
                 f"The recall of class {self.targets.listed([c])} does not rise with its weight, "
                 "which therefore goes back. Look at its examples: are they mislabelled, is it the "
@@ -573,7 +578,7 @@ def _packed(value: Any) -> Any:
     """Lists in a row of `history` as tensors, which a hundred times as many classes fit."""
     if isinstance(value, dict):
         return {name: _packed(each) for name, each in value.items()}
-    return torch.tensor(value) if isinstance(value, np.ndarray | list) else value
+    return torch.tensor(np.asarray(value)) if isinstance(value, np.ndarray | list) else value
 
 
 def _unpacked(value: Any) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,12 +77,12 @@ def _minimise(function: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
     from scipy.optimize import minimize
 
     @torch.enable_grad()
-    def with_gradient(x: np.ndarray) -> tuple[float, np.ndarray]:
+    def with_gradient(x: Any) -> Any:
         at = torch.from_numpy(x).requires_grad_()
         value = function(at)
         (gradient,) = torch.autograd.grad(value, at)
         return float(value.detach()), gradient.numpy()
 
-    options = {"maxiter": 50, "ftol": 1e-7}
+    options: Any = {"maxiter": 50, "ftol": 1e-7}
     found = minimize(with_gradient, start.numpy(), jac=True, method="L-BFGS-B", options=options)
     return torch.from_numpy(found.x)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,13 +57,13 @@ class SoftRecalls:
         """
         from scipy.optimize import minimize
 
-        def loss(offset: np.ndarray) -> tuple[float, np.ndarray]:
+        def loss(offset: Any) -> Any:
             value, slope = self._value(objective, torch.from_numpy(offset), temperature)
             penalty = ridge * float(offset @ offset) / len(offset)
             slope -= torch.from_numpy(2 * ridge / len(offset) * offset)
             return penalty - float(value), -(slope * self.seen).numpy()
 
-        options = {"maxiter": steps, "ftol": 1e-7 if steps > 30 else 1e-6}
+        options: Any = {"maxiter": steps, "ftol": 1e-7 if steps > 30 else 1e-6}
         found = minimize(loss, start.numpy(), jac=True, method="L-BFGS-B", options=options)
         return torch.from_numpy(found.x)
 

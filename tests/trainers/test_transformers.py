@@ -178,7 +178,7 @@ def test_a_second_training_goes_on_with_the_balancers_epoch(tmp_path):
 
 
 def test_what_cannot_work_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r'eval_strategy="epoch"\), because EqualRecall follows'):
+    with pytest.raises(ValueError, match=r'eval_strategy="epoch"\), because Fair follows'):
         make(start(), tmp_path, 1, eval_strategy="no").train()
     with pytest.raises(ValueError, match=r"Expected train_dataset to have the 100 examples"):
         make(start(), tmp_path, 1, train=HELD)
