@@ -360,13 +360,8 @@ class Balancer:
     def _warn_of_unresponsive(self) -> None:
         if self.policy.unresponsive is None:
             return
-<<<<<<< HEAD
-        for c in np.flatnonzero(self.policy.unresponsive & ~self._fixed):
-            recalls = self._rows[-1]["recalls"]
-=======
         for c in np.flatnonzero(self.policy.unresponsive & ~self._fixed).tolist():
-            recalls = self.history[-1]["recalls"]
->>>>>>> main
+            recalls = self._rows[-1]["recalls"]
             self._warn_once(
                 f"The recall of class {self.targets.listed([c])} does not rise with its weight, "
                 "which therefore goes back. Look at its examples: are they mislabelled, is it the "
