@@ -65,7 +65,7 @@ class Ledger:
 
     def __init__(self, sampler: OrderSampler, targets: Targets, warn: WarnOnce) -> None:
         self.sampler, self.targets, self.warn = sampler, targets, warn
-        self.counts, self._cut = False, False
+        self.counts = self._cut = self._told = False
         rng = np.random.default_rng(0)
         self._columns: np.ndarray | None = None
         kinds = targets.num_classes + 2  # one more on each side for ids that are no class
@@ -189,6 +189,8 @@ class Ledger:
         start = self._at
         if ordered in orders:
             self._in_order = True
+        elif not self._in_order and total in totals:
+            pass
         elif self._before and (
             ordered == self._before[1] or ordered in self._plan(self._last, size)[1]
         ):
@@ -196,13 +198,14 @@ class Ledger:
         elif ordered in self._plan(0, size)[1]:
             self._rounds += self._complete()
             start, self._in_order = 0, True
-        elif again and (self._in_order or total not in totals):
+        elif again:
             return
         elif total in totals:
             self._in_order = False
         else:
             ahead = (self._at + i * step for i in range(1, SKIPPED + 1))
-            found = next((p for p in ahead if ordered in self._plan(p, size)[1]), None)
+            which, value = (1, ordered) if self._in_order else (0, total)
+            found = next((p for p in ahead if value in self._plan(p, size)[which]), None)
             self._planned -= found is None
             start = self._at if found is None else found
         self._judged, self._planned = self._judged + 1, self._planned + 1
@@ -256,7 +259,7 @@ class Ledger:
         """Say what the epoch that ends shows to be wired wrong; see docs/is-it-wired-right.md."""
         self._resolve(LOOKED_AT if self.came <= self.sampler.num_samples else None)
         enough = self._judged > 1 and 4 * self.came >= self.sampler.num_samples
-        wrong = enough and 2 * self._planned < self._judged
+        wrong = enough and 2 * self._planned < self._judged and not self._told
         if self.sampler.epoch != epoch:
             found = (
                 "The sampler was sent to another epoch than the balancer's, by a set_epoch that "
@@ -264,15 +267,15 @@ class Ledger:
             )
         elif not wrong:
             return
+        elif self._cut and not self.sampler.handed_out:
+            found = (
+                "step() was called within an epoch, and the loader went on with the order from "
+                "before. Make epochs shorter by num_samples, or iterate the loader anew"
+            )
         elif not self.sampler.handed_out:
             found = (
                 "The examples were not drawn by balancer.sampler, which nobody asked for any. Use "
                 "DataLoader(data, sampler=balancer.sampler), without shuffle=True"
-            )
-        elif self._cut:
-            found = (
-                "step() was called within an epoch, and the loader went on with the order from "
-                "before. Make epochs shorter by num_samples, or iterate the loader anew"
             )
         elif 4 * self.came <= 3 * self.sampler.num_samples <= 3 * self.sampler.position or (
             self.sampler.num_replicas > 1 and self._same_classes()
@@ -285,14 +288,16 @@ class Ledger:
         elif self._same_classes():
             found = (
                 "The classes that came are not in the order in which balancer.sampler drew them. "
-                "Are the labels in the order of the data set, and nothing reorders the sampler?"
+                "Give Balancer the labels in the order of the data set, and let nothing reorder "
+                "the sampler"
             )
         else:
             found = (
                 "The classes that came are not those that balancer.sampler drew. Give Balancer the "
                 "labels of the very data set of the loader (of a Subset, labels[indices])"
             )
-        self.warn(f"{found.rstrip('.')}. {PAGE}".replace("?.", "?"))
+        self._told = True
+        self.warn(f"{found}. {PAGE}")
 
     def _same_classes(self) -> bool:
         """Whether the classes came in the proportions drawn, as far as chance allows."""
