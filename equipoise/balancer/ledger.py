@@ -50,8 +50,8 @@ class Ledger:
     * those of a batch a little further on: the loop has left some out;
     * others: the batch counts as new, and as one that was not planned.
 
-    Where two of these hold at once, as they may for batches of one or two examples, the first is
-    taken; after a few batches the position is right again.
+    Where two of these hold at once, as they may for batches of a few examples, the batch before
+    tells how often one is given; and after a few batches the position is right again.
 
     Args:
         sampler: whose order.
@@ -77,11 +77,13 @@ class Ledger:
         self._weight = np.ones((2, 0), np.int64)
         self._devices: dict[torch.device, tuple[Tensor, ...]] = {}
         self._code_of: np.ndarray | None = None
+        self._usual = 1
         self._begin(0)
 
     def _begin(self, position: int) -> None:
         self._at = self._last = position  # behind the newest batch; at its start
         self._before: tuple[int, int] | None = None  # the sums of the newest batch
+        self._calls = self._usual  # for it, and for the one before
         self._in_order = True  # whether its examples stood as they were drawn
         self._sums: list[Tensor] = []
         self._sizes: list[int] = []
@@ -159,12 +161,13 @@ class Ledger:
         self._begin(position)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position, "counts": self.counts}
+        return {"position": self.position, "counts": self.counts, "usual": self._usual}
 
     def load_state_dict(self, state: dict[str, Any], epoch: int) -> None:
         """Go on in that epoch where `state_dict` was taken."""
         self.go_to(epoch, state["position"])
-        self.counts, self._cut, self._resumed = state["counts"], False, state["position"]
+        self.counts, self._usual = state["counts"], state["usual"]
+        self._cut, self._resumed = False, state["position"]
 
     def _complete(self) -> bool:
         """Whether the next batch, as large as the last, would not fit the epoch."""
@@ -187,18 +190,20 @@ class Ledger:
         totals, orders = self._plan(self._at, size)
         again = self._before is not None and total == self._before[0]
         start = self._at
-        if ordered in orders:
+        if ordered in orders and not (again and self._calls < self._usual):
             self._in_order = True
         elif not self._in_order and total in totals:
             pass
         elif self._before and (
-            ordered == self._before[1] or ordered in self._plan(self._last, size)[1]
+            again and self._in_order or ordered in self._plan(self._last, size)[1]
         ):
+            self._calls += 1
             return
         elif ordered in self._plan(0, size)[1]:
             self._rounds += self._complete()
             start, self._in_order = 0, True
         elif again:
+            self._calls += 1
             return
         elif total in totals:
             self._in_order = False
@@ -209,6 +214,7 @@ class Ledger:
             self._planned -= found is None
             start = self._at if found is None else found
         self._judged, self._planned = self._judged + 1, self._planned + 1
+        self._usual, self._calls = self._calls, 1
         self._last, self._at, self._before = start, start + step, (total, ordered)
 
     def _plan(self, position: int, size: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
