@@ -130,7 +130,11 @@ def sharpness_aware(seed: int) -> None:
 
 def micro_batches(seed: int) -> None:
     made = Balancer(y := labels_of(seed), seed=seed)
-    train(made, loader_of(made, y), loss=lambda z, y: [made.loss(z[:9], y[:9]), made.loss(z[9:], y[9:])])
+    train(
+        made,
+        loader_of(made, y),
+        loss=lambda z, y: [made.loss(z[:9], y[:9]), made.loss(z[9:], y[9:])],
+    )
 
 
 def sorted_in_the_batch(seed: int) -> None:
@@ -191,7 +195,9 @@ def pruned(seed: int) -> None:
 
 def selective(seed: int) -> None:
     made = Balancer(y := labels_of(seed), mining="selective-backprop", seed=seed)
-    loader = DataLoader(TensorDataset(torch.randn(N, 3), torch.as_tensor(y)), BATCH, sampler=made.sampler)
+    loader = DataLoader(
+        TensorDataset(torch.randn(N, 3), torch.as_tensor(y)), BATCH, sampler=made.sampler
+    )
     net = nn.Linear(3, 4)
     for _ in range(2):
         for x, y in made.mine(loader, net):

@@ -18,7 +18,7 @@ __all__ = ["Ledger", "WarnOnce"]
 CHUNK = 4096  # positions whose plan is drawn at a time
 LOOKED_AT = 1 << 20  # positions of an epoch that `check` compares; `position` follows all
 SKIPPED = 8  # batches that a loop may leave out between two calls
-COLUMNS = 62  # labels by which examples of several labels are told from one another
+COLUMNS = 24  # labels by which examples of several labels are told from one another
 PAGE = "See docs/is-it-wired-right.md."
 
 

@@ -162,17 +162,17 @@ class BalancedTrainer(Trainer):
                 "Expected no compute_loss_func beside a balancer, whose loss is used, but got "
                 f"{kwargs['compute_loss_func']!r}."
             )
-        super().__init__(model, args, **kwargs)
-        if self.args.train_sampling_strategy != "random":
+        if args is not None and args.train_sampling_strategy != "random":
             raise ValueError(
                 'Expected train_sampling_strategy to be "random", because the balancer draws, but '
-                f"got {self.args.train_sampling_strategy!r}."
+                f"got {args.train_sampling_strategy!r}."
             )
-        if self.args.label_smoothing_factor:
+        if args is not None and args.label_smoothing_factor:
             raise ValueError(
                 "Expected label_smoothing_factor to be 0, because balancer.loss has no label "
-                f"smoothing, but got {self.args.label_smoothing_factor}."
+                f"smoothing, but got {args.label_smoothing_factor}."
             )
+        super().__init__(model, args, **kwargs)
         self.balancer = balancer
         self.model_accepts_loss_kwargs = False
         self.label_names: list[str] = getattr(self, "label_names", None) or ["labels"]

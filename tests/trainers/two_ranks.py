@@ -113,9 +113,7 @@ def with_fabric(mode: str, folder: Path) -> Run:
     fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
     fabric.launch()
     run = start(num_samples=NUM_SAMPLES)
-    model, optimizer = fabric.setup(
-        run.model, torch.optim.SGD(run.model.parameters(), lr=0.5)
-    )
+    model, optimizer = fabric.setup(run.model, torch.optim.SGD(run.model.parameters(), lr=0.5))
     split = mode == "global order"
     sampler = GlobalOrder(run.balancer) if split else run.balancer.sampler
     loader = DataLoader(TRAIN, BATCH, sampler=sampler)
