@@ -11,9 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import (
-    BatchSampler,
     DataLoader,
-    Dataset,
     DistributedSampler,
     Sampler,
     Subset,
@@ -366,8 +364,8 @@ def stepped_each_second_epoch(seed: int) -> None:
 
 
 def stepped_within_an_epoch(seed: int) -> None:
-    made = Balancer(y := labels_of(seed), seed=seed)
-    for i, (_, y) in enumerate(loader_of(made, y)):
+    made = Balancer(labels := labels_of(seed), seed=seed)
+    for i, (_, y) in enumerate(loader_of(made, labels)):
         made.loss(torch.zeros(len(y), 4), y)
         if i % 8 == 7:
             observe(made)

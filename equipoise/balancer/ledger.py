@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equipoise.balancer.batch_sums import BatchSums
 from equipoise.samplers import OrderSampler
 from equipoise.targets import Targets
 
@@ -18,8 +19,43 @@ __all__ = ["Ledger", "WarnOnce"]
 CHUNK = 4096  # positions whose plan is drawn at a time
 LOOKED_AT = 1 << 20  # positions of an epoch that `check` compares; `position` follows all
 SKIPPED = 8  # batches that a loop may leave out between two calls
-COLUMNS = 24  # labels by which examples of several labels are told from one another
+
+# What is said, with the mend; docs/is-it-wired-right.md has more.
 PAGE = "See docs/is-it-wired-right.md."
+OTHER_EPOCH = (
+    "The sampler was sent to another epoch than the balancer's, by a set_epoch that is not its "
+    "step(). Give Fabric and accelerate GlobalOrder(balancer)."
+)
+NOT_ASKED = (
+    "The examples were not drawn by balancer.sampler, which nobody asked for any. Use "
+    "DataLoader(data, sampler=balancer.sampler), without shuffle=True."
+)
+WITHIN_AN_EPOCH = (
+    "step() was called within an epoch, and the loader went on with the order from before. Make "
+    "epochs shorter by num_samples, or iterate the loader anew."
+)
+SPLIT_TWICE = (
+    "Only a part of what balancer.sampler drew has come: a DistributedSampler, accelerate or "
+    "Fabric has split it over the ranks a second time. Give them GlobalOrder(balancer), or leave "
+    "the loader as it is."
+)
+OTHER_ORDER = (
+    "The classes that came are not in the order in which balancer.sampler drew them. Give Balancer "
+    "the labels in the order of the data set, and let nothing reorder the sampler."
+)
+OTHER_CLASSES = (
+    "The classes that came are not those that balancer.sampler drew. Give Balancer the labels of "
+    "the very data set of the loader (of a Subset, labels[indices])."
+)
+AGAIN = (
+    "The loader is iterated again before step(): the same examples come in the same order. Call "
+    "balancer.step() after each pass, whatever the policy."
+)
+SKIPPED_TWICE = (
+    "The batches before the state that was loaded were skipped twice, by the balancer and by the "
+    "loader. Load only one of the two, or give StatefulDataLoader "
+    "batch_sampler=balancer.sampler.batches(size)."
+)
 
 
 class WarnOnce:
@@ -37,11 +73,9 @@ class WarnOnce:
 class Ledger:
     """Compares the classes of the batches that came with those that the sampler planned.
 
-    Of each batch two sums are kept on its device, with random 64-bit codes for the classes and
-    random weights for the places in the batch: Σ code and Σ code · weight. The first tells which
-    classes came, the second in which order. Nothing waits for the device until somebody asks for
-    `position`, or `check` is called at the end of the epoch. Then the sums are compared with those
-    of the sampler's order, batch by batch:
+    Of each batch `BatchSums` keeps two numbers on its device, and nothing waits for them until
+    somebody asks for `position`, or `check` is called at the end of the epoch. Then they are
+    compared with those of the sampler's order, batch by batch:
 
     * the classes planned next: the batch is new, and the position moves on behind it;
     * those of the batch before, in any order: the same batch again, as mixup, SAM, several heads
@@ -64,19 +98,9 @@ class Ledger:
     """
 
     def __init__(self, sampler: OrderSampler, targets: Targets, warn: WarnOnce) -> None:
-        self.sampler, self.targets, self.warn = sampler, targets, warn
+        self.sampler, self.warn = sampler, warn
         self.counts = self._cut = self._told = False
-        rng = np.random.default_rng(0)
-        self._columns: np.ndarray | None = None
-        kinds = targets.num_classes + 2  # one more on each side for ids that are no class
-        if targets.multilabel:
-            rare = np.abs(targets.counts / targets.num_examples - 0.5)
-            self._columns = np.argsort(rare, kind="stable")[:COLUMNS]
-            kinds = len(self._columns)
-        self._code = rng.integers(1, 2**62, kinds)
-        self._weight = np.ones((2, 0), np.int64)
-        self._devices: dict[torch.device, tuple[Tensor, ...]] = {}
-        self._code_of: np.ndarray | None = None
+        self._summed = BatchSums(targets)
         self._usual = 1
         self._begin(0)
 
@@ -91,8 +115,7 @@ class Ledger:
         self._judged = self._planned = self._rounds = self.came = 0
         self._look_at = self.sampler.num_samples - position
         self._resumed = 0
-        for *_, seen in self._devices.values():
-            seen.zero_()
+        self._summed.clear()
 
     # What comes
 
@@ -101,16 +124,7 @@ class Ledger:
         if not torch.is_grad_enabled():
             return
         size = len(targets)
-        code, weight, columns, seen = self._on(targets.device, size)
-        if self._columns is None:
-            ids = (targets.long() + 1).clamp_(0, len(code) - 1)
-            codes = code[ids]
-            seen.index_add_(0, ids, weight[0, :1].expand(len(ids)))
-        else:
-            carried = targets.index_select(1, columns) > 0.5
-            codes = (carried * code).sum(1)
-            seen += carried.sum(0)
-        self._sums.append((codes * weight[:, :size]).sum(1))
+        self._sums.append(self._summed(targets))
         self._sizes.append(size)
         self.counts = True
         self.came += size * self.sampler.num_replicas
@@ -126,22 +140,6 @@ class Ledger:
         for batch in loader:
             self.add(torch.as_tensor(batch[1]))
             yield batch
-
-    def _on(self, device: torch.device, size: int) -> tuple[Tensor, ...]:
-        """Codes, weights, columns and class counts on a device, for batches of up to that size."""
-        if size > self._weight.shape[1]:
-            rng = np.random.default_rng(1)
-            self._weight = np.ones((2, 2 * size), np.int64)
-            self._weight[1] = rng.integers(1, 2**62, 2 * size)
-            self._devices = {
-                on: (code, torch.from_numpy(self._weight).to(on), columns, seen)
-                for on, (code, _, columns, seen) in self._devices.items()
-            }
-        if device not in self._devices:
-            columns = np.zeros(0, np.int64) if self._columns is None else self._columns
-            tables = [self._code, self._weight, columns, np.zeros(len(self._code), np.int64)]
-            self._devices[device] = tuple(torch.from_numpy(t).to(device) for t in tables)
-        return self._devices[device]
 
     # Where we are
 
@@ -195,7 +193,7 @@ class Ledger:
         elif not self._in_order and total in totals:
             pass
         elif self._before and (
-            again and self._in_order or ordered in self._plan(self._last, size)[1]
+            (again and self._in_order) or ordered in self._plan(self._last, size)[1]
         ):
             self._calls += 1
             return
@@ -233,13 +231,8 @@ class Ledger:
         parts = [codes[rank::num_replicas]]
         if num_replicas > 1:
             parts.append(codes[rank * size : (rank + 1) * size])
-        self._weight_for(size)
-        weight = self._weight[1, :size]
-        return tuple(int(p.sum()) for p in parts), tuple(int((p * weight).sum()) for p in parts)
-
-    def _weight_for(self, size: int) -> None:
-        if size > self._weight.shape[1]:
-            self._on(torch.device("cpu"), size)
+        totals, orders = zip(*map(self._summed.planned, parts), strict=True)
+        return totals, orders
 
     def _chunk(self, number: int) -> np.ndarray:
         if number not in self._chunks:
@@ -247,86 +240,36 @@ class Ledger:
                 self._chunks.clear()
             first = number * CHUNK
             positions = np.arange(first, min(first + CHUNK, self.sampler.num_samples))
-            self._chunks[number] = self._codes(self.sampler.draw(positions))
+            self._chunks[number] = self._summed.codes(self.sampler.draw(positions))
         return self._chunks[number]
-
-    def _codes(self, ids: np.ndarray) -> np.ndarray:
-        """`(n,)` int64 codes of what examples carry."""
-        if self.targets.labels is not None:
-            return self._code[self.targets.labels[ids].astype(np.int64) + 1]
-        if self._code_of is None:
-            matrix: Any = self.targets.matrix
-            self._code_of = (matrix[:, self._columns] > 0).astype(np.int64) @ self._code
-        return self._code_of[ids]
 
     # Whether it is wired right
 
     def check(self, epoch: int) -> None:
         """Say what the epoch that ends shows to be wired wrong; see docs/is-it-wired-right.md."""
-        self._resolve(LOOKED_AT if self.came <= self.sampler.num_samples else None)
-        enough = self._judged > 1 and 4 * self.came >= self.sampler.num_samples
-        wrong = enough and 2 * self._planned < self._judged and not self._told
+        total = self.sampler.num_samples
+        self._resolve(LOOKED_AT if self.came <= total else None)
         if self.sampler.epoch != epoch:
-            found = (
-                "The sampler was sent to another epoch than the balancer's, by a set_epoch that "
-                "is not its step(). Give Fabric and accelerate GlobalOrder(balancer)"
-            )
-        elif not wrong:
+            self.warn(f"{OTHER_EPOCH} {PAGE}")
+        enough = self._judged > 1 and 4 * self.came >= total
+        if self._told or not enough or 2 * self._planned >= self._judged:
             return
-        elif self._cut and not self.sampler.handed_out:
-            found = (
-                "step() was called within an epoch, and the loader went on with the order from "
-                "before. Make epochs shorter by num_samples, or iterate the loader anew"
-            )
-        elif not self.sampler.handed_out:
-            found = (
-                "The examples were not drawn by balancer.sampler, which nobody asked for any. Use "
-                "DataLoader(data, sampler=balancer.sampler), without shuffle=True"
-            )
-        elif 4 * self.came <= 3 * self.sampler.num_samples <= 3 * self.sampler.position or (
-            self.sampler.num_replicas > 1 and self._same_classes()
-        ):
-            found = (
-                "Only a part of what balancer.sampler drew has come: a DistributedSampler, "
-                "accelerate or Fabric has split it over the ranks a second time. Give them "
-                "GlobalOrder(balancer), or leave the loader as it is"
-            )
-        elif self._same_classes():
-            found = (
-                "The classes that came are not in the order in which balancer.sampler drew them. "
-                "Give Balancer the labels in the order of the data set, and let nothing reorder "
-                "the sampler"
-            )
-        else:
-            found = (
-                "The classes that came are not those that balancer.sampler drew. Give Balancer the "
-                "labels of the very data set of the loader (of a Subset, labels[indices])"
-            )
         self._told = True
-        self.warn(f"{found}. {PAGE}")
-
-    def _same_classes(self) -> bool:
-        """Whether the classes came in the proportions drawn, as far as chance allows."""
-        seen = sum(seen.cpu().numpy() for *_, seen in self._devices.values())
-        drawn = self.sampler.draw(np.arange(min(self.sampler.num_samples, LOOKED_AT)))
-        if self.targets.labels is not None:
-            planned = np.bincount(self.targets.labels[drawn], minlength=self.targets.num_classes)
-            planned = np.concatenate([[0], planned, [0]])
+        same = self._summed.agree(self.sampler.draw(np.arange(min(total, LOOKED_AT))))
+        part = 4 * self.came <= 3 * total <= 3 * self.sampler.position
+        if not self.sampler.handed_out:
+            cause = WITHIN_AN_EPOCH if self._cut else NOT_ASKED
+        elif part or (same and self.sampler.num_replicas > 1):
+            cause = SPLIT_TWICE
         else:
-            matrix: Any = self.targets.matrix
-            planned = np.asarray(matrix[drawn][:, self._columns].sum(0)).reshape(-1)
-        p, q = seen / max(seen.sum(), 1), planned / max(planned.sum(), 1)
-        chance = (len(p) / max(min(int(seen.sum()), len(drawn)), 1)) ** 0.5
-        return float(np.abs(p - q).sum()) < 0.02 + chance
+            cause = OTHER_ORDER if same else OTHER_CLASSES
+        self.warn(f"{cause} {PAGE}")
 
     def _check_rounds(self) -> None:
         """Called when as much has come as an epoch holds: whether it began again."""
         self._resolve()
         if self._rounds:
-            self.warn(
-                "The loader is iterated again before step(): the same examples come in the same "
-                f"order. Call balancer.step() after each pass, whatever the policy. {PAGE}"
-            )
+            self.warn(f"{AGAIN} {PAGE}")
         left = self.sampler.num_samples - self._at
         self._look_at = self.came + max(left, self.sampler.num_samples // 8, 1)
 
@@ -337,8 +280,4 @@ class Ledger:
         ordered = int(self._sums[-1][1])
         _, doubled = self._plan(2 * resumed, size)
         if ordered in doubled and ordered not in self._plan(resumed, size)[1]:
-            self.warn(
-                "The batches before the state that was loaded were skipped twice, by the balancer "
-                "and by the loader. Load only one of the two, or give StatefulDataLoader "
-                f"batch_sampler=balancer.sampler.batches(size). {PAGE}"
-            )
+            self.warn(f"{SKIPPED_TWICE} {PAGE}")

@@ -188,9 +188,9 @@ def test_what_cannot_work_is_refused(tmp_path):
         make(start(mining="selective-backprop"), tmp_path, 1)
     with pytest.raises(ValueError, match="Expected dataloader_drop_last to be False"):
         make(start(), tmp_path, 1, dataloader_drop_last=True)
-    with pytest.raises(ValueError, match="label_smoothing_factor to be 0, because balancer.loss"):
+    with pytest.raises(ValueError, match="label_smoothing_factor to be 0, because"):
         make(start(), tmp_path, 1, label_smoothing_factor=0.1)
-    with pytest.raises(ValueError, match='sampling_strategy to be "random".*got \'group_by_length'):
+    with pytest.raises(ValueError, match=r"to be \"random\".*got 'group_by_length'"):
         make(start(), tmp_path, 1, train_sampling_strategy="group_by_length")
     (tmp_path / "checkpoint-7").mkdir()
     with pytest.raises(FileNotFoundError, match=r"balancer\.pt to resume from, but there is none"):
