@@ -96,7 +96,7 @@ def test_correct_restores_plain_posteriors(share, loss):
 
 
 def test_weights_move_only_in_step_and_reach_the_next_epoch():
-    balancer = Balancer(LABELS, EqualRecall())
+    balancer = Balancer(LABELS, EqualRecall(), sampler_share=1)
     before = list(balancer.sampler)
     observed(balancer, [0.9, 0.6, 0.3])
     assert list(balancer.sampler) == before
@@ -308,7 +308,8 @@ class Backwards(OrderSampler):
 
 def test_a_sampler_of_ones_own_fits():
     balancer = Balancer(LABELS, sampler=Backwards(100, targets=LABELS))
-    assert list(balancer.sampler)[:3] == [99, 98, 97]
+    stream = iter(balancer.sampler)
+    assert [next(stream) for _ in range(3)] == [99, 98, 97]
     assert balancer.sampler_share == 0
     observed(balancer, [0.9, 0.6, 0.3])
     balancer.step()
@@ -325,6 +326,69 @@ def test_history_holds_the_recalls_as_they_were():
     assert row["mean_recall"] == pytest.approx(0.6)
     assert row["lowest_recall"] == pytest.approx(0.3)
     assert row["log_weight"] == pytest.approx(log_weight_of(1 / np.array([60, 30, 10])).tolist())
+
+
+def test_a_state_holds_the_history_as_tensors():
+    """As lists, ten epochs of 100,000 classes took 5.9 s to save, and as long to load."""
+    balancer = Balancer(LABELS, mining="hardest-examples")
+    for _ in range(2):
+        observed(balancer, [0.9, 0.6, 0.3])
+        balancer.step()
+
+    def lists(value):
+        if isinstance(value, dict):
+            return sum(map(lists, value.values()))
+        return isinstance(value, list)
+
+    state = saved(balancer.state_dict())
+    assert sum(map(lists, state["history"])) == 0
+    assert state["history"][1]["recalls"].dtype == torch.float64
+    other = Balancer(LABELS, mining="hardest-examples")
+    other.load_state_dict(state)
+    assert other.history == balancer.history
+    assert isinstance(other.history[1]["recalls"], list)
+    assert isinstance(other.history[1]["support"][0], int)
+
+
+def test_a_loss_that_is_never_called_is_not_corrected_for():
+    """900 : 100, half of λ in a loss that nobody calls: `correct` removed a shift of it."""
+    labels = np.repeat([0, 1], [900, 100])
+    balancer = Balancer(labels, "inverse-frequency", sampler_share=0.5)
+    drawn = np.bincount(labels[list(balancer.sampler)])
+    with pytest.warns(UserWarning, match=r"balancer\.loss was not called.*sampler_share=1"):
+        observed(balancer, [0.9, 0.6])
+    balancer.step()
+    corrected = balancer.correct(torch.log(torch.tensor(drawn / 1000)[None])).softmax(1)
+    assert torch.allclose(corrected, torch.tensor([[0.9, 0.1]]).double(), atol=2e-3)
+    other = Balancer(labels, "inverse-frequency", sampler_share=0.5)
+    other.load_state_dict(saved(balancer.state_dict()))
+    assert torch.equal(other.correct(torch.zeros(1, 2)), balancer.correct(torch.zeros(1, 2)))
+    other.loss(torch.zeros(1, 2), torch.tensor([0]))  # from now on it is in the network
+    whole = torch.tensor([[9.0, 1.0]]).log()
+    both = other.correct(torch.zeros(1, 2)) - whole
+    assert both[0, 0] == pytest.approx(float(both[0, 1]), abs=1e-5)
+
+
+def test_an_explicit_repeat_and_a_loss_that_raises_do_not_count():
+    balancer = Balancer(LABELS, seed=3)
+    ids = list(balancer.sampler)
+    logits = torch.zeros(10, 3)
+    balancer.loss(logits, LABELS[ids[:10]])
+    balancer.loss(logits, LABELS[ids[10:20]], new_batch=False)
+    with pytest.raises(ValueError, match="Expected"):
+        balancer.loss(logits, LABELS[ids[10:15]])
+    assert balancer.position == 10
+    balancer.loss(logits, LABELS[ids[10:20]])
+    assert balancer.position == 20
+
+
+def test_nothing_waits_for_the_device_between_steps():
+    """Neither `loss` nor what it notes reads a tensor's value: meta tensors have none."""
+    balancer = Balancer(LABELS)
+    targets = torch.as_tensor(LABELS[:10]).to("meta")
+    for _ in range(3):
+        balancer.ledger.add(targets)
+    assert balancer.ledger.came == 30
 
 
 def test_state_goes_on_bit_for_bit():

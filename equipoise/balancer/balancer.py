@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise._ranks import rank_and_replicas, require_same
+from equipoise._ranks import rank_and_replicas, require_same, several
 from equipoise.balancer.by_name import (
     check_share,
     make_loss,
@@ -19,7 +20,7 @@ from equipoise.balancer.by_name import (
     start,
     take_over,
 )
-from equipoise.balancer.progress import Progress
+from equipoise.balancer.ledger import Ledger, WarnOnce
 from equipoise.decision import (
     ClassDecision,
     LabelDecision,
@@ -35,7 +36,7 @@ from equipoise.weighting import Policy
 
 __all__ = ["Balancer"]
 
-VERSION = 4  # of the states that `state_dict` gives
+VERSION = 5  # of the states that `state_dict` gives
 
 
 class Balancer:
@@ -142,9 +143,10 @@ class Balancer:
         self.rates = HoldoutRates(self.targets.num_classes, self.multilabel)
         self.decision: ClassDecision | LabelDecision | None = None
         self.epoch = 0
-        self.history: list[dict[str, Any]] = []
-        self.progress = Progress(self.sampler)
-        self._warned: set[str] = set()
+        self._rows: list[dict[str, Any]] = []
+        self._warn_once = WarnOnce()
+        self._ranks_given, self._loaded = rank is not None, 0
+        self.ledger = Ledger(self.sampler, self.targets, self._warn_once)
         self._set_log_weight(first)
         self._first_log_weight = self.log_weight.copy()
         self._learn()
@@ -173,7 +175,7 @@ class Balancer:
         else:
             shift = np.zeros_like(self.log_weight)
         self._shift = torch.from_numpy(np.array(shift, np.float64))
-        self._learnt = True
+        self._learnt = self._by_loss = True
 
     @property
     def order(self) -> Any:
@@ -195,25 +197,35 @@ class Balancer:
         indices: Tensor | None = None,
         *,
         weight: Tensor | None = None,
+        new_batch: bool = True,
     ) -> Tensor:
         """The batch's weighted, mined loss: a scalar to call `backward` on.
+
+        It may be called several times for a batch (mixup, SAM, several heads): a batch whose
+        classes came before, in whatever order, counts once in `position`.
 
         Args:
             logits: `(B, C)`.
             targets: `(B,)` class ids, or `(B, C)` of 0 and 1.
             indices: `(B,)` ids of the examples, which mining by remembered losses asks for.
             weight: `(B,)` factors on the examples.
+            new_batch: `False` says that these examples were given before. It is only needed where
+                their classes are others than before, or a batch has one or two examples.
         """
-        if not self._learnt:
+        if not (self._learnt and self._by_loss):
             self._learn()
         self.loss_function.to(logits.device)
         targets = torch.as_tensor(targets)
-        if not isinstance(self.mining, LoaderMiner):
-            self.progress.add(targets)
         if isinstance(self.mining, BatchMiner):
             losses = self.loss_function.unreduced(logits, targets, weight)
-            return self.mining(losses, targets, indices)
-        return self.loss_function(logits, targets, weight)
+            value = self.mining(losses, targets, indices)
+        else:
+            value = self.loss_function(logits, targets, weight)
+        if new_batch and not isinstance(self.mining, LoaderMiner):
+            if not self.ledger.came:
+                self._check_ranks()
+            self.ledger.add(targets)
+        return value
 
     def mine(self, loader: Any, model: torch.nn.Module) -> Any:
         """Iterates full batches of the loader's examples that are worth a backward pass.
@@ -222,19 +234,20 @@ class Balancer:
         """
         if not isinstance(self.mining, LoaderMiner):
             return loader
-        if not self._learnt:
+        if not (self._learnt and self._by_loss):
             self._learn()
-        return self.mining(self.progress.over(loader), model, self.loss_function.unreduced)
+        self._check_ranks()
+        return self.mining(self.ledger.over(loader), model, self.loss_function.unreduced)
 
     @property
     def position(self) -> int:
         """Examples of the running epoch trained on so far, over all ranks; a state resumes there.
 
         Those that `loss` was called for under enabled gradients, or that `mine` took from its
-        loader; what a `DataLoader` has prefetched does not count. For whoever never calls `loss`
-        it is how far the sampler has been iterated.
+        loader, each once; what a `DataLoader` has prefetched does not count. For whoever never
+        calls `loss` it is how far the sampler has been iterated. Asking waits for the device.
         """
-        return self.progress.position
+        return self.ledger.position
 
     def set_ranks(self, rank: int | None = None, num_replicas: int | None = None) -> None:
         """Draw as this rank of so many from the next iteration on; by default torch.distributed's.
@@ -242,11 +255,22 @@ class Balancer:
         For a balancer made before `torch.distributed.init_process_group`. Every rank calls it.
         """
         self.sampler.set_ranks(*rank_and_replicas(rank, num_replicas))
+        self._ranks_given = True
         require_same(self._made_of())
+
+    def _check_ranks(self) -> None:
+        """Say that all ranks draw the same, where torch.distributed was started too late."""
+        if several() and self.sampler.num_replicas == 1 and not self._ranks_given:
+            self._warn_once(
+                "All ranks draw the same examples: the balancer was made before torch.distributed "
+                "was initialised. Call balancer.set_ranks(), or make the balancer after it. See "
+                "docs/is-it-wired-right.md."
+            )
 
     def observe(self, logits: Tensor, targets: Tensor) -> None:
         """Count a hold-out batch, like a metric's `update`; nothing waits for the device."""
         targets = torch.as_tensor(targets)
+        self._settle()
         self.rates.update(logits, targets, logits if self.multilabel else self.correct(logits))
 
     def step(self) -> None:
@@ -256,18 +280,27 @@ class Balancer:
         a class that the hold-out lacks stays as it is. With several ranks every one calls it, and
         what each has observed is added up.
 
+        What the epoch shows to be wired wrong is said once: see docs/is-it-wired-right.md.
+
         Raises:
             RuntimeError: nothing was observed, and the policy follows recalls.
+            ValueError: the ranks are in different epochs, or have loaded different states.
         """
+        states = {"epoch": self.epoch, "number of loaded states": self._loaded}
+        require_same(states | {"log_weight": zlib.crc32(self.log_weight.data)})
+        self._check_ranks()
+        self._settle()
+        self.ledger.check(self.epoch)
         self.rates.sum_over_ranks()
-        row = {"epoch": self.epoch, "log_weight": self.log_weight.tolist()} | self.rates.summary()
+        row = {"epoch": self.epoch, "log_weight": self.log_weight} | self.rates.summary()
         if self.mining is not None:
             self.mining.sum_over_ranks()
             row["mining"] = self.mining.tally.summary() | {"estimated_cost": self.mining.cost()}
         recalls = self._usable_recalls(row)
-        self.history.append(row)
+        self._rows.append(_packed(row))
         if not self._learnt:  # trained with another loss than ours
             self._learn()
+            self._by_loss = self.ledger.counts
         log_weight = self.policy.step(self.log_weight, recalls)
         if recalls is not None and self.policy.needs_recalls:
             lacking = self.rates.support.numpy() == 0
@@ -275,13 +308,30 @@ class Balancer:
             log_weight = log_weight - log_weight.mean()
         self.rates.reset()
         self.epoch += 1
-        self.progress.go_to(self.epoch, 0)
+        self.ledger.go_to(self.epoch, 0)
         if self.mining is not None:
             self.mining.tally.reset()
             self.mining.set_epoch(self.epoch)
         self._set_log_weight(log_weight)
         self._warn_of_unresponsive()
         self._warn_of_price()
+
+    def _settle(self) -> None:
+        """Where `loss` is never called, though the sampler is used, its λ is not in the network."""
+        if self.ledger.counts or not (self.sampler.handed_out and self._by_loss):
+            return
+        self._by_loss = False
+        carried = np.abs((1 - self.sampler_share) * self.log_weight).max()
+        if carried > 1e-6 and self.sampler.position == self.sampler.num_samples:
+            self._warn_once(
+                "balancer.loss was not called, but carries a part of the class weights, which "
+                "correct therefore leaves out. Train with balancer.loss, or make the Balancer with "
+                "sampler_share=1. See docs/is-it-wired-right.md."
+            )
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        return [_unpacked(row) for row in self._rows]
 
     def _usable_recalls(self, row: dict[str, Any]) -> np.ndarray | None:
         """What the policy is to follow, `(C,)`, or `None`; says what is missing or left out."""
@@ -312,7 +362,7 @@ class Balancer:
         if self.policy.unresponsive is None:
             return
         for c in np.flatnonzero(self.policy.unresponsive & ~self._fixed).tolist():
-            recalls = self.history[-1]["recalls"]
+            recalls = self._rows[-1]["recalls"]
             self._warn_once(
                 f"The recall of class {self.targets.listed([c])} does not rise with its weight, "
                 "which therefore goes back. Look at its examples: are they mislabelled, is it the "
@@ -322,7 +372,7 @@ class Balancer:
 
     def _warn_of_price(self) -> None:
         """Say once for whom much mean recall is paid, if it is in three epochs on end."""
-        prices = [row["price"] for row in self.history[-3:] if row["price"] is not None]
+        prices = [row["price"] for row in self._rows[-3:] if row["price"] is not None]
         if len(prices) < 3 or min(prices) <= 0.05:
             return
         raised = self.log_weight - self._first_log_weight
@@ -334,20 +384,20 @@ class Balancer:
             f"({prices[-1]:.2f} of mean recall in epoch {self.epoch - 1})",
         )
 
-    def _warn_once(self, message: str, detail: str = "") -> None:
-        if message not in self._warned:
-            self._warned.add(message)
-            warnings.warn(f"{message} {detail}".rstrip(), stacklevel=4)
-
     def correct(self, logits: Tensor) -> Tensor:
         """Logits with the sampler's and the loss's shifts removed: those of plain training.
 
         For labels they are calibrated log-odds, as far as the network is: the loss's distortion is
         undone, and the change sampling makes to each label's log-odds.
+
+        Where `loss` was never called, though the sampler was used, the loss's part is left out.
+        Mining is not undone: under it the corrected logits are not calibrated (.10 to .16 off the
+        true probability in measurements), because hard examples count for more than their share.
         """
         self._check_logits(logits)
-        self.loss_function.to(logits.device)
-        return self.loss_function.correct(logits) - self._shift.to(logits)
+        if self._by_loss:
+            logits = self.loss_function.to(logits.device).correct(logits)
+        return logits - self._shift.to(logits)
 
     def _check_logits(self, logits: Tensor) -> None:
         if logits.ndim != 2 or logits.shape[1] != self.targets.num_classes:
@@ -459,17 +509,18 @@ class Balancer:
             "version": VERSION,
             "made_of": self._made_of(),
             "epoch": self.epoch,
-            "progress": self.progress.state_dict(),
+            "ledger": self.ledger.state_dict(),
             "log_weight": torch.from_numpy(self.log_weight.copy()),
             "policy": self.policy.state_dict(),
             "sampler": self.sampler.state_dict(),
             "loss": self.loss_function.state_dict(),
             "learnt": self._learnt,
+            "by_loss": self._by_loss,
             "shift": self._shift.clone(),
             "mining": None if self.mining is None else self.mining.state_dict(),
             "rates": self.rates.state_dict(),
             "decision": None if self.decision is None else self.decision.state_dict(),
-            "history": [dict(row) for row in self.history],
+            "history": list(self._rows),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -493,8 +544,9 @@ class Balancer:
         self._learnt, self._shift = state["learnt"], state["shift"].cpu().clone()
         self.epoch = state["epoch"]
         self.log_weight = state["log_weight"].cpu().double().numpy().copy()
-        self.history = [dict(row) for row in state["history"]]
-        self.progress.load_state_dict(state["progress"], self.epoch)
+        self._by_loss, self._loaded = state["by_loss"], self._loaded + 1
+        self._rows = [dict(row) for row in state["history"]]
+        self.ledger.load_state_dict(state["ledger"], self.epoch)
 
     def _check_state(self, state: dict[str, Any]) -> None:
         if not isinstance(state, dict) or "made_of" not in state:
@@ -516,6 +568,19 @@ class Balancer:
         missing = [name for name in self.state_dict() if name not in state]
         if missing:
             raise ValueError(f"Expected state of a Balancer, but got one without {missing}.")
+
+
+def _packed(value: Any) -> Any:
+    """Lists in a row of `history` as tensors, which a hundred times as many classes fit."""
+    if isinstance(value, dict):
+        return {name: _packed(each) for name, each in value.items()}
+    return torch.tensor(np.asarray(value)) if isinstance(value, np.ndarray | list) else value
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _unpacked(each) for name, each in value.items()}
+    return value.tolist() if isinstance(value, Tensor) else value
 
 
 def _fixed_classes(targets: Targets) -> np.ndarray:

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 
 from equipoise.balancer import Balancer
 
 __all__ = ["GlobalOrder"]
 
-CHUNK = 4096  # positions drawn at a time
-
 
 class GlobalOrder(torch.utils.data.Sampler[int]):
     """A balancer's order of all ranks together: the same example ids on each of them.
 
-    `accelerator.prepare(loader)` splits every loader over the processes: `BatchSamplerShard` gives
-    each its batches, or its part of every batch under `split_batches`; under `dispatch_batches`
-    rank 0 reads for all. `balancer.sampler` already draws for one rank of several, so under
-    accelerate it would be split twice, and most examples never come. Give this one instead:
+    For accelerate and Lightning Fabric, which split every loader over the processes themselves:
+    by whole batches, by parts of each batch (`split_batches`), from rank 0 (`dispatch_batches`),
+    or by a `DistributedSampler`. `balancer.sampler` already draws for one rank of several, so it
+    would be split twice, and most examples would never come. Give them this one instead:
 
-        loader = accelerator.prepare(DataLoader(data, batch_size, sampler=GlobalOrder(balancer)))
+        loader = DataLoader(data, batch_size, sampler=GlobalOrder(balancer))
+        loader = accelerator.prepare(loader)  # or fabric.setup_dataloaders(loader)
 
-    Which epoch it is, the balancer alone says, by its `step()`. Each iteration begins at the
-    start of the epoch: to resume, skip batches as the framework does (`skip_first_batches`).
+    The balancer alone says which epoch it is, by its `step()`; a framework's `set_epoch` is not
+    heard. Each iteration begins at the start of the epoch: to resume, skip batches as the
+    framework does (`skip_first_batches`).
 
     Args:
         balancer: whose epoch, λ and order are followed.
@@ -43,6 +42,7 @@ class GlobalOrder(torch.utils.data.Sampler[int]):
         return int(self.balancer.sampler.num_samples)
 
     def __iter__(self) -> Iterator[int]:
-        for first in range(0, len(self), CHUNK):
-            positions = np.arange(first, min(first + CHUNK, len(self)))
-            yield from self.balancer.sampler.draw(positions).tolist()
+        self.balancer.sampler.handed_out = True
+        order = self.balancer.sampler.snapshot()
+        order.set_ranks(0, 1)
+        return iter(order)

@@ -53,7 +53,8 @@ class BalancerCallback(pl.Callback):
     Raises:
         ValueError: at the start of `fit`, if the training loader does not draw from
             `balancer.sampler`, the balancer is in a later epoch than the trainer, or the policy
-            needs recalls and there is no validation each epoch.
+            needs recalls and there is no validation each epoch (none at all, or
+            `check_val_every_n_epoch` or `val_check_interval` beyond it).
 
     Example:
         >>> callback = BalancerCallback(Balancer([0, 0, 0, 1]))
@@ -96,6 +97,14 @@ class BalancerCallback(pl.Callback):
                 f"{type(self.balancer.policy).__name__} follows recalls, but got {has}."
             )
 
+        interval, batches = trainer.val_check_batch, trainer.num_training_batches
+        if self.balancer.policy.needs_recalls and every is None and interval > batches:
+            raise ValueError(
+                f"Expected a validation in every epoch, because "
+                f"{type(self.balancer.policy).__name__} follows recalls, but got "
+                f"val_check_interval={interval} with {batches} batches an epoch. Make the interval "
+                "at most that, or the epoch longer by num_samples of the Balancer."
+            )
         if trainer.current_epoch > self.balancer.epoch and self.balancer.position > 0:
             self._catch_up(trainer)
 
@@ -116,7 +125,7 @@ class BalancerCallback(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning has told the sampler its own epoch, which runs ahead where `step` was left out.
-        self.balancer.progress.go_to(self.balancer.epoch, 0)
+        self.balancer.ledger.go_to(self.balancer.epoch, 0)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if _in_fit(trainer):

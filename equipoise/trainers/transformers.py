@@ -52,6 +52,8 @@ class BalancerCallback(TrainerCallback):
                 f"{type(self.balancer.policy).__name__} follows recalls, but got "
                 f"{args.eval_strategy.value!r}."
             )
+        if self.balancer.policy.needs_recalls:
+            _require_evaluation(args, state, kwargs.get("train_dataloader"))
         behind = state.epoch is not None and self.balancer.epoch < int(state.epoch)
         if behind and self.balancer.position > 0:
             if self.evaluate is not None and args.eval_strategy != "no":
@@ -94,6 +96,25 @@ class BalancerCallback(TrainerCallback):
         keep_on_first_rank(self.balancer, self.balancer.sampler.rank)
 
 
+def _require_evaluation(args: TrainingArguments, state: TrainerState, loader: Any) -> None:
+    """Raise if an epoch may end without an evaluation in it."""
+    if loader is None:
+        return
+    steps = max(-(-len(loader) // args.gradient_accumulation_steps), 1)
+    delay, every = args.eval_delay or 0, steps
+    if args.eval_strategy == "steps":
+        every = state.eval_steps
+    else:
+        delay = delay * steps
+    if state.max_steps >= steps and (every > steps or steps // every * every < delay):
+        raise ValueError(
+            "Expected an evaluation in every epoch, because the balancer's policy follows recalls, "
+            f"but got eval_strategy={args.eval_strategy.value!r} every {every} steps and "
+            f"eval_delay={args.eval_delay} with {steps} steps an epoch. Take "
+            'eval_strategy="epoch", or eval_steps of at most an epoch.'
+        )
+
+
 class BalancedTrainer(Trainer):
     """A `Trainer` that trains by a balancer: its order, its loss, its epochs.
 
@@ -120,7 +141,9 @@ class BalancedTrainer(Trainer):
     Raises:
         ValueError: a balancer of another number of examples than `train_dataset`, or whose mining
             needs a loop of its own; several evaluation sets; `dataloader_drop_last`, which would
-            leave out the end of the hold-out too.
+            leave out the end of the hold-out too; `label_smoothing_factor`, `compute_loss_func`
+            or another `train_sampling_strategy`, which would be ignored. At the start of `train`,
+            for policies that follow recalls: an epoch without an evaluation.
     """
 
     loss_is_scaled_for_ga = False  # a mean over the batch, which Trainer divides by accumulation
@@ -134,9 +157,21 @@ class BalancedTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         refuse_loader_mining(balancer)
-        for name in ("compute_loss_func", "train_sampling_strategy"):
-            if kwargs.get(name) is not None:
-                raise ValueError(f"Expected no {name} beside a balancer, but got {kwargs[name]!r}.")
+        if kwargs.get("compute_loss_func") is not None:
+            raise ValueError(
+                "Expected no compute_loss_func beside a balancer, whose loss is used, but got "
+                f"{kwargs['compute_loss_func']!r}."
+            )
+        if args is not None and args.train_sampling_strategy != "random":
+            raise ValueError(
+                'Expected train_sampling_strategy to be "random", because the balancer draws, but '
+                f"got {args.train_sampling_strategy!r}."
+            )
+        if args is not None and args.label_smoothing_factor:
+            raise ValueError(
+                "Expected label_smoothing_factor to be 0, because balancer.loss has no label "
+                f"smoothing, but got {args.label_smoothing_factor}."
+            )
         super().__init__(model, args, **kwargs)
         self.balancer = balancer
         self.model_accepts_loss_kwargs = False

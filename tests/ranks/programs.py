@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from equipoise import Balancer, checkpoint
 from equipoise.mining import LossMemory
+from equipoise.samplers import ClassBalancedSampler
 
 GLOBAL_BATCH = 12
 N = 20 * GLOBAL_BATCH
@@ -114,6 +116,26 @@ def made_before_the_group(rank: int, size: int) -> list[int]:
     balancer = Balancer(LABELS, rank=0, num_replicas=1)
     balancer.set_ranks()
     return list(balancer.sampler)
+
+
+def never_told_its_rank(rank: int, size: int) -> list[str]:
+    """What is said of a balancer that was made before the group, and trains."""
+    sampler = ClassBalancedSampler(LABELS)  # as one made when there was no group: rank 0 of 1
+    balancer = Balancer(LABELS, sampler=sampler)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for ids, labels, _ in loader_of(balancer, 1):
+            step_on(balancer, ids, labels)
+        end_epoch(balancer, rank, size)
+    return [str(each.message) for each in caught]
+
+
+def loaded_on_one_rank(rank: int, size: int) -> None:
+    balancer = make("closed loop")
+    state = balancer.state_dict()
+    if rank == 0:
+        balancer.load_state_dict(state)
+    end_epoch(balancer, rank, size)
 
 
 REMEMBERED = 60

@@ -75,10 +75,20 @@ def test_set_ranks_is_checked():
         Balancer([0, 1]).set_ranks(2, 2)
 
 
-def test_ranks_of_different_lengths_are_warned_of():
+def test_ranks_are_equally_long():
     labels = [0, 1] * 5
-    with pytest.warns(UserWarning, match=r"multiple of num_replicas=3, but got 10.*num_samples=9"):
-        balancer = Balancer(labels, rank=0, num_replicas=3)
-    with pytest.warns(UserWarning, match="num_replicas=4"):
-        balancer.set_ranks(0, 4)
-    balancer.set_ranks(0, 5)
+    for size in (1, 3, 4, 5):
+        lengths = {len(Balancer(labels, rank=r, num_replicas=size).sampler) for r in range(size)}
+        assert lengths == {10 // size}
+
+
+def test_a_balancer_made_before_the_process_group_is_warned_of(tmp_path):
+    for said in run_world(2, programs.never_told_its_rank, folder=tmp_path):
+        assert len(said) == 1, said
+        assert "Call balancer.set_ranks()" in said[0]
+
+
+def test_a_state_loaded_on_one_rank_only_is_refused(tmp_path):
+    for error in run_world(2, programs.loaded_on_one_rank, folder=tmp_path):
+        assert isinstance(error, ValueError)
+        assert "Expected number of loaded states to be the same on all ranks" in str(error)

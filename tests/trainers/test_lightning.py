@@ -182,6 +182,9 @@ def test_what_cannot_work_is_refused():
         fit(start(), 4, check_val_every_n_epoch=2)
     with pytest.raises(ValueError, match=r"Expected a validation in every epoch.*got none"):
         fit(start(), 1, limit_val_batches=0)
+    with pytest.raises(ValueError, match="got val_check_interval=8 with 7 batches an epoch"):
+        fit(run := start(), 4, val_check_interval=8, check_val_every_n_epoch=None)
+    assert not run.order
     with pytest.raises(ValueError, match="got SelectiveBackprop, which needs a loop of your own"):
         BalancerCallback(start(mining="selective-backprop").balancer)
 

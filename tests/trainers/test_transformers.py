@@ -178,7 +178,7 @@ def test_a_second_training_goes_on_with_the_balancers_epoch(tmp_path):
 
 
 def test_what_cannot_work_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r'eval_strategy="epoch"\), because EqualRecall follows'):
+    with pytest.raises(ValueError, match=r'eval_strategy="epoch"\), because Fair follows'):
         make(start(), tmp_path, 1, eval_strategy="no").train()
     with pytest.raises(ValueError, match=r"Expected train_dataset to have the 100 examples"):
         make(start(), tmp_path, 1, train=HELD)
@@ -188,9 +188,43 @@ def test_what_cannot_work_is_refused(tmp_path):
         make(start(mining="selective-backprop"), tmp_path, 1)
     with pytest.raises(ValueError, match="Expected dataloader_drop_last to be False"):
         make(start(), tmp_path, 1, dataloader_drop_last=True)
+    with pytest.raises(ValueError, match="label_smoothing_factor to be 0, because"):
+        make(start(), tmp_path, 1, label_smoothing_factor=0.1)
+    with pytest.raises(ValueError, match=r"to be \"random\".*got 'group_by_length'"):
+        make(start(), tmp_path, 1, train_sampling_strategy="group_by_length")
     (tmp_path / "checkpoint-7").mkdir()
     with pytest.raises(FileNotFoundError, match=r"balancer\.pt to resume from, but there is none"):
         make(start(), tmp_path, 1).train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"eval_strategy": "steps", "eval_steps": 8},  # an epoch has 7
+        {"eval_strategy": "steps", "eval_steps": 0.5},
+        {"eval_strategy": "steps", "eval_steps": 2, "gradient_accumulation_steps": 7},
+        {"eval_strategy": "epoch", "eval_delay": 2},
+        {"eval_strategy": "steps", "eval_steps": 3, "eval_delay": 7},
+    ],
+)
+def test_an_epoch_without_an_evaluation_is_refused_at_the_start(settings, tmp_path):
+    run = start()
+    with pytest.raises(ValueError, match="Expected an evaluation in every epoch"):
+        make(run, tmp_path, 3, **settings).train()
+    assert not run.order
+    run = start(policy="inverse-frequency")
+    make(run, tmp_path, 2, **settings).train()
+    assert run.balancer.epoch == 2
+
+
+@pytest.mark.parametrize(
+    "settings", [{"eval_steps": 7}, {"eval_steps": 3, "eval_delay": 6}, {"eval_steps": 0.25}]
+)
+def test_evaluations_that_are_frequent_enough_are_not_refused(settings, tmp_path):
+    run = start()
+    make(run, tmp_path, 3, eval_strategy="steps", **settings).train()
+    assert run.balancer.epoch == 3
+    assert all("recalls" in row for row in run.balancer.history)
 
 
 def test_a_policy_of_counts_needs_no_evaluation(tmp_path):

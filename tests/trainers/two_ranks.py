@@ -71,13 +71,19 @@ def with_transformers(mode: str, folder: Path) -> Run:
 
 def with_accelerate(mode: str, folder: Path) -> Run:
     """A loop of one's own over a prepared loader."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DataLoaderConfiguration
 
     from equipoise.trainers import GlobalOrder
 
-    accelerator = Accelerator(cpu=True)
+    parts, dispatch = mode == "parts of batches", mode == "from rank 0"
+    how = DataLoaderConfiguration(split_batches=parts, dispatch_batches=dispatch)
+    accelerator = Accelerator(cpu=True, dataloader_config=how)
     run = start(num_samples=NUM_SAMPLES)
-    loader = accelerator.prepare(DataLoader(TRAIN, BATCH, sampler=GlobalOrder(run.balancer)))
+    size = GLOBAL_BATCH if parts else BATCH
+    if mode == "unprepared":
+        loader = DataLoader(TRAIN, BATCH, sampler=run.balancer.sampler)
+    else:
+        loader = accelerator.prepare(DataLoader(TRAIN, size, sampler=GlobalOrder(run.balancer)))
     held = accelerator.prepare(DataLoader(HELD, 50))
     model, optimizer = accelerator.prepare(
         run.model, torch.optim.SGD(run.model.parameters(), lr=0.5)
@@ -99,14 +105,43 @@ def with_accelerate(mode: str, folder: Path) -> Run:
     return run
 
 
+def with_fabric(mode: str, folder: Path) -> Run:
+    from lightning.fabric import Fabric
+
+    from equipoise.trainers import GlobalOrder
+
+    fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
+    fabric.launch()
+    run = start(num_samples=NUM_SAMPLES)
+    model, optimizer = fabric.setup(run.model, torch.optim.SGD(run.model.parameters(), lr=0.5))
+    split = mode == "global order"
+    sampler = GlobalOrder(run.balancer) if split else run.balancer.sampler
+    loader = DataLoader(TRAIN, BATCH, sampler=sampler)
+    loader = fabric.setup_dataloaders(loader, use_distributed_sampler=split)
+    for _ in range(EPOCHS):
+        for data in loader:
+            fabric.backward(run.balancer.loss(model(data["points"]), data["labels"]))
+            optimizer.step()
+            optimizer.zero_grad()
+            run.order += data["indices"].tolist()
+        if fabric.global_rank == 0:
+            for data in DataLoader(HELD, 50):
+                with torch.no_grad():
+                    run.balancer.observe(run.model(data["points"]), data["labels"])
+        run.balancer.step()
+    return run
+
+
 MODES = {
-    "accelerate": ["whole batches"],
+    "accelerate": ["whole batches", "parts of batches", "from rank 0", "unprepared"],
+    "fabric": ["global order", "own order"],
     "transformers": ["whole batches", "parts of batches", "from rank 0", "resume"],
     "lightning": ["whole hold-out", "split hold-out", "resume", "wrapped"],
 }
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
+    warnings.filterwarnings("error", message=r".*is-it-wired-right")
     out, trainers = Path(sys.argv[1]), sys.argv[2:]
     found: dict[str, Any] = {}
     for trainer in trainers:
@@ -115,7 +150,7 @@ if __name__ == "__main__":
             try:
                 run = globals()[f"with_{trainer}"](mode, out / key)
                 found[key] = {"order": run.order, "log_weights": run.log_weights}
-            except ValueError as error:
+            except (ValueError, UserWarning) as error:
                 found[key] = {"error": str(error)}
     (out / f"rank{dist.get_rank()}.json").write_text(json.dumps(found))
     dist.barrier()

@@ -1,0 +1,212 @@
+"""Stopped at random in many ways to train: the remaining order is the one that would have come."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import BatchSampler, DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from equipoise import Balancer
+from tests.ranks import programs
+from tests.ranks.programs import GLOBAL_BATCH, Ids, N, end_epoch, labels_of, make
+
+EPOCHS = 3
+KILLS = 20  # in each of the ways: more than 200 in all
+pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata 0.11
+
+
+def logits_of(balancer: Balancer, ids: torch.Tensor) -> torch.Tensor:
+    classes = torch.arange(1.0, balancer.targets.num_classes + 1)
+    return torch.sin(ids[:, None] * classes + balancer.epoch).requires_grad_()
+
+
+Step = Callable[[Balancer, torch.Tensor, torch.Tensor], Any]
+
+
+def plain(balancer: Balancer, ids: torch.Tensor, y: torch.Tensor) -> None:
+    balancer.loss(logits_of(balancer, ids), y, ids).backward()
+
+
+def mixup(balancer: Balancer, ids: torch.Tensor, y: torch.Tensor) -> None:
+    z, other = logits_of(balancer, ids), torch.randperm(len(y))
+    (0.7 * balancer.loss(z, y) + 0.3 * balancer.loss(z, y[other])).backward()
+
+
+def mixup_the_other_way_round(balancer: Balancer, ids: torch.Tensor, y: torch.Tensor) -> None:
+    z, other = logits_of(balancer, ids), torch.randperm(len(y))
+    (0.7 * balancer.loss(z, y[other]) + 0.3 * balancer.loss(z, y)).backward()
+
+
+def sharpness_aware(balancer: Balancer, ids: torch.Tensor, y: torch.Tensor) -> None:
+    for _ in range(2):
+        balancer.loss(logits_of(balancer, ids), y).backward()
+
+
+def closure(balancer: Balancer, ids: torch.Tensor, y: torch.Tensor) -> None:
+    """As LBFGS: an unknown number of times, and with copies of the targets."""
+    for _ in range(1 + int(ids.sum()) % 5):
+        balancer.loss(logits_of(balancer, ids), y.clone()).backward()
+
+
+def heads(balancer: Balancer, ids: torch.Tensor, y: torch.Tensor) -> None:
+    z = logits_of(balancer, ids)
+    sum(balancer.loss(z * scale, y) for scale in (1.0, 0.5, 0.1)).backward()
+
+
+def other_targets_too(balancer: Balancer, ids: torch.Tensor, y: torch.Tensor) -> None:
+    """A head with targets of its own, which cannot be known to be of the same batch."""
+    z = logits_of(balancer, ids)
+    others = (y + 1) % balancer.targets.num_classes
+    (balancer.loss(z, y) + balancer.loss(z, others, new_batch=False)).backward()
+
+
+def micro_batches(balancer: Balancer, ids: torch.Tensor, y: torch.Tensor) -> None:
+    for some in torch.arange(len(y)).split(5):
+        balancer.loss(logits_of(balancer, ids[some]), y[some]).backward()
+
+
+def by_sampler(balancer: Balancer) -> DataLoader:
+    return programs.loader_of(balancer, balancer.sampler.num_replicas)
+
+
+def by_batches(balancer: Balancer) -> DataLoader:
+    batches = balancer.sampler.batches(GLOBAL_BATCH // balancer.sampler.num_replicas)
+    return DataLoader(Ids(labels_of(balancer)), batch_sampler=batches)
+
+
+def by_torchs_batch_sampler(balancer: Balancer) -> DataLoader:
+    batches = BatchSampler(balancer.sampler, GLOBAL_BATCH, drop_last=False)
+    return DataLoader(Ids(labels_of(balancer)), batch_sampler=batches)
+
+
+def stateful(balancer: Balancer) -> StatefulDataLoader:
+    return StatefulDataLoader(Ids(labels_of(balancer)), GLOBAL_BATCH, sampler=balancer.sampler)
+
+
+def stateful_by_batches(balancer: Balancer) -> StatefulDataLoader:
+    batches = balancer.sampler.batches(GLOBAL_BATCH)
+    return StatefulDataLoader(Ids(labels_of(balancer)), batch_sampler=batches)
+
+
+WAYS: dict[str, tuple[str, Callable[[Balancer], Any], Step]] = {
+    "plain": ("closed loop", by_sampler, plain),
+    "batches": ("closed loop", by_batches, plain),
+    "BatchSampler": ("closed loop", by_torchs_batch_sampler, plain),
+    "StatefulDataLoader": ("closed loop", stateful, plain),
+    "StatefulDataLoader over batches": ("closed loop", stateful_by_batches, mixup),
+    "mixup": ("closed loop", by_sampler, mixup),
+    "mixup, permuted first": ("closed loop", by_sampler, mixup_the_other_way_round),
+    "mixup of labels": ("multilabel", by_sampler, mixup),
+    "SAM": ("closed loop", by_sampler, sharpness_aware),
+    "LBFGS": ("closed loop", by_batches, closure),
+    "heads": ("plain shuffling", by_sampler, heads),
+    "heads with other targets": ("closed loop", by_sampler, other_targets_too),
+    "accumulation": ("closed loop", by_sampler, micro_batches),
+    "pruning": ("pruning", by_sampler, plain),
+}
+
+
+def batches_from(balancer: Balancer, loader: Any, step: Step) -> Iterator[list[int]]:
+    """Train on; the ids of each batch that was trained on."""
+    while balancer.epoch < EPOCHS:
+        for ids, y, _ in loader:
+            step(balancer, ids, y)
+            yield ids.tolist()
+        end_epoch(balancer, 0, 1)
+
+
+def copied(state: Any) -> Any:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_comes_after_a_stop_is_what_would_have_come(way):
+    chance = random.Random(way)
+    kind, load, step = WAYS[way]
+    balancer = make(kind)
+    whole = list(batches_from(balancer, load(balancer), step))
+    kills = 0
+    while kills < KILLS:
+        trained: list[list[int]] = []
+        state = None
+        while len(trained) < len(whole):
+            balancer = make(kind)
+            loader = load(balancer)
+            if state is not None:
+                balancer.load_state_dict(state["balancer"])
+                if "loader" in state and chance.random() < 0.5:
+                    loader.load_state_dict(state["loader"])
+            some = itertools.islice(batches_from(balancer, loader, step), chance.randint(1, 15))
+            trained += list(some)
+            kills += len(trained) < len(whole)
+            state = {"balancer": balancer.state_dict()}
+            if isinstance(loader, StatefulDataLoader):
+                state["loader"] = loader.state_dict()
+            state = copied(state)
+        assert trained == whole
+
+
+@pytest.mark.parametrize("step", [plain, mixup, micro_batches], ids=lambda step: step.__name__)
+def test_breaking_off_and_iterating_again_counts_once(step):
+    chance = random.Random(0)
+    whole = list(batches_from(made := make("closed loop"), by_sampler(made), step))
+    for _ in range(KILLS):
+        balancer, again = make("closed loop"), make("closed loop")
+        for _ in range(3):
+            number = chance.randint(1, N // GLOBAL_BATCH - 1)
+            list(itertools.islice(batches_from(balancer, by_sampler(balancer), step), number))
+        again.load_state_dict(copied(balancer.state_dict()))
+        assert again.position == number * GLOBAL_BATCH
+        assert list(batches_from(again, by_sampler(again), step)) == whole[number:]
+
+
+@pytest.mark.parametrize("step", [plain, mixup, heads], ids=lambda step: step.__name__)
+@pytest.mark.parametrize("kind", ["closed loop", "multilabel"])
+def test_one_then_three_then_two_ranks(kind, step):
+    """All ranks in one process, each with its part of the global batch."""
+    chance = random.Random(0)
+    whole = list(batches_from(made := make(kind), by_sampler(made), step))
+    for _ in range(4):
+        trained: list[list[int]] = []
+        state = None
+        for size in itertools.cycle([1, 3, 2]):
+            ranks = [make(kind, rank=rank, num_replicas=size) for rank in range(size)]
+            if state is not None:
+                for rank in ranks:
+                    rank.load_state_dict(state)
+            running = [batches_from(rank, by_sampler(rank), step) for rank in ranks]
+            for together in itertools.islice(zip(*running, strict=False), chance.randint(1, 15)):
+                trained.append([i for each in zip(*together, strict=True) for i in each])
+            if len(trained) == len(whole):
+                break
+            states = [copied(rank.state_dict()) for rank in ranks]
+            assert len({each["ledger"]["position"] for each in states}) == 1
+            state = states[0]
+        assert trained == whole
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_skipping_twice_is_told():
+    """A plain BatchSampler in a StatefulDataLoader, whose state is loaded beside the balancer's."""
+
+    def load(balancer: Balancer) -> StatefulDataLoader:
+        batches = BatchSampler(balancer.sampler, GLOBAL_BATCH, drop_last=False)
+        return StatefulDataLoader(Ids(labels_of(balancer)), batch_sampler=batches)
+
+    balancer, again = make("closed loop"), make("closed loop")
+    loader, other = load(balancer), load(again)
+    list(itertools.islice(batches_from(balancer, loader, plain), 5))
+    again.load_state_dict(balancer.state_dict())
+    other.load_state_dict(loader.state_dict())
+    with pytest.warns(UserWarning, match=r"skipped twice.*sampler\.batches\(size\)"):
+        next(batches_from(again, other, plain))
