@@ -444,11 +444,13 @@ def test_a_state_of_other_parts_is_refused(settings, words):
     assert other.history == []
 
 
-def test_a_sampler_object_takes_its_weights_from_the_balancer():
-    for share in (0.0, 1.0):
-        sampler = ClassBalancedSampler(LABELS)  # balanced by itself
-        balancer = Balancer(LABELS, "plain", sampler, sampler_share=share)
-        assert balancer.sampler.quotas.tolist() == [60, 30, 10]
+def test_a_sampler_object_takes_its_weights_from_the_balancer_or_is_kept_as_it_is():
+    sampler = ClassBalancedSampler(LABELS)  # balanced by itself
+    balancer = Balancer(LABELS, "plain", sampler, sampler_share=1)
+    assert balancer.sampler.quotas.tolist() == [60, 30, 10]
+    kept = Balancer(LABELS, "inverse-frequency", ClassBalancedSampler(LABELS), sampler_share=0)
+    assert np.ptp(kept.sampler.quotas) <= 1
+    assert np.abs(kept.log_weight).max() < 1e-6  # nothing is left for the loss
 
 
 def test_accuracy_decides_on_corrected_logits():

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.evidence.methods import LOGIT_SCALE
 from benchmarks.evidence.training import path_of
-from equipoise.decision.front import front, strongest_below
+from equipoise.decision.front import ALPHAS, front, strongest_below
 from examples.harness import figures, recalls_of
 
 MAX_PRICE = 0.01
@@ -58,7 +58,11 @@ def decided(path: Path, scale: float = 1.0) -> dict[str, Any]:
         "alpha": chosen["alpha"],
         "price": float(np.nanmean(recalls(shift)) - np.nanmean(found["fair"])),
         "tenth": {name: float(np.nanmean(np.array(r)[tenth])) for name, r in found.items()},
-        "front": [[row["alpha"], *figures(recalls(row["offset"])).tolist()] for row in rows],
+        "front": [
+            [row["alpha"], *figures(recalls(row["offset"])).tolist()]
+            for row in rows
+            if row["alpha"] in (*ALPHAS, np.inf)
+        ],
     }
 
 

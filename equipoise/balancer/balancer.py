@@ -63,8 +63,8 @@ class Balancer:
             their recalls little; see docs/over-predicted-labels.md). A policy object is copied.
         sampler: "class-balanced", for multilabel targets "label-balanced" ("auto" is the one or the
             other); or a sampler of `equipoise.samplers`, also a subclass of your own, which then
-            belongs to this balancer. `None` for plain shuffling. Where the sampler takes no λ the
-            loss carries all of it.
+            belongs to this balancer. `None` for plain shuffling. A sampler that takes no λ, and any
+            with `sampler_share=0`, draws as it was made, and the loss carries all of λ.
         mining: a `Miner` or its name: "hardest-examples", "hard-negatives", "selective-backprop"
             (iterate `mine(loader, model)`) or "loss-pruning" (give `loss` the examples' ids).
         loss: a `Loss` or its name: "logit-adjusted" (the default of "fair" and "equal-recall"),
@@ -134,7 +134,8 @@ class Balancer:
         take_over(self.sampler, "sampler", self)
         if self.mining is not None:
             take_over(self.mining, "mining", self)
-        first = start(self.policy, self.loss_function, self.sampler, self.targets)
+        kept = self.sampler if self.sampler_share == 0 else None
+        first = start(self.policy, self.loss_function, kept, self.targets)
         self._num_samples = self.sampler.num_samples  # pruning changes it from epoch to epoch
         if isinstance(self.mining, SamplerMiner):
             self.sampler = self.mining.over(self.sampler, self.targets)
@@ -156,7 +157,7 @@ class Balancer:
         if self._fixed.any():
             self.log_weight -= self.log_weight[~self._fixed].mean()
             self.log_weight[self._fixed] = 0.0
-        if self.sampler.takes_log_weight:
+        if self.sampler_share > 0:
             self.sampler.set_log_weight(self.sampler_share * self.log_weight)
         self._learnt = False
 
@@ -167,7 +168,7 @@ class Balancer:
         """
         rest = (1 - self.sampler_share) * self.log_weight
         self.loss_function.set_log_weight(torch.from_numpy(rest).float())
-        if self.sampler.takes_log_weight and not self.multilabel:
+        if self.sampler_share > 0 and not self.multilabel:
             shift = self.sampler_share * self.log_weight  # what is asked for, not a whole number
         elif self.sampler.targets is not None:
             shift = self.sampler.logit_shift()

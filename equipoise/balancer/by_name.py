@@ -187,17 +187,18 @@ def check_share(share: float | None, sampler: Any, loss: Loss, policy: Policy) -
     return float(share)
 
 
-def start(policy: Policy, loss: Loss, sampler: OrderSampler, targets: Targets) -> np.ndarray:
+def start(policy: Policy, loss: Loss, kept: OrderSampler | None, targets: Targets) -> np.ndarray:
     """λ of the first epoch, from the class counts n_c as sampler and loss leave them.
 
-    A loss with the counts in it (balanced softmax, class weights) and a sampler that takes no λ
-    balance a part of them already: what they add to the logits is b_c ≈ −f · log n_c, with f by
-    least squares and in [0, 1]. The policy starts from n_c^(1 − f), so nothing is balanced twice.
+    A loss with the counts in it (balanced softmax, class weights) and a sampler that is kept as it
+    was made balance a part of them already: what they add to the logits is b_c ≈ −f · log n_c, with
+    f by least squares and in [0, 1]. The policy starts from n_c^(1 − f), so nothing is balanced
+    twice.
     """
     counts = np.maximum(targets.counts, 1).astype(np.float64)
     balanced = -loss.correct(torch.zeros(1, targets.num_classes, dtype=torch.float64))[0].numpy()
-    if not sampler.takes_log_weight and sampler.targets is not None:
-        balanced = balanced + sampler.logit_shift()
+    if kept is not None and kept.targets is not None:
+        balanced = balanced + kept.logit_shift()
     uneven = np.log(counts) - np.log(counts).mean()
     if uneven @ uneven > 0 and np.ptp(balanced) > 1e-6:
         share = np.clip(-(uneven @ balanced) / (uneven @ uneven), 0.0, 1.0)

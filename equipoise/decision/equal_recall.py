@@ -59,12 +59,18 @@ def equal_recall_offset(
     scale = spread_of_logits(z)
     soft = SoftRecalls(z / scale, y)
     warn_of_missing(soft.support)
+    return equalise(soft, z, y, temperature, ridge) * scale
+
+
+def equalise(
+    soft: SoftRecalls, z: Tensor, y: Tensor, temperature: float = 0.25, ridge: float = 0.01
+) -> Tensor:
+    """Offsets of `equal_recall_offset`, in units of the logits' spread, for recalls at hand."""
     offset = torch.zeros(z.shape[1], dtype=z.dtype)
     for t in (temperature, temperature / 5):
         offset = soft.maximise(_less_spread, offset, t, ridge)
     hits = torch.bincount(y[z.argmax(1) == y], minlength=z.shape[1])
-    shrunk = reliabilities(hits, soft.support) * offset
-    return centred(shrunk, soft.seen) * scale
+    return centred(reliabilities(hits, soft.support) * offset, soft.seen)
 
 
 def _less_spread(recalls: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,10 @@ class HoldoutRates:
         row: dict[str, Any] = {"num_nan": rates.num_nan, "num_invalid": rates.num_invalid}
         row["price"] = None
         if isinstance(rates, LabelRates):
-            row["mean_average_precision"] = float(rates.average_precisions().nanmean())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the row says itself how far it may be off
+                row["mean_average_precision"] = float(rates.average_precisions().nanmean())
+            row["average_precision_range"] = rates.average_precision_range()
         if not seen.any():
             return row
         recalls = rates.recalls().numpy()

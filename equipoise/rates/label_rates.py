@@ -198,8 +198,7 @@ class LabelRates:
 
         NaN for a label without positives.
         """
-        positives, negatives = self._histograms()
-        unsure = float(precision_range(positives, negatives).nanmean())
+        unsure = self.average_precision_range()
         if unsure > 0.05:
             warnings.warn(
                 f"The scores lie so close together that average precision is uncertain by "
@@ -207,7 +206,11 @@ class LabelRates:
                 "over some units around 0.",
                 stacklevel=2,
             )
-        return average_precisions(positives, negatives)
+        return average_precisions(*self._histograms())
+
+    def average_precision_range(self) -> float:
+        """How far the mean average precision could be off, because scores share a bin."""
+        return float(precision_range(*self._histograms()).nanmean())
 
     @property
     def support(self) -> Tensor:
