@@ -170,6 +170,7 @@ class OrderSampler(torch.utils.data.Sampler[int]):
         Positions are taken one after another from 0 on, and whatever changes on the way (weights,
         remembered losses) may act on those not taken yet. This general answer draws by position.
         """
+        self.handed_out = True
         return self.draw(np.arange(first, last))
 
     def hand_out(self) -> None:

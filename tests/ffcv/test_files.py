@@ -25,6 +25,7 @@ def content(beton) -> bytes:
         return file.read()
 
 
+@pytest.mark.filterwarnings("ignore:Of 4 classes these have no example")
 def test_targets_of_class_ids(beton):
     from ffcv.loader import Loader
 

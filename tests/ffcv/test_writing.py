@@ -98,6 +98,7 @@ def test_multi_hot_and_features(tmp_path):
     assert (targets(path).matrix.toarray() == HOT).all()
 
 
+@pytest.mark.filterwarnings("ignore:Of 64 classes these have no example")
 def test_torchvision_style_data_set_and_subset(tmp_path):
     from equipoise.ffcv import targets, write
 

@@ -251,7 +251,7 @@ def test_what_there_is_no_kernel_for_is_refused():
     loss = losses.WeightedBCE(fused=True)
     with pytest.raises(ValueError, match=r"Expected fused to be False for torch.float64 logits"):
         loss(logits.double(), targets)
-    with pytest.raises(ValueError, match=r"fused to be False for torch.sparse_coo targets"):
+    with pytest.raises(TypeError, match=r"targets to be dense or sparse CSR"):
         loss(logits, targets.float().to_sparse_coo())
     with pytest.raises(ValueError, match=r"fused to be False for torch.complex64 targets"):
         loss(logits, targets.to(torch.complex64))
