@@ -287,7 +287,7 @@ class Balancer:
             ValueError: the ranks are in different epochs, or have loaded different states.
         """
         states = {"epoch": self.epoch, "number of loaded states": self._loaded}
-        require_same(states | {"log_weight": zlib.crc32(self.log_weight.data)})
+        require_same(states | {"checksum of log_weight": zlib.crc32(self.log_weight.data)})
         self._check_ranks()
         self._settle()
         self.ledger.check(self.epoch)
@@ -299,8 +299,9 @@ class Balancer:
         recalls = self._usable_recalls(row)
         self._rows.append(_packed(row))
         if not self._learnt:  # trained with another loss than ours
+            by_loss = self._by_loss
             self._learn()
-            self._by_loss = self.ledger.counts
+            self._by_loss = by_loss
         log_weight = self.policy.step(self.log_weight, recalls)
         if recalls is not None and self.policy.needs_recalls:
             lacking = self.rates.support.numpy() == 0
@@ -331,6 +332,7 @@ class Balancer:
 
     @property
     def history(self) -> list[dict[str, Any]]:
+        """A dict for each `step`, made anew of what is kept as tensors; see `Balancer`."""
         return [_unpacked(row) for row in self._rows]
 
     def _usable_recalls(self, row: dict[str, Any]) -> np.ndarray | None:
