@@ -60,6 +60,7 @@ class OrderSampler(torch.utils.data.Sampler[int]):
         epoch: the current epoch; 0 at first.
         handed_out: whether some of the epoch has been handed out, by an iteration or `indices`, so
             that new weights have to wait for the next; `set_epoch` makes it `False`.
+        just_in_time: whether the epoch is drawn by `take`, whose order `draw` does not foretell.
 
     Example:
         >>> class Backwards(OrderSampler):
@@ -170,7 +171,7 @@ class OrderSampler(torch.utils.data.Sampler[int]):
         Positions are taken one after another from 0 on, and whatever changes on the way (weights,
         remembered losses) may act on those not taken yet. This general answer draws by position.
         """
-        self.handed_out = True
+        self.handed_out = self.just_in_time = True
         return self.draw(np.arange(first, last))
 
     def hand_out(self) -> None:
@@ -231,6 +232,7 @@ class OrderSampler(torch.utils.data.Sampler[int]):
     def _begin_at(self, position: int) -> None:
         self._start = position  # where the next iteration begins
         self.handed_out = position > 0  # so that weights wait for the next epoch
+        self.just_in_time = False
         self._complete = False  # whether the state of a complete iteration was loaded
         self._pass: _Pass | None = None  # the newest iteration
 

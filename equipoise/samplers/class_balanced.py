@@ -130,7 +130,7 @@ class ClassBalancedSampler(OrderSampler):
         """
         if first == 0:
             self._stream = ClassStream(self._plan)
-        self.handed_out = True
+        self.handed_out = self.just_in_time = True
         return self._stream.take(first, last)
 
     def _go_to_epoch(self, epoch: int) -> None:
