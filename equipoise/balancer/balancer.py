@@ -86,9 +86,6 @@ class Balancer:
         loss_function: the `Loss` that `loss` calls.
         log_weight: λ `(C,)` of the running epoch, float64, mean zero.
         epoch: how often `step` was called.
-        history: a dict for each `step`, with the recalls and their `price`: the mean recall that
-            the same network has when λ is removed, less the one it has as trained. A negative
-            price is a gain; it is `None` where nothing was observed, and for labels.
         rates: what was observed since the last `step`, a `HoldoutRates`.
         decision: what `fit_decision` found, a `ClassDecision` or `LabelDecision`; `None` before.
 
@@ -332,7 +329,12 @@ class Balancer:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """A dict for each `step`, made anew of what is kept as tensors; see `Balancer`."""
+        """A dict for each `step`, with λ, the recalls and their `price`.
+
+        The price is the mean recall that the same network has when λ is removed, less the one it
+        has as trained. A negative price is a gain; it is `None` where nothing was observed, and for
+        labels. The dicts are made anew at each look, from what is kept as tensors.
+        """
         return [_unpacked(row) for row in self._rows]
 
     def _usable_recalls(self, row: dict[str, Any]) -> np.ndarray | None:
