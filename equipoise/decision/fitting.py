@@ -122,9 +122,9 @@ def _fair(
     usual = int(support[support > 0].median())
     if chosen["alpha"] > 0 and chosen["strength"] < 0.5 and usual < 50:
         warnings.warn(
-            f"The hold-out has {usual} examples of a class (median), too few to tell that offsets "
-            f"would help on other data: they are at {chosen['strength']:.0%} of their strength. "
-            "With more held-out examples they move further.",
+            f"The hold-out has {usual} examples of a class (median), too few to tell that raising low "
+            "recalls beyond the best mean would hold on other data: these offsets are at "
+            f"{chosen['strength']:.0%} of their strength. More held-out examples move them further.",
             stacklevel=4,
         )
     price, equality = chosen["price"], price_of_equality(logits, targets)
