@@ -122,9 +122,9 @@ def _fair(
     usual = int(support[support > 0].median())
     if chosen["alpha"] > 0 and chosen["strength"] < 0.5 and usual < 50:
         warnings.warn(
-            f"The hold-out has {usual} examples of a class (median), too few to tell that raising low "
-            "recalls beyond the best mean would hold on other data: these offsets are at "
-            f"{chosen['strength']:.0%} of their strength. More held-out examples move them further.",
+            f"The hold-out has {usual} examples of a class (median), too few to tell that raising "
+            "low recalls beyond the best mean would hold on other data: these offsets are at "
+            f"{chosen['strength']:.0%} of their strength. More held-out examples move them on.",
             stacklevel=4,
         )
     price, equality = chosen["price"], price_of_equality(logits, targets)
