@@ -171,7 +171,8 @@ class OrderSampler(torch.utils.data.Sampler[int]):
         Positions are taken one after another from 0 on, and whatever changes on the way (weights,
         remembered losses) may act on those not taken yet. This general answer draws by position.
         """
-        self.handed_out = self.just_in_time = True
+        if last > first:
+            self.handed_out = self.just_in_time = True
         return self.draw(np.arange(first, last))
 
     def hand_out(self) -> None:

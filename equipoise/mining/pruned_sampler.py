@@ -150,7 +150,8 @@ class PrunedSampler(OrderSampler):
         `BatchPruning`). Batches are taken one after another, from 0 on, and `hand_out` is called
         when the next of them is about to be trained on: `inclusion_probability` is its own then.
         """
-        self.handed_out = self.just_in_time = True
+        if last > first:
+            self.handed_out = self.just_in_time = True
         if self._batches is None:
             self._batches = BatchPruning(self.pruning)
         if first == 0:

@@ -130,7 +130,8 @@ class ClassBalancedSampler(OrderSampler):
         """
         if first == 0:
             self._stream = ClassStream(self._plan)
-        self.handed_out = self.just_in_time = True
+        if last > first:
+            self.handed_out = self.just_in_time = True
         return self._stream.take(first, last)
 
     def _go_to_epoch(self, epoch: int) -> None:
