@@ -66,16 +66,21 @@ def average_precisions(positives: Tensor, negatives: Tensor) -> Tensor:
         >>> average_precisions(torch.tensor([[1, 0, 1]]), torch.tensor([[0, 1, 0]]))
         tensor([0.8333], dtype=torch.float64)
     """
-    positives, negatives = positives.flip(1), negatives.flip(1)
-    above = (positives.cumsum(1) - positives).double()
-    all_above = above + (negatives.cumsum(1) - negatives)
-    label, bin_ = positives.nonzero(as_tuple=True)
-    p, n = positives[label, bin_].double(), negatives[label, bin_].double()
-    t, s = above[label, bin_], all_above[label, bin_]
+    label, p, n, t, s = _bins_with_positives(positives, negatives)
     a = 1 + n / (p + 1)
     total = p / a + (t - s / a) / a * (torch.digamma(p + 1 + s / a) - torch.digamma(1 + s / a))
     sums = torch.zeros(len(positives), dtype=torch.float64, device=positives.device)
     return sums.index_add_(0, label, total) / positives.sum(1)
+
+
+def _bins_with_positives(positives: Tensor, negatives: Tensor) -> tuple[Tensor, ...]:
+    """Of each bin that holds one: its label, positives, negatives, and positives and all above."""
+    positives, negatives = positives.flip(1), negatives.flip(1)
+    above = (positives.cumsum(1) - positives).double()
+    all_above = above + (negatives.cumsum(1) - negatives)
+    label, bin_ = positives.nonzero(as_tuple=True)
+    counts = (each[label, bin_].double() for each in (positives, negatives, above, all_above))
+    return label, *counts
 
 
 def precision_range(positives: Tensor, negatives: Tensor) -> Tensor:
@@ -90,12 +95,7 @@ def precision_range(positives: Tensor, negatives: Tensor) -> Tensor:
         >>> precision_range(torch.tensor([[1, 0]]), torch.tensor([[1, 5]]))
         tensor([0.0238], dtype=torch.float64)
     """
-    positives, negatives = positives.flip(1), negatives.flip(1)
-    above = (positives.cumsum(1) - positives).double()
-    all_above = above + (negatives.cumsum(1) - negatives)
-    label, bin_ = positives.nonzero(as_tuple=True)
-    p, n = positives[label, bin_].double(), negatives[label, bin_].double()
-    t, s = above[label, bin_], all_above[label, bin_]
+    label, p, n, t, s = _bins_with_positives(positives, negatives)
 
     def total(s: Tensor) -> Tensor:
         return p + (t - s) * (torch.digamma(s + p + 1) - torch.digamma(s + 1))
