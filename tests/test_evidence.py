@@ -163,6 +163,12 @@ def test_runs_are_read_back_and_reported(tmp_path, monkeypatch, capsys):
     record = json.loads((tmp_path / "results" / "evidence_digits.json").read_text())
     assert len(record["results"]) == 4
     assert {*record["results"][0]["recalls"]} == {"trained", "fair", "equal"}
+
+    decided.with_name("Balancer-1.npz").unlink()  # its row stays, as it was written down
+    monkeypatch.setattr(sys, "argv", [*arguments, "--table"])
+    command.main()
+    again = json.loads((tmp_path / "results" / "evidence_digits.json").read_text())
+    assert again == record
     assert (tmp_path / "results" / "evidence_digits.png").stat().st_size > 10_000
 
 

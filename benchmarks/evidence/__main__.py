@@ -8,7 +8,8 @@
 Trains every method with every seed, seeds outermost, so that a table made before the end is fair.
 Each finished run leaves its logits on hold-out and test under `--out` and is not trained again, so
 that the command can be stopped and given again. From these files the table is made:
-evidence_SET.md, .json and .png in benchmarks/results. `--decide-again` fits all decisions anew.
+evidence_SET.md, .json and .png in benchmarks/results. Rows which that .json has already, of the
+same settings, stay in the table without their logits. `--decide-again` fits all decisions anew.
 
 The methods are in methods.py; `--method Balancer:max_step=1,share=1` is a Balancer with other
 settings of its default policy and another sampler_share. No setting is chosen on test images: with
@@ -29,6 +30,7 @@ The multilabel sets are in benchmarks/multilabel.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -94,14 +96,20 @@ def main() -> None:
     results = [
         run | {"cpu_seconds": runs[run["method"], run["seed"]]["cpu_seconds"]} for run in decided
     ]
+    to = folder if args.pilot else args.results
+    before = to / f"evidence_{name}.json"
+    if before.exists() and (kept := json.loads(before.read_text()))["settings"] == settings:
+        results += [run for run in kept["results"] if (run["method"], run["seed"]) not in runs]
+    order = list(dict.fromkeys([*METHODS, *methods, *(run["method"] for run in results)]))
+    results.sort(key=lambda run: (order.index(run["method"]), run["seed"]))
     record = {
         "settings": settings,
         "classes": data["classes"],
         "support": support,
-        "methods": {m: method_of(m).what for m, _ in runs},
-        "results": sorted(results, key=lambda r: (methods.index(r["method"]), r["seed"])),
+        "methods": {run["method"]: method_of(run["method"]).what for run in results},
+        "results": results,
     }
-    write_report(record, name, folder if args.pilot else args.results, DEFAULT)
+    write_report(record, name, to, DEFAULT)
 
 
 if __name__ == "__main__":
