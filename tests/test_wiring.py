@@ -121,6 +121,24 @@ def mixup(seed: int) -> None:
     train(made, loader_of(made, y), loss=loss)
 
 
+def mixed(y: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    q = nn.functional.one_hot(y, 4).float()
+    return q.lerp(q[torch.randperm(len(y))], kept)
+
+
+def mixed_labels(seed: int) -> None:
+    """As torchvision's MixUp and CutMix do: one share a batch."""
+    made = Balancer(y := labels_of(seed), seed=seed)
+    train(made, loader_of(made, y), loss=lambda z, y: made.loss(z, mixed(y, torch.rand(1))))
+
+
+def labels_mixed_one_by_one(seed: int) -> None:
+    made = Balancer(y := labels_of(seed), seed=seed)
+    train(
+        made, loader_of(made, y), loss=lambda z, y: made.loss(z, mixed(y, torch.rand(len(y), 1)))
+    )
+
+
 def sharpness_aware(seed: int) -> None:
     made = Balancer(y := labels_of(seed), seed=seed)
     train(made, loader_of(made, y), loss=lambda z, y: made.loss(z, y) + made.loss(z, y.clone()))
@@ -253,7 +271,8 @@ def workers(seed: int) -> None:
 
 RIGHT = [
     plain, even, all_by_the_sampler, all_by_the_loss, batches, last_batch_cut, several_labels,
-    subset, mixup, sharpness_aware, micro_batches, sorted_in_the_batch, peeked_at,
+    subset, mixup, mixed_labels, labels_mixed_one_by_one, sharpness_aware,
+    micro_batches, sorted_in_the_batch, peeked_at,
     bad_batches_left_out, short_epochs, epochs_cut_short, own_loss_all_by_the_sampler, pruned,
     selective, resumed, one_rank_of_three, dealt_out_in_blocks, fabric, accelerate, workers,
 ]  # fmt: skip
@@ -286,6 +305,12 @@ def subset_forgotten(seed: int) -> None:
 def another_data_set(seed: int) -> None:
     made = Balancer(labels_of(seed), seed=seed)
     train(made, loader_of(made, labels_of(seed + 100)))
+
+
+def another_data_set_mixed(seed: int) -> None:
+    made = Balancer(labels_of(seed), "inverse-frequency", seed=seed)
+    y = labels_of(seed + 100)
+    train(made, loader_of(made, y), loss=lambda z, y: made.loss(z, mixed(y, torch.rand(1))))
 
 
 def labels_in_another_order(seed: int) -> None:
@@ -402,6 +427,7 @@ def own_sampler_beside(seed: int) -> None:
 WRONG: dict[Callable[[int], None], str] = {
     subset_forgotten: "labels of the very data set",
     another_data_set: "labels of the very data set",
+    another_data_set_mixed: "labels of the very data set",
     labels_in_another_order: "labels of the very data set",
     even_labels_in_another_order: "labels in the order of the data set",
     several_labels_in_another_order: "labels (in the order )?of the",

@@ -203,7 +203,8 @@ class Balancer:
 
         Args:
             logits: `(B, C)`.
-            targets: `(B,)` class ids, or `(B, C)` of 0 and 1.
+            targets: `(B,)` class ids, or `(B, C)` of 0 and 1, or of class probabilities (mixup,
+                CutMix, distillation), of which mining and `position` look at the likeliest.
             indices: `(B,)` ids of the examples, which mining by remembered losses asks for.
             weight: `(B,)` factors on the examples.
             new_batch: `False` says that these examples were given before. It is only needed where
@@ -213,15 +214,17 @@ class Balancer:
             self._learn()
         self.loss_function.to(logits.device)
         targets = torch.as_tensor(targets)
+        mixed = targets.shape == logits.shape and not self.multilabel
+        classes = targets.argmax(1) if mixed else targets
         if isinstance(self.mining, BatchMiner):
             losses = self.loss_function.unreduced(logits, targets, weight)
-            value = self.mining(losses, targets, indices)
+            value = self.mining(losses, classes, indices)
         else:
             value = self.loss_function(logits, targets, weight)
         if new_batch and not isinstance(self.mining, LoaderMiner):
             if not self.ledger.came:
                 self._check_ranks()
-            self.ledger.add(targets)
+            self.ledger.add(classes, mixed)
         return value
 
     def mine(self, loader: Any, model: torch.nn.Module) -> Any:

@@ -99,7 +99,7 @@ class Ledger:
 
     def __init__(self, sampler: OrderSampler, targets: Targets, warn: WarnOnce) -> None:
         self.sampler, self.warn = sampler, warn
-        self.counts = self._cut = self._told = False
+        self.counts = self._cut = self._told = self._mixed = False
         self._summed = BatchSums(targets)
         self._usual = 1
         self._begin(0)
@@ -119,10 +119,14 @@ class Ledger:
 
     # What comes
 
-    def add(self, targets: Tensor) -> None:
-        """Note a batch, unless gradients are switched off: then nothing is trained."""
+    def add(self, targets: Tensor, mixed: bool = False) -> None:
+        """Note a batch, unless gradients are switched off: then nothing is trained.
+
+        Targets that are `mixed` of several examples' classes are judged by how often each comes.
+        """
         if not torch.is_grad_enabled():
             return
+        self._mixed |= mixed
         size = len(targets)
         self._sums.append(self._summed(targets))
         self._sizes.append(size)
@@ -186,7 +190,8 @@ class Ledger:
     def _follow(self, total: int, ordered: int, size: int) -> None:
         step = size * self.sampler.num_replicas
         totals, orders = self._plan(self._at, size)
-        again = self._before is not None and total == self._before[0]
+        which = 1 if self._mixed else 0  # mixed classes are known again by their order alone
+        again = self._before is not None and (total, ordered)[which] == self._before[which]
         start = self._at
         if ordered in orders and not (again and self._calls < self._usual):
             self._in_order = True
@@ -207,7 +212,7 @@ class Ledger:
             self._in_order = False
         else:
             ahead = (self._at + i * step for i in range(1, SKIPPED + 1))
-            which, value = (1, ordered) if self._in_order else (0, total)
+            which, value = (1, ordered) if self._in_order or self._mixed else (0, total)
             found = next((p for p in ahead if value in self._plan(p, size)[which]), None)
             self._planned -= found is None
             start = self._at if found is None else found
@@ -254,8 +259,10 @@ class Ledger:
         enough = self._judged > 1 and 4 * self.came >= total and not self.sampler.just_in_time
         if self._told or not enough or 2 * self._planned >= self._judged:
             return
-        self._told = True
         same = self._summed.agree(self.sampler.draw(np.arange(min(total, LOOKED_AT))))
+        if same and self._mixed:
+            return
+        self._told = True
         part = 4 * self.came <= 3 * total <= 3 * self.sampler.position
         if not self.sampler.handed_out:
             cause = WITHIN_AN_EPOCH if self._cut else NOT_ASKED

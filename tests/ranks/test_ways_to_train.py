@@ -44,6 +44,13 @@ def mixup_the_other_way_round(balancer: Balancer, ids: torch.Tensor, y: torch.Te
     (0.7 * balancer.loss(z, y[other]) + 0.3 * balancer.loss(z, y)).backward()
 
 
+def mixed_labels(balancer: Balancer, ids: torch.Tensor, y: torch.Tensor) -> None:
+    z = logits_of(balancer, ids)
+    q = torch.nn.functional.one_hot(y, z.shape[1]).float()
+    kept = torch.rand(len(y) if balancer.epoch % 2 else 1, 1)
+    balancer.loss(z, q.lerp(q[torch.randperm(len(y))], kept)).backward()
+
+
 def sharpness_aware(balancer: Balancer, ids: torch.Tensor, y: torch.Tensor) -> None:
     for _ in range(2):
         balancer.loss(logits_of(balancer, ids), y).backward()
@@ -103,6 +110,7 @@ WAYS: dict[str, tuple[str, Callable[[Balancer], Any], Step]] = {
     "StatefulDataLoader over batches": ("closed loop", stateful_by_batches, mixup),
     "mixup": ("closed loop", by_sampler, mixup),
     "mixup, permuted first": ("closed loop", by_sampler, mixup_the_other_way_round),
+    "mixup of class probabilities": ("closed loop", by_sampler, mixed_labels),
     "mixup of labels": ("multilabel", by_sampler, mixup),
     "SAM": ("closed loop", by_sampler, sharpness_aware),
     "LBFGS": ("closed loop", by_batches, closure),
