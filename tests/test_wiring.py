@@ -134,9 +134,7 @@ def mixed_labels(seed: int) -> None:
 
 def labels_mixed_one_by_one(seed: int) -> None:
     made = Balancer(y := labels_of(seed), seed=seed)
-    train(
-        made, loader_of(made, y), loss=lambda z, y: made.loss(z, mixed(y, torch.rand(len(y), 1)))
-    )
+    train(made, loader_of(made, y), loss=lambda z, y: made.loss(z, mixed(y, torch.rand(len(y), 1))))
 
 
 def sharpness_aware(seed: int) -> None:
