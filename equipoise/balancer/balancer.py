@@ -218,6 +218,12 @@ class Balancer:
         classes = targets.argmax(1) if mixed else targets
         if isinstance(self.mining, BatchMiner):
             losses = self.loss_function.unreduced(logits, targets, weight)
+            if self.targets.unknown is not None:
+                known = self.loss_function.counted(targets)
+                if self.mining.multilabel:
+                    losses = losses.where(known, torch.nan)  # never chosen
+                else:
+                    losses = losses.sum(1) / known.sum(1).clamp_min(1)
             value = self.mining(losses, classes, indices)
         else:
             value = self.loss_function(logits, targets, weight)
@@ -349,7 +355,7 @@ class Balancer:
                 f"{type(self.policy).__name__} follows recalls, but nothing usable came "
                 f"({row['num_nan']} examples with NaN logits)."
             )
-        if row["num_nan"] or row["num_invalid"]:
+        if row["num_nan"] or (row["num_invalid"] and self.targets.unknown is None):
             warnings.warn(
                 f"Left out of the recalls of epoch {row['epoch']}: {row['num_nan']} examples with "
                 f"NaN logits, {row['num_invalid']} with targets that are no class id.",
@@ -448,7 +454,9 @@ class Balancer:
         logits, targets = logits.detach(), torch.as_tensor(targets)
         if self.multilabel:
             corrected = self.correct(logits)
-            self.decision = fit_label_decision(corrected, targets, objective, at_least=at_least)
+            self.decision = fit_label_decision(
+                corrected, targets, objective, at_least=at_least, unknown=self.targets.unknown
+            )
         else:
             if at_least is not None:
                 raise ValueError(

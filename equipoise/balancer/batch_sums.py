@@ -57,7 +57,8 @@ class BatchSums:
             )
         code, weight, columns, counts = self._on[targets.device]
         if self.targets.multilabel:
-            carried = targets.index_select(1, columns) > 0.5
+            some = targets.index_select(1, columns)
+            carried = (some > 0.5) & (some <= 1)  # neither unknown
             codes = (carried * code).sum(1)
             counts += carried.sum(0)
         else:

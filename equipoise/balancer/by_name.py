@@ -44,7 +44,7 @@ LOSSES: dict[str, Callable[[Targets], Loss]] = {
     "seesaw": lambda t: losses.Seesaw(t.counts.tolist()),
     "focal": lambda t: losses.FocalLoss(multilabel=t.multilabel),
     "weighted-bce": lambda t: losses.WeightedBCE(
-        losses.pos_weight_from_counts(t.counts.tolist(), t.num_examples).sqrt()
+        losses.pos_weight_from_counts(t.counts, t.num_examples - t.unknown_counts).sqrt()
     ),
     "asymmetric": lambda t: losses.AsymmetricLoss(),
     "distribution-balanced": lambda t: losses.DistributionBalancedLoss(
@@ -113,6 +113,8 @@ def _for_targets(loss: Loss, targets: Targets) -> Loss:
     if loss.multilabel != targets.multilabel:
         kind = "multilabel targets" if targets.multilabel else "class ids"
         raise ValueError(f"Expected loss to be one for {kind}, but got {loss!r}.")
+    if loss.unknown is None:
+        loss.unknown = targets.unknown
     return loss
 
 

@@ -30,7 +30,9 @@ class LabelCalibration:
         return torch.sigmoid(self.slope * logits + self.intercept)
 
 
-def calibrate_labels(logits: Tensor, targets: Tensor) -> LabelCalibration:
+def calibrate_labels(
+    logits: Tensor, targets: Tensor, known: Tensor | None = None
+) -> LabelCalibration:
     """Slope and intercepts under which the hold-out's probabilities fit its labels.
 
     Platt scaling with a slope shared by all labels. A label's own intercept is drawn towards the
@@ -45,6 +47,7 @@ def calibrate_labels(logits: Tensor, targets: Tensor) -> LabelCalibration:
     Args:
         logits: `(N, C)` float32, finite, best corrected for sampling and loss.
         targets: `(N, C)` of 0 and 1.
+        known: `(N, C)` bool, the entries to look at, where not all are.
 
     Example:
         >>> z = torch.linspace(-4, 4, 2000).repeat(2, 1).T
@@ -54,11 +57,16 @@ def calibrate_labels(logits: Tensor, targets: Tensor) -> LabelCalibration:
         (0.5, tensor([0., 0.]))
     """
     stride = max(1, logits.numel() // _ENOUGH)
-    slope, common = _slope(logits[::stride], targets[::stride])
+    some = None if known is None else known[::stride]
+    slope, common = _slope(logits[::stride], targets[::stride], some)
     width = max(1, _AT_A_TIME // len(logits))
     parts = [slice(first, first + width) for first in range(0, logits.shape[1], width)]
     own = torch.zeros(logits.shape[1])
-    seen = [_surplus(slope * logits[:, part] + common, targets[:, part]) for part in parts]
+
+    def surplus_of(scores: Tensor, part: slice) -> tuple[Tensor, Tensor]:
+        return _surplus(scores, targets[:, part], None if known is None else known[:, part])
+
+    seen = [surplus_of(slope * logits[:, part] + common, part) for part in parts]
     surplus, information = (torch.cat(columns) for columns in zip(*seen, strict=True))
     variance = float((surplus**2 - information).sum() / (information**2).sum())
     if variance > 0:
@@ -68,12 +76,14 @@ def calibrate_labels(logits: Tensor, targets: Tensor) -> LabelCalibration:
                 step = (surplus - own[part] / variance) / (information + 1 / variance)
                 own[part] += step.clamp(-1.5, 1.5)
                 if again < 4:
-                    surplus, information = _surplus(scores + own[part], targets[:, part])
+                    surplus, information = surplus_of(scores + own[part], part)
     return LabelCalibration(slope, common + own)
 
 
-def _slope(logits: Tensor, targets: Tensor) -> tuple[float, float]:
+def _slope(logits: Tensor, targets: Tensor, known: Tensor | None) -> tuple[float, float]:
     """Slope and common intercept by Newton's method, drawn weakly towards 1 and 0."""
+    if known is not None:
+        logits, targets = logits[known], targets[known]
     z, y = logits.double(), targets.double()
     prior = torch.tensor([1.0, 0.0], dtype=torch.float64)
     at = prior.clone()
@@ -93,9 +103,11 @@ def _slope(logits: Tensor, targets: Tensor) -> tuple[float, float]:
     return float(at[0]), float(at[1])
 
 
-def _surplus(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _surplus(scores: Tensor, targets: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
     """Positives less their expected number, and that number's variance, of each label."""
     p = torch.sigmoid(scores)
+    if known is not None:
+        p = p * known
     expected = p.sum(0)
     variance = (expected - (p * p).sum(0)).clamp_min(1e-9)
     return targets.sum(0, dtype=torch.float32) - expected, variance

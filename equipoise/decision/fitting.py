@@ -96,6 +96,7 @@ def fit_label_decision(
     objective: str | None = None,
     *,
     at_least: float | None = None,
+    unknown: float | None = None,
 ) -> LabelDecision:
     """The decision for labels that reaches an objective on a hold-out: see `label_thresholds`.
 
@@ -104,9 +105,11 @@ def fit_label_decision(
         targets: `(N, C)` of 0 and 1.
         objective: "prevalence" by default.
         at_least: of "recall" and "precision".
+        unknown: the value of entries that are unknown.
     """
     objective = objective or "prevalence"
-    return LabelDecision(objective, label_thresholds(logits, targets, objective, at_least=at_least))
+    cuts = label_thresholds(logits, targets, objective, at_least=at_least, unknown=unknown)
+    return LabelDecision(objective, cuts)
 
 
 def _fair(

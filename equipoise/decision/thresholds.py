@@ -22,6 +22,7 @@ def label_thresholds(
     *,
     at_least: float | None = None,
     prior: float = 20.0,
+    unknown: float | None = None,
 ) -> Tensor:
     """`(C,)` thresholds: label c is predicted where its logit is above them.
 
@@ -51,6 +52,8 @@ def label_thresholds(
             on other data on average.
         prior: how many positives the calibrated probabilities count for; 0 to use the targets
             alone.
+        unknown: a value (−1 or NaN, say) that marks entries of which nobody knows whether they
+            hold. They count with their calibrated probability.
 
     Returns:
         `(C,)` float32 on the CPU.
@@ -66,43 +69,51 @@ def label_thresholds(
         >>> (logits > cut).sum(0).tolist(), targets.sum(0).tolist()
         ([50, 150], [50, 150])
     """
+    known = None
+    if unknown is not None:
+        targets = targets.to_dense() if targets.layout != torch.strided else targets
+        known = ~(torch.isnan(targets) if unknown != unknown else targets == unknown).cpu()
+        targets = torch.where(known, targets.cpu(), 0)
     z, y = _checked(logits, targets)
     _check_objective(objective, at_least)
-    calibration = calibrate_labels(z, y)
+    calibration = calibrate_labels(z, y, known)
     parts = []
     for first in range(0, z.shape[1], step := max(1, _AT_A_TIME // len(z))):
         part = slice(first, first + step)
         own = LabelCalibration(calibration.slope, calibration.intercept[part, None])
         scores, truth = (x[:, part].T.contiguous() for x in (z, y))
+        n = truth.sum(1, keepdim=True).double()
+        weight = n / (n + prior) if prior > 0 else torch.ones_like(n)
+        if known is not None:
+            truth = torch.where(known[:, part].T, truth, own(scores))
         if objective == "prevalence":
-            parts.append(_at_prevalence(scores, truth, own, prior))
+            parts.append(_at_prevalence(scores, truth, own, weight))
         else:
-            scores, truth = _by_score(scores, truth, own, prior)
+            scores, truth = _by_score(scores, truth, own, weight)
             parts.append(_thresholds(scores, truth, objective, at_least or 0.0))
     if objective != "equal-recall":
         return torch.cat([cut for cut, _ in parts])[:, 0].float()
     cuts, counts = (torch.cat(columns) for columns in zip(*parts, strict=True))
-    return _at_equal_recall(cuts, counts, float(y.sum())).float()
+    total = float(y.sum() if known is None else calibration(z)[~known].sum() + y.sum())
+    return _at_equal_recall(cuts, counts, total).float()
 
 
 def _at_prevalence(
-    z: Tensor, y: Tensor, own: LabelCalibration, prior: float
+    z: Tensor, y: Tensor, own: LabelCalibration, weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Thresholds `(C, 1)` with Σ ỹ examples above them, and that sum: no need for ỹ by score."""
-    n = y.sum(1, keepdim=True).double()
-    weight = n / (n + prior) if prior > 0 else 1.0
-    count = weight * n + (1 - weight) * own(z).sum(1, keepdim=True, dtype=torch.float64)
+    count = weight * y.sum(1, keepdim=True).double() + (1 - weight) * own(z).sum(
+        1, keepdim=True, dtype=torch.float64
+    )
     scores = torch.from_numpy(np.sort(z.numpy(), axis=1)).flip(1)
     count = _between_ties(scores, count)
     return _score_at(scores, count), count
 
 
-def _by_score(z: Tensor, y: Tensor, own: LabelCalibration, prior: float) -> tuple[Tensor, Tensor]:
+def _by_score(z: Tensor, y: Tensor, own: LabelCalibration, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Scores of labels `(C, N)` in descending order, and Σ ỹ of the first 1 … N examples."""
     order = _descending(z)
     scores, y = z.gather(1, order), y.gather(1, order)
-    n = y.sum(1, keepdim=True).double()
-    weight = n / (n + prior) if prior > 0 else torch.ones_like(n)
     expected = own(scores).double().mul_(1 - weight)
     return scores, expected.add_(y * weight).cumsum_(1)
 

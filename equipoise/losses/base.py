@@ -47,6 +47,8 @@ class Loss(nn.Module):
 
     multilabel: bool = False
     """Whether targets are `(B, C)` labels rather than class ids or class probabilities."""
+    unknown: float | None = None
+    """The value of multilabel targets that are not counted, if there is one."""
     log_weight: Tensor | None
     _anchor: Tensor
 

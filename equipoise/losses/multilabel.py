@@ -64,9 +64,11 @@ class LabelLoss(Loss):
 
 def check_unknown(value: float | None) -> float | None:
     """`value`, if it is none or cannot be taken for a label."""
-    if value is not None and 0.0 <= check_number("unknown", value, float("-inf")) <= 1.0:
+    if value is None or value != value:
+        return value
+    if 0.0 <= check_number("unknown", value, float("-inf")) <= 1.0:
         raise ValueError(
-            f"Expected unknown to be a number outside [0, 1], such as -1, but got {value!r}"
+            f"Expected unknown to be a number outside [0, 1], such as -1, or NaN, but got {value!r}"
         )
     return value
 
@@ -82,7 +84,9 @@ def known_labels(targets: Tensor, unknown: float | Tensor | None) -> Tensor:
         return ~unknown
     if targets.layout != torch.strided:
         targets = targets.to_dense()
-    return torch.ones_like(targets, dtype=torch.bool) if unknown is None else targets != unknown
+    if unknown is None:
+        return torch.ones_like(targets, dtype=torch.bool)
+    return ~targets.isnan() if unknown != unknown else targets != unknown
 
 
 def check_labels(logits: Tensor, targets: Tensor) -> None:
@@ -140,7 +144,7 @@ def label_loss(
             counted = values.new_ones(())
         else:
             known = known_labels(targets, unknown)
-            values = elements(z, y * known).where(known, 0.0)
+            values = elements(z, y.where(known, 0.0)).where(known, 0.0)
             counted = known.sum().clamp_min(1)
         if reduction == "none":
             return values

@@ -16,7 +16,7 @@ from equipoise.losses.positives import Positives
 NORMALIZATIONS = ("batch", "weight", "nonzero")
 
 
-def pos_weight_from_counts(counts: ClassVector, num_examples: int) -> Tensor:
+def pos_weight_from_counts(counts: ClassVector, num_examples: ClassVector | int) -> Tensor:
     """Negatives/positives of each label, the usual `pos_weight`.
 
     A label without positives is treated as having one, and a label without negatives as having one,
@@ -25,7 +25,7 @@ def pos_weight_from_counts(counts: ClassVector, num_examples: int) -> Tensor:
 
     Args:
         counts: `(C,)` numbers of positives, between 0 and `num_examples`.
-        num_examples: number of examples N.
+        num_examples: number of examples N, or `(C,)` of those whose label is known.
 
     Returns:
         `(C,)` weights `max(N − n, 1) / max(n, 1)`.
@@ -38,12 +38,13 @@ def pos_weight_from_counts(counts: ClassVector, num_examples: int) -> Tensor:
         tensor([ 1., 99., 100.])
     """
     checked: Tensor = base.class_vector("counts", counts, minimum=0.0)
-    if bool((checked > num_examples).any()):
+    total = torch.as_tensor(num_examples)
+    if bool((checked > total).any()):
         raise ValueError(
             f"Expected counts to be at most num_examples = {num_examples}, "
             f"but got {checked.max().item()}"
         )
-    return (num_examples - checked).clamp_min(1.0) / checked.clamp_min(1.0)
+    return (total - checked).clamp_min(1.0) / checked.clamp_min(1.0)
 
 
 def weighted_bce(

@@ -52,6 +52,7 @@ class Targets:
         names: C strings, or `None`.
         counts: `(C,)` int64, examples of each class; of `from_counts`, its elements.
         support: `(C,)` int64, examples that carry each class: `counts`, but for `from_counts`.
+        unknown: the value that marks unknown entries, or `None`.
         unknown_counts: `(C,)` int64, examples in which the label is unknown.
         labels: `(N,)` class ids in the smallest unsigned dtype; `None` for all but class ids.
         matrix: `(N, C)` SciPy CSR of uint8 ones (multi-hot) or int64 (`from_counts`), or `None`.
@@ -91,6 +92,7 @@ class Targets:
         else:
             matrix, unknown_counts = checking.multi_hot(values, unknown)
             self._set_multi_hot(matrix, unknown_counts, names)
+            self.unknown = unknown
             checking.warn_of_one_hot(matrix)
 
     @classmethod
@@ -292,6 +294,7 @@ class Targets:
         self.support = counts
         if matrix is not None and not multilabel:
             self.support = np.bincount(matrix.indices, minlength=len(counts))
+        self.unknown: float | None = None
         self.unknown_counts = np.zeros_like(counts)
         if len(self.empty) and not multilabel:
             numbered = labels is not None and names is None
