@@ -74,6 +74,8 @@ class Targets:
         ([2, 1], [0, 2])
     """
 
+    unknown: float | None = None
+
     def __init__(
         self,
         labels: Any,
@@ -83,6 +85,7 @@ class Targets:
         unknown: float | None = None,
     ) -> None:
         values, names = read(labels, names)
+        self.unknown = unknown
         columns = None if values.ndim == 1 else values.shape[1]
         num_classes = checking.agreed_num_classes(num_classes, names, columns)
         if values.ndim == 1:
@@ -92,7 +95,6 @@ class Targets:
         else:
             matrix, unknown_counts = checking.multi_hot(values, unknown)
             self._set_multi_hot(matrix, unknown_counts, names)
-            self.unknown = unknown
             checking.warn_of_one_hot(matrix)
 
     @classmethod
@@ -294,7 +296,6 @@ class Targets:
         self.support = counts
         if matrix is not None and not multilabel:
             self.support = np.bincount(matrix.indices, minlength=len(counts))
-        self.unknown: float | None = None
         self.unknown_counts = np.zeros_like(counts)
         if len(self.empty) and not multilabel:
             numbered = labels is not None and names is None
