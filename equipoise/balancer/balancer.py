@@ -60,7 +60,8 @@ class Balancer:
             for class ids), "equal-recall" (closed loop to equal recalls at any price),
             "worst-class", "recall-power", "class-difficulty", "inverse-frequency",
             "effective-number", "repeat-factor" or "plain" (λ = 0, the default for labels: λ moves
-            their recalls little; see docs/over-predicted-labels.md). A policy object is copied.
+            their recalls little; see docs/over-predicted-labels.md); or the share of the draws
+            that each class is to have, by its name. A policy object is copied.
         sampler: "class-balanced", for multilabel targets "label-balanced" ("auto" is the one or the
             other); or a sampler of `equipoise.samplers`, also a subclass of your own, which then
             belongs to this balancer. `None` for plain shuffling. A sampler that takes no λ, and any
@@ -101,7 +102,7 @@ class Balancer:
     def __init__(
         self,
         targets: Any,
-        policy: str | Policy | None = None,
+        policy: str | dict[str, float] | Policy | None = None,
         sampler: str | OrderSampler | None = "auto",
         mining: str | Miner | None = None,
         loss: str | Loss | None = None,

@@ -21,7 +21,7 @@ from equipoise.samplers import (
     OrderSampler,
 )
 from equipoise.targets import Targets
-from equipoise.weighting import EqualRecall, Policy
+from equipoise.weighting import EqualRecall, Policy, TargetShares
 
 __all__ = [
     "LOSSES",
@@ -80,7 +80,7 @@ def take_over(part: Any, argument: str, owner: Any) -> None:
     _OWNERS[part] = weakref.ref(owner)
 
 
-def make_policy(policy: str | Policy | None, targets: Targets) -> Policy:
+def make_policy(policy: str | dict[str, float] | Policy | None, targets: Targets) -> Policy:
     """A copy of the policy, or the one of that name; or the default: "fair", for labels "plain".
 
     A label's recall, taken where as many are predicted as are true, follows neither its frequency
@@ -88,6 +88,14 @@ def make_policy(policy: str | Policy | None, targets: Targets) -> Policy:
     """
     if targets.multilabel and policy == "equal-recall":
         return EqualRecall(max_step=1.0, start=0.0)
+    if isinstance(policy, dict):
+        names = targets.names or [str(c) for c in range(targets.num_classes)]
+        if policy.keys() != set(names):
+            raise ValueError(
+                f"Expected policy to give a share to each of {targets.listed(range(len(names)))}, "
+                f"but got {policy}."
+            )
+        policy = TargetShares([policy[name] for name in names])
     if policy is None:
         policy = "plain" if targets.multilabel else "fair"
     return copy.deepcopy(weighting.make_policy(policy))

@@ -20,6 +20,7 @@ from equipoise.weighting.policies import (
     InverseFrequency,
     RecallPower,
     RepeatFactor,
+    TargetShares,
     make_policy,
 )
 
@@ -35,6 +36,7 @@ __all__ = [
     "Policy",
     "RecallPower",
     "RepeatFactor",
+    "TargetShares",
     "WorstClass",
     "class_difficulty",
     "effective_number",

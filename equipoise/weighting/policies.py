@@ -29,6 +29,7 @@ __all__ = [
     "Policy",
     "RecallPower",
     "RepeatFactor",
+    "TargetShares",
     "WorstClass",
     "make_policy",
 ]
@@ -62,6 +63,33 @@ class RepeatFactor(Policy):
 
     def start(self, counts: np.ndarray) -> np.ndarray:
         return log_weight_of(repeat_factor(counts, self.threshold))
+
+
+class TargetShares(Policy):
+    """λ_c = log(s_c / n_c), with which class c makes up the share s_c of what is drawn.
+
+    Args:
+        shares: `(C,)` numbers above 0; they are divided by their sum. For a `Balancer` whose
+            classes have names, `policy={"cat": 0.5, "dog": 0.25, "bird": 0.25}` says the same.
+
+    Example:
+        >>> from equipoise import Balancer
+        >>> policy = TargetShares([0.5, 0.25, 0.25])
+        >>> Balancer([0] * 70 + [1] * 20 + [2] * 10, policy).sampler.quotas.tolist()
+        [50, 25, 25]
+    """
+
+    def __init__(self, shares: Any) -> None:
+        self.shares = np.array(shares, np.float64)
+        if self.shares.ndim != 1 or not np.all((self.shares > 0) & np.isfinite(self.shares)):
+            raise ValueError(f"Expected shares to be (C,) numbers above 0, but got {shares!r}.")
+
+    def start(self, counts: np.ndarray) -> np.ndarray:
+        if len(self.shares) != len(counts):
+            raise ValueError(
+                f"Expected shares for {len(counts)} classes, but got {len(self.shares)}."
+            )
+        return log_weight_of(self.shares / counts)
 
 
 class Deferred(Policy):

@@ -3,12 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from equipoise import Balancer
 from equipoise.weighting import (
     POLICIES,
     ClassDifficulty,
     EqualRecall,
     Fair,
     RecallPower,
+    TargetShares,
     WorstClass,
     class_difficulty,
     inverse_frequency,
@@ -229,3 +231,15 @@ def test_group_dro_cannot_reach_nan():
 def test_bad_settings_are_named(make, words):
     with pytest.raises(ValueError, match=f"Expected {words}"):
         make()
+
+
+def test_shares_by_name():
+    labels = ["bird"] * 10 + ["cat"] * 70 + ["dog"] * 20
+    balancer = Balancer(labels, {"cat": 0.5, "dog": 0.25, "bird": 0.25})
+    assert balancer.sampler.quotas.tolist() == [25, 50, 25]
+    with pytest.raises(ValueError, match="a share to each of 'bird', 'cat', 'dog'"):
+        Balancer(labels, {"cat": 0.5, "dog": 0.5})
+    with pytest.raises(ValueError, match="shares for 3 classes, but got 2"):
+        Balancer(labels, TargetShares([0.5, 0.5]))
+    with pytest.raises(ValueError, match="numbers above 0"):
+        TargetShares([0.5, 0.0])
