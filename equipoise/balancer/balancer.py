@@ -280,6 +280,20 @@ class Balancer:
         self._settle()
         self.rates.update(logits, targets, logits if self.multilabel else self.correct(logits))
 
+    def observe_rates(self, rates: Any, support: Any = None) -> None:
+        """Let `step` move λ by a rate of your own for each class: success, AP, excess loss.
+
+        Several calls, and those of several ranks, are averaged by their support. What `observe`
+        has counted is then in `history` alone.
+
+        Args:
+            rates: `(C,)`, NaN for a class of which nothing is known: its λ stays. In [0, 1], the
+                higher the better learnt, but for a policy that follows losses (`DoReMi`).
+            support: `(C,)` examples that each rate is the mean of. Rates are then less what
+                sampling noise explains, as recalls are; without, they are taken as they are.
+        """
+        self.rates.given.update(rates, support, losses=self.policy.follows_losses)
+
     def step(self) -> None:
         """End the epoch: from the recalls observed since the last step to λ for the next.
 
@@ -311,7 +325,7 @@ class Balancer:
             self._by_loss = by_loss
         log_weight = self.policy.step(self.log_weight, recalls)
         if recalls is not None and self.policy.needs_recalls:
-            lacking = self.rates.support.numpy() == 0
+            lacking = self.rates.followed.support.numpy() == 0
             log_weight = np.where(lacking, self.log_weight, log_weight)
             log_weight = log_weight - log_weight.mean()
         self.rates.reset()
@@ -349,8 +363,13 @@ class Balancer:
 
     def _usable_recalls(self, row: dict[str, Any]) -> np.ndarray | None:
         """What the policy is to follow, `(C,)`, or `None`; says what is missing or left out."""
-        follows = self.policy.needs_recalls
-        if follows and "recalls" not in row:
+        follows, rates = self.policy.needs_recalls, self.rates.followed
+        if self.policy.follows_losses and "rates" not in row:
+            raise RuntimeError(
+                f"Expected observe_rates(losses) before step(), because "
+                f"{type(self.policy).__name__} follows losses, but nothing came."
+            )
+        if follows and not {"recalls", "rates"} & row.keys():
             raise RuntimeError(
                 f"Expected observe(logits, targets) on a hold-out before step(), because "
                 f"{type(self.policy).__name__} follows recalls, but nothing usable came "
@@ -362,21 +381,22 @@ class Balancer:
                 f"NaN logits, {row['num_invalid']} with targets that are no class id.",
                 stacklevel=3,
             )
-        if "recalls" not in row:
+        if not rates.support.any():
             return None
-        lacking = np.flatnonzero((self.rates.support.numpy() == 0) & ~self._fixed)
-        if follows and len(lacking) and not self.multilabel:
+        lacking = np.flatnonzero((rates.support.numpy() == 0) & ~self._fixed)
+        if follows and len(lacking) and not self.multilabel and "rates" not in row:
             self._warn_once(
                 f"The hold-out has no example of {self.targets.listed(lacking)}: their λ stays as "
                 "it is. equipoise.holdout_split takes some of every class."
             )
-        return self.rates.recalls(prior=None).numpy()
+        return rates.recalls(prior=None).numpy()
 
     def _warn_of_unresponsive(self) -> None:
         if self.policy.unresponsive is None:
             return
         for c in np.flatnonzero(self.policy.unresponsive & ~self._fixed).tolist():
-            recalls = self._rows[-1]["recalls"]
+            row = self._rows[-1]
+            recalls = row["rates" if "rates" in row else "recalls"]
             self._warn_once(
                 f"The recall of class {self.targets.listed([c])} does not rise with its weight, "
                 "which therefore goes back. Look at its examples: are they mislabelled, is it the "

@@ -12,6 +12,7 @@ import torch
 
 from equipoise import losses, mining, weighting
 from equipoise._ranks import rank_and_replicas
+from equipoise.balancer.class_shares import ClassShares
 from equipoise.losses import LogitAdjustedCrossEntropy, Loss
 from equipoise.mining import Miner
 from equipoise.samplers import (
@@ -168,6 +169,13 @@ def make_sampler(sampler: Any, targets: Targets, **settings: Any) -> OrderSample
         )
     rank, num_replicas = rank_and_replicas(settings.pop("rank"), settings.pop("num_replicas"))
     settings |= {"rank": rank, "num_replicas": num_replicas}
+    if not targets.indexed:
+        if targets.multilabel and sampler is not None:
+            raise ValueError(
+                f"Expected sampler to be None for {targets!r}, of which only the loss can carry λ, "
+                f"but got {sampler!r}."
+            )
+        return ClassShares(targets, **settings)
     if not targets.multilabel:
         return ClassBalancedSampler(targets, np.ones(targets.num_classes), **settings)
     if sampler is None:

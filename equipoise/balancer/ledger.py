@@ -128,6 +128,11 @@ class Ledger:
             return
         self._mixed |= mixed
         size = len(targets)
+        if not self._summed.targets.indexed:  # of a stream no order is known
+            self.counts = True
+            self.came += size * self.sampler.num_replicas
+            self._at = self.came
+            return
         self._sums.append(self._summed(targets))
         self._sizes.append(size)
         self.counts = True

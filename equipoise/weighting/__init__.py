@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from equipoise.weighting.base import Plain, Policy
 from equipoise.weighting.closed_loop import EqualRecall, Fair, WorstClass
+from equipoise.weighting.doremi import DoReMi
 from equipoise.weighting.functions import (
     class_difficulty,
     effective_number,
@@ -28,6 +29,7 @@ __all__ = [
     "POLICIES",
     "ClassDifficulty",
     "Deferred",
+    "DoReMi",
     "EffectiveNumber",
     "EqualRecall",
     "Fair",
