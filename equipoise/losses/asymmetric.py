@@ -37,18 +37,7 @@ def asymmetric_loss(
     sigmoid(z). Nothing is clamped but p: the slope of a positive goes to −1 for very negative
     logits, and all is finite in half precision.
 
-    Args:
-        logits: see `LabelLoss`, as for targets, `unknown`, `fused` and errors.
-        targets: `(B, C)` labels, dense or sparse CSR.
-        gamma_neg: γ− ≥ 0.
-        gamma_pos: γ+ ≥ 0.
-        margin: m in [0, 1): negatives predicted below it cost nothing.
-        pos_weight: `(C,)`, on positives.
-        detach_focusing: whether the factors (1−q)^γ+ and p^γ− are weights without a gradient, which
-            is the default of the authors' code (`disable_torch_grad_focal_loss`).
-        unknown: the value of entries to leave out, or a boolean mask of them.
-        reduction: `"mean"` over the elements counted, `"sum"` (as the paper's code) or `"none"`.
-        fused: use one Triton kernel, on CUDA.
+    The arguments are explained at `AsymmetricLoss` and `LabelLoss`.
 
     Example:
         >>> import torch
@@ -123,13 +112,11 @@ class AsymmetricLoss(LabelLoss):
     Args:
         gamma_neg: γ− ≥ 0.
         gamma_pos: γ+ ≥ 0.
-        margin: m in [0, 1).
+        margin: m in [0, 1): negatives predicted below it cost nothing.
         pos_weight: `(C,)` weights ≥ 0 of positives.
-        detach_focusing: whether the focusing factors have no gradient, as in the authors' code.
-        unknown: see `LabelLoss`.
+        detach_focusing: whether the factors (1−q)^γ+ and p^γ− are weights without a gradient, which
+            is the default of the authors' code (`disable_torch_grad_focal_loss`).
         log_weight: λ, `(C,)`: positives are weighted by `pos_weight · exp(λ)`.
-        reduction: the mean is over the elements counted.
-        fused: see `LabelLoss`.
 
     Example:
         >>> import torch

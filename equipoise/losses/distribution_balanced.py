@@ -49,21 +49,8 @@ def distribution_balanced_loss(
     the sign that favours rare labels at prediction. With `gamma` > 0 both terms get the focal
     factor (DB-focal). An example without positives has r = ∞, so w = α + 1.
 
-    Args:
-        logits: see `LabelLoss`, as for targets, `unknown`, `fused` and errors.
-        targets: `(B, C)` labels, dense or sparse CSR.
-        counts: n, `(C,)` numbers of positives. A label without positives counts as having one.
-        num_examples: N.
-        alpha: α ≥ 0, the floor of the weights.
-        beta: β, steepness of the map; with 0 all weights are α + 1/2.
-        mu: μ, centre of the map.
-        negative_scale: s > 0; with 1 negatives are treated as positives are.
-        kappa: κ ≥ 0, share of the prior taken out of the logits.
-        gamma: focal γ ≥ 0.
-        pos_weight: `(C,)`, on positives.
-        unknown: the value of entries to leave out, or a boolean mask of them.
-        reduction: `"mean"` over the elements counted, `"sum"` or `"none"`.
-        fused: use one Triton kernel, on CUDA.
+    The arguments are explained at `DistributionBalancedLoss` and `LabelLoss`; `pos_weight`,
+    `(C,)`, multiplies positives.
 
     Example:
         >>> import torch
@@ -128,18 +115,14 @@ class DistributionBalancedLoss(LabelLoss):
     """Distribution-balanced loss of each label; see the function, also for the arguments.
 
     Args:
-        counts: `(C,)` numbers of positives. A label without positives counts as having one.
+        counts: n, `(C,)` numbers of positives. A label without positives counts as having one.
         num_examples: number of examples N, at least the largest count.
         alpha: floor of the weights.
-        beta: steepness of the weights' map.
+        beta: β, steepness of the map; with 0 all weights are α + 1/2.
         mu: centre of the weights' map.
-        negative_scale: s > 0.
-        kappa: κ ≥ 0.
+        negative_scale: s > 0; with 1 negatives are treated as positives are.
+        kappa: κ ≥ 0, share of the prior taken out of the logits.
         gamma: focal γ ≥ 0; 2 is DB-focal.
-        unknown: see `LabelLoss`.
-        log_weight: λ, `(C,)`: positives are weighted by `exp(λ)`.
-        reduction: the mean is over the elements counted.
-        fused: see `LabelLoss`.
 
     Example:
         >>> import torch

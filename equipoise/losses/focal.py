@@ -38,13 +38,7 @@ def focal_loss(
     Lin et al., "Focal Loss for Dense Object Detection" (2017), with the softmax in place of the
     sigmoid. For multilabel targets see `sigmoid_focal_loss`.
 
-    Args:
-        logits: see `ClassLoss`, as for targets, `ignore_index` and errors.
-        targets: class ids or class probabilities.
-        gamma: γ ≥ 0; 0 is weighted cross-entropy.
-        alpha: `(C,)` weights ≥ 0 by true class.
-        ignore_index: the class id that is left out.
-        reduction: `"mean"`, `"sum"` or `"none"`.
+    The arguments are explained at `FocalLoss` and `ClassLoss`.
 
     Example:
         >>> import torch
@@ -95,7 +89,7 @@ class FocalLoss(ClassLoss):
     this with effective-number weights as `alpha` (for class ids).
 
     Args:
-        gamma: γ ≥ 0.
+        gamma: γ ≥ 0; 0 is weighted cross-entropy.
         alpha: for class ids `(C,)` weights ≥ 0 by true class, by default none; for multilabel
             targets α in [0, 1], one number or `(C,)`, by default .25 (for both sides alike take
             `SigmoidFocalLoss(None)`).

@@ -49,14 +49,8 @@ def ldam(
     (`CosineClassifier(…, scale=1)`), so that logits lie in [−1, 1]; with free logits a net outgrows
     them.
 
-    Args:
-        logits: cosines; see `ClassLoss`, as for targets, `ignore_index` and errors.
-        targets: class ids or class probabilities.
-        margins: `(C,)`, from `ldam_margins`.
-        scale: s > 0, which makes up for the short range of cosines.
-        weight: `(C,)` weights ≥ 0 by true class.
-        ignore_index: the class id that is left out.
-        reduction: `"mean"`, `"sum"` or `"none"`.
+    `margins`, `(C,)`, are those of `ldam_margins`; the other arguments are explained at `LDAM` and
+    `ClassLoss`.
 
     Example:
         >>> import torch
@@ -100,11 +94,9 @@ class LDAM(ClassLoss):
     Args:
         counts: `(C,)` class counts. A class without examples counts as having one.
         max_margin: the margin of the rarest class, ≥ 0.
-        scale: s, > 0.
+        scale: s > 0, which makes up for the short range of cosines.
         weight: `(C,)` weights ≥ 0 by true class.
-        ignore_index: see `ClassLoss`.
         log_weight: λ, `(C,)`: the weights are multiplied by `exp(λ)` of the true class.
-        reduction: the mean is over the elements counted.
 
     Example:
         >>> import torch

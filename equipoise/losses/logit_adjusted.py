@@ -31,17 +31,8 @@ def logit_adjusted_cross_entropy(
     Label smoothing ε draws the logits z together rather than the adjusted ones, which would favour
     rare classes: the target of the adjusted softmax is `(1−ε) q + ε softmax(a)`.
 
-    Args:
-        logits: see `ClassLoss`, as for targets, `ignore_index` and errors.
-        targets: class ids or class probabilities.
-        counts: `(C,)` class counts or frequencies, which give π. A class without examples counts as
-            having one.
-        log_prior: instead of counts log π, `(C,)`, up to a constant. Without either π is uniform.
-        tau: strength of the prior, ≥ 0.
-        log_weight: λ, `(C,)`: a larger value leads to a larger logit at prediction.
-        label_smoothing: ε in [0, 1].
-        ignore_index: the class id that is left out.
-        reduction: `"mean"`, `"sum"` or `"none"`.
+    Instead of counts `log_prior` gives log π, `(C,)`, up to a constant. Without either π is
+    uniform. The other arguments are explained at `LogitAdjustedCrossEntropy` and `ClassLoss`.
 
     Example:
         >>> import torch
@@ -96,9 +87,7 @@ class LogitAdjustedCrossEntropy(ClassLoss):
             `None` is a uniform prior.
         tau: strength of the prior, ≥ 0.
         label_smoothing: ε in [0, 1].
-        ignore_index: see `ClassLoss`.
         log_weight: λ, `(C,)`: a larger value leads to a larger logit at prediction.
-        reduction: the mean is over the elements counted.
 
     Example:
         >>> import torch

@@ -32,16 +32,8 @@ def seesaw(
     ratio of softmax outputs is `exp(z_j − z_y)`, so no softmax and no C×C matrix is needed. No
     gradient flows through C. The counts are those of the data set, not those seen so far.
 
-    Args:
-        logits: see `ClassLoss`, as for targets, `ignore_index` and errors.
-        targets: class ids, or class probabilities, which take C times the memory.
-        counts: n, `(C,)` class counts. A class without examples counts as having one.
-        p: exponent of the mitigation, ≥ 0.
-        q: exponent of the compensation, ≥ 0.
-        weight: `(C,)` weights ≥ 0 by true class.
-        eps: in C the true class's σ_y counts as at least this; the authors' code has 0.01.
-        ignore_index: the class id that is left out.
-        reduction: `"mean"`, `"sum"` or `"none"`.
+    The arguments are explained at `Seesaw` and `ClassLoss`; `weight`, `(C,)`, is by true class.
+    Class probabilities take C times the memory.
 
     Example:
         >>> import torch
@@ -90,13 +82,11 @@ class Seesaw(ClassLoss):
     """Cross-entropy of `z_j + log M_yj + log C_yj`, with class counts; see the function.
 
     Args:
-        counts: `(C,)` class counts. A class without examples counts as having one.
+        counts: n, `(C,)` class counts. A class without examples counts as having one.
         p: exponent of the mitigation, ≥ 0.
         q: exponent of the compensation, ≥ 0.
-        eps: the least σ_y in the compensation; the authors' code has 0.01.
-        ignore_index: see `ClassLoss`.
+        eps: in C the true class's σ_y counts as at least this; the authors' code has 0.01.
         log_weight: λ, `(C,)`: examples are weighted by `exp(λ)` of their true class.
-        reduction: the mean is over the elements counted.
 
     Example:
         >>> import torch

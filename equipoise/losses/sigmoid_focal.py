@@ -34,16 +34,8 @@ def sigmoid_focal_loss(
     for positives, 1−p and 1−α for negatives. The arguments are in the order of
     `torchvision.ops.sigmoid_focal_loss`, of which the default of `reduction` is "none".
 
-    Args:
-        logits: see `LabelLoss`, as for targets, `unknown`, `fused` and errors.
-        targets: `(B, C)` labels, dense or sparse CSR.
-        alpha: in [0, 1], one number or `(C,)`; `None` weights both sides by 1.
-        gamma: γ ≥ 0; 0 is binary cross-entropy.
-        reduction: `"mean"` over the elements counted, `"sum"` or `"none"`. (Detectors divide the
-            sum by the number of positives; do so outside.)
-        pos_weight: `(C,)`, on positives, on top of α.
-        unknown: the value of entries to leave out, or a boolean mask of them.
-        fused: use one Triton kernel, on CUDA.
+    The arguments are explained at `SigmoidFocalLoss` and `LabelLoss`. (Detectors divide the sum by
+    the number of positives; do so outside.)
 
     Example:
         >>> import torch
@@ -163,12 +155,9 @@ class SigmoidFocalLoss(LabelLoss):
 
     Args:
         alpha: in [0, 1], one number or `(C,)`; `None` weights both sides by 1.
-        gamma: γ ≥ 0.
+        gamma: γ ≥ 0; 0 is binary cross-entropy.
         pos_weight: `(C,)` weights ≥ 0 of positives, on top of α.
-        unknown: see `LabelLoss`.
         log_weight: λ, `(C,)`: positives are weighted by `pos_weight · exp(λ)`.
-        reduction: the mean is over the elements counted.
-        fused: see `LabelLoss`.
 
     Example:
         >>> import torch

@@ -26,14 +26,7 @@ def vector_scaling(
     Overparameterization" (2021). The shift acts early in training; the divisor still acts
     once the training data are fitted, where shifts and weights no longer do.
 
-    Args:
-        logits: see `ClassLoss`, as for targets, `ignore_index` and errors.
-        targets: class ids or class probabilities.
-        divisor: Δ, `(C,)`, > 0.
-        shift: ι, `(C,)`.
-        weight: `(C,)` weights ≥ 0 by true class.
-        ignore_index: the class id that is left out.
-        reduction: `"mean"`, `"sum"` or `"none"`.
+    Δ and ι are `(C,)`; the other arguments are explained at `VectorScaling` and `ClassLoss`.
 
     Example:
         >>> import torch
@@ -67,9 +60,7 @@ class VectorScaling(ClassLoss):
         gamma: γ ≥ 0, strength of the divisor.
         tau: τ ≥ 0, strength of the prior.
         weight: `(C,)` weights ≥ 0 by true class.
-        ignore_index: see `ClassLoss`.
         log_weight: λ, `(C,)`: the weights are multiplied by `exp(λ)` of the true class.
-        reduction: the mean is over the elements counted.
 
     Example:
         >>> import torch

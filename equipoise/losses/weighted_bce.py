@@ -64,20 +64,8 @@ def weighted_bce(
     `weight` and `pos_weight` are what `torch.nn.functional.binary_cross_entropy_with_logits` calls
     so, and come in its order.
 
-    Args:
-        logits: see `LabelLoss`, as for targets, `unknown`, `fused` and errors.
-        targets: `(B, C)` labels, dense or sparse CSR.
-        weight: w, `(C,)`, on positives and negatives of a label.
-        pos_weight: v, `(C,)`, on positives only.
-        example_weight: e, `(B,)`, as TensorFlow's `sample_weight`; or `(B, C)`, of elements.
-        unknown: the value of entries to leave out, or a boolean mask of them.
-        normalization: what `"mean"` divides the sum by, where example weights are given:
-            `"batch"`, the number of elements counted (Keras' `sum_over_batch_size`); `"weight"`,
-            the sum of their e (Keras' `mean_with_sample_weight`); `"nonzero"`, the number of those
-            with e ≠ 0 (TensorFlow 1's `SUM_BY_NONZERO_WEIGHTS`). A divisor of zero gives a loss of
-            zero.
-        reduction: `"mean"`, `"sum"` or `"none"`.
-        fused: use one Triton kernel, on CUDA.
+    The arguments are explained at `WeightedBCE` and `LabelLoss`; `example_weight` is e, `(B,)`, as
+    TensorFlow's `sample_weight`, or `(B, C)`, of elements.
 
     Example:
         >>> import torch
@@ -135,12 +123,12 @@ class WeightedBCE(LabelLoss):
 
     Args:
         pos_weight: `(C,)` weights ≥ 0 of positives, as from `pos_weight_from_counts`.
-        weight: `(C,)` weights ≥ 0 of labels.
-        normalization: `"batch"`, `"weight"` or `"nonzero"`, for example weights.
-        unknown: see `LabelLoss`.
+        weight: w, `(C,)`, on positives and negatives of a label.
+        normalization: what `"mean"` divides the sum by, where example weights are given: `"batch"`,
+            the number of elements counted (Keras' `sum_over_batch_size`); `"weight"`, the sum of
+            their e (Keras' `mean_with_sample_weight`); `"nonzero"`, the number of those with e ≠ 0
+            (TensorFlow 1's `SUM_BY_NONZERO_WEIGHTS`). A divisor of zero gives a loss of zero.
         log_weight: λ, `(C,)`: positives are weighted by `pos_weight · exp(λ)`.
-        reduction: the mean is over the elements counted (or see `normalization`).
-        fused: see `LabelLoss`.
 
     Example:
         >>> import torch

@@ -28,17 +28,7 @@ def weighted_cross_entropy(
     example of class y; in torch the smoothing's term of class c has the weight of class c, so
     that a rare class with a large weight is predicted for everything.
 
-    Args:
-        logits: see `ClassLoss`, as for targets, `ignore_index` and errors.
-        targets: class ids or class probabilities.
-        weight: `(C,)` weights ≥ 0.
-        normalization: what `"mean"` divides by: `"batch"`, the number of elements counted, or
-            `"weight"`, the sum of their class weights, as `torch.nn.functional.cross_entropy` does.
-            The latter takes much of the weights' effect away in small batches: a batch of a single
-            class is not weighted at all. Weights that sum to zero give a loss of zero.
-        label_smoothing: ε in [0, 1].
-        ignore_index: the class id that is left out.
-        reduction: `"mean"`, `"sum"` or `"none"`.
+    The arguments are explained at `WeightedCrossEntropy` and `ClassLoss`.
 
     Example:
         >>> import torch
@@ -69,11 +59,11 @@ class WeightedCrossEntropy(ClassLoss):
 
     Args:
         weight: `(C,)` finite weights ≥ 0; `None` is all ones.
-        normalization: `"batch"` or `"weight"`, for the mean (without weights of examples).
+        normalization: what `"mean"` divides by: `"batch"`, the number of elements counted, or
+            `"weight"`, the sum of their class weights, as `torch.nn.functional.cross_entropy` does.
+            The latter takes much of the weights' effect away in small batches: a batch of a single
+            class is not weighted at all. Weights that sum to zero give a loss of zero.
         label_smoothing: ε in [0, 1].
-        ignore_index: see `ClassLoss`.
-        log_weight: λ, `(C,)`.
-        reduction: the mean is over the elements counted (or see `normalization`).
 
     Example:
         >>> import torch
