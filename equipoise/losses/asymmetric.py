@@ -170,7 +170,7 @@ class AsymmetricLoss(LabelLoss):
         log-odds a large negative number is given (for γ− > 0: about `−14 γ−`), in which `p = 1e-6`
         stands for 0.
         """
-        z = logits.to(base.at_least_float32(logits.dtype))
+        z = base.upcast(logits)
         if self.margin == 0.0:
             log_b = log_focal_slope(z, self.gamma_neg, self.detach_focusing)
         else:

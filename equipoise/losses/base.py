@@ -166,6 +166,11 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def upcast(logits: Tensor) -> Tensor:
+    """Logits in the dtype to compute in."""
+    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+
+
 def log_of(weight: Tensor) -> Tensor:
     """log(weight), finite also for a weight of zero."""
     return weight.clamp_min(torch.finfo(weight.dtype).tiny).log()
@@ -252,11 +257,8 @@ def per_class(name: str, value: ClassVector | None, logits: Tensor) -> Any:
     if value is None:
         return None
     dtype = at_least_float32(logits.dtype)
-    if isinstance(value, Tensor):
-        vector = value.detach() if value.requires_grad else value
-        vector = vector.to(logits.device, dtype)
-    else:
-        vector = torch.as_tensor(value, dtype=dtype, device=logits.device)
+    vector = torch.as_tensor(value, dtype=dtype, device=logits.device)
+    vector = vector.detach() if vector.requires_grad else vector
     if vector.shape != logits.shape[1:2]:
         raise ValueError(
             f"Expected {name} to be of shape ({logits.shape[1]},), but got {tuple(vector.shape)}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,6 +16,7 @@ from equipoise.losses.base import (
     along_classes,
     at_least_float32,
     check_logits,
+    upcast,
 )
 from equipoise.losses.engine import LOG2_E, is_large, may_look, rows_in_a_chunk, worked_out
 
@@ -56,6 +57,10 @@ class ClassLoss(Loss):
         super().__init__(log_weight=log_weight, reduction=reduction)
         self.ignore_index = int(ignore_index)
 
+    def _options(self, reduction: str) -> dict[str, Any]:
+        """What every function of class ids is given."""
+        return {"ignore_index": self.ignore_index, "reduction": reduction}
+
     def counted(self, targets: Tensor) -> Tensor:
         """Where ids are not `ignore_index`; everything, for probabilities."""
         if targets.is_floating_point():
@@ -66,6 +71,9 @@ class ClassLoss(Loss):
 def check_targets(logits: Tensor, targets: Tensor) -> Tensor:
     """Class ids as int64, or probabilities in the dtype to compute in. Looks at no values."""
     check_logits(logits)
+    expected = logits.shape[:1] + logits.shape[2:]
+    if targets.dtype == torch.int64 and targets.shape == expected:
+        return targets
     if targets.is_floating_point() and targets.shape == logits.shape:
         return targets.detach().to(at_least_float32(logits.dtype))
     if targets.is_floating_point() or targets.dtype == torch.bool:
@@ -73,7 +81,6 @@ def check_targets(logits: Tensor, targets: Tensor) -> Tensor:
             "Expected targets to be integer class ids, or probabilities of the logits' shape "
             f"{tuple(logits.shape)}, but got {targets.dtype} of shape {tuple(targets.shape)}"
         )
-    expected = logits.shape[:1] + logits.shape[2:]
     if targets.shape != expected:
         raise ValueError(
             f"Expected targets to be of shape {tuple(expected)}, but got {tuple(targets.shape)}"
@@ -104,19 +111,21 @@ def softmax_loss(
         ignore_index: see `ClassLoss`.
         reduction: `"mean"`, `"sum"` or `"none"`.
     """
-    dtype = at_least_float32(logits.dtype)
     ids = not targets.is_floating_point()
-
     if ids and is_large(logits) and num_counted(targets, ignore_index) == len(targets):
         values = worked_out(
             logits,
             lambda keep: _value_and_slopes(logits, targets, adjust, factor, keep),
-            lambda z: F.cross_entropy(adjust(z.to(dtype), targets), targets, reduction="none"),
+            lambda z: F.cross_entropy(adjust(upcast(z), targets), targets, reduction="none"),
         )
         values = values if weight is None else values * weight[targets]
         return reduce(values, targets, ignore_index, reduction)
-    ids_or_0 = targets.where(targets != ignore_index, 0) if by_target and ids else targets
-    adjusted = adjust(logits.to(dtype), ids_or_0)
+    known = targets
+    if by_target and ids:  # a negative id other than `ignore_index` is refused by torch
+        known = (
+            targets.clamp_min(0) if ignore_index < 0 else targets.where(targets != ignore_index, 0)
+        )
+    adjusted = adjust(upcast(logits), known)
     return cross_entropy(adjusted, targets, weight, ignore_index, reduction)
 
 
@@ -124,24 +133,24 @@ def cross_entropy(
     adjusted: Tensor, targets: Tensor, weight: Tensor | None, ignore_index: int, reduction: str
 ) -> Tensor:
     """torch's cross-entropy, but with means over the number of elements counted."""
-    ids = not targets.is_floating_point()
-    ignored = ignore_index if ids else -100  # torch refuses others with probabilities
+    soft = targets.is_floating_point()
+    ignored = -100 if soft else ignore_index  # torch refuses others with probabilities
     if reduction != "mean":
         return F.cross_entropy(adjusted, targets, weight, ignore_index=ignored, reduction=reduction)
-    counted = num_counted(targets, ignore_index)
-    if weight is None and (not ids or (isinstance(counted, int) and counted)):
-        return F.cross_entropy(adjusted, targets, ignore_index=ignored)
+    if weight is None and (soft or may_look(adjusted)):
+        value = F.cross_entropy(adjusted, targets, ignore_index=ignored)
+        if soft or not math.isnan(value.item()):  # it is where every target is ignored
+            return value
     total = F.cross_entropy(adjusted, targets, weight, ignore_index=ignored, reduction="sum")
-    return total / (max(1, counted) if isinstance(counted, int) else counted.clamp_min(1))
+    return total / num_counted(targets, ignore_index)
 
 
 def num_counted(targets: Tensor, ignore_index: int) -> int | Tensor:
-    """How many elements are counted: a number where it is known without waiting for a device."""
+    """How many elements are counted, or 1; a number, where no device has to be waited for."""
     if targets.is_floating_point():
-        return targets.numel() // max(1, targets.shape[1])
-    if may_look(targets):
-        return int(np.count_nonzero(targets.numpy() != ignore_index))
-    return (targets != ignore_index).sum()
+        return max(1, targets.numel() // max(1, targets.shape[1]))
+    counted = torch.count_nonzero(targets - ignore_index)
+    return max(1, int(counted)) if may_look(targets) else counted.clamp_min(1)
 
 
 def reduce(values: Tensor, targets: Tensor, ignore_index: int, reduction: str) -> Tensor:
@@ -151,9 +160,8 @@ def reduce(values: Tensor, targets: Tensor, ignore_index: int, reduction: str) -
     if reduction == "sum":
         return values.sum()
     counted = num_counted(targets, ignore_index)
-    if not isinstance(counted, int):
-        return values.sum() / counted.clamp_min(1)
-    return values.mean() if counted == values.numel() > 0 else values.sum() / max(1, counted)
+    same = isinstance(counted, int) and counted == values.numel()
+    return values.mean() if same else values.sum() / counted
 
 
 def weight_of(targets: Tensor, weight: Tensor | None, ignore_index: int, like: Tensor) -> Tensor:

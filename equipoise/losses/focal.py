@@ -49,7 +49,7 @@ def focal_loss(
     base.check_number("gamma", gamma, 0.0)
     targets = check_targets(logits, targets)
     alpha = base.per_class("alpha", alpha, logits)
-    z = logits.to(base.at_least_float32(logits.dtype))
+    z = base.upcast(logits)
     soft = targets.is_floating_point()
     if soft:
         surprise = -z.log_softmax(1)  # of every class
@@ -76,7 +76,7 @@ def correct_focal(logits: Tensor, gamma: float, alpha: Tensor | None) -> Tensor:
     Charoenphakdee et al., "On Focal Loss for Class-Posterior Probability Estimation" (2021):
     `η_c ∝ p_c/φ(p_c)`, `φ(p) = (1−p)^γ − γ (1−p)^(γ−1) p log p`; divided by α.
     """
-    z = logits.to(base.at_least_float32(logits.dtype))
+    z = base.upcast(logits)
     d = log_odds_against(z)
     log_eta = -log_focal_slope(d, gamma) + F.logsigmoid(d) + F.logsigmoid(-d)
     return base.less_log(log_eta, alpha)
@@ -164,14 +164,8 @@ class FocalLoss(ClassLoss):
                 unknown=self.unknown,
                 fused=self.fused,
             )
-        return focal_loss(
-            logits,
-            targets,
-            self.gamma,
-            self._class_weight(),
-            ignore_index=self.ignore_index,
-            reduction=reduction,
-        )
+        alpha, options = self._class_weight(), self._options(reduction)
+        return focal_loss(logits, targets, self.gamma, alpha, **options)
 
     def correct(self, logits: Tensor) -> Tensor:
         """Closed-form inverse, weights included: see `correct_focal`, `SigmoidFocalLoss`."""

@@ -127,15 +127,8 @@ class LDAM(ClassLoss):
         self.register_buffer("weight", base.class_vector("weight", weight, minimum=0.0))
 
     def _loss(self, logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-        return ldam(
-            logits,
-            targets,
-            self.margins,
-            self.scale,
-            self._scaled(self.weight),
-            ignore_index=self.ignore_index,
-            reduction=reduction,
-        )
+        weight, options = self._scaled(self.weight), self._options(reduction)
+        return ldam(logits, targets, self.margins, self.scale, weight, **options)
 
     def correct(self, logits: Tensor) -> Tensor:
         """`s·z − log(w exp λ)`. The margins cannot be undone: they depend on the true class.
@@ -143,5 +136,5 @@ class LDAM(ClassLoss):
         With margins of zero the answer is exact; otherwise the log-posterior is only as good as
         the margins are small against the differences of cosines.
         """
-        logits = self.scale * logits.to(base.at_least_float32(logits.dtype))
+        logits = self.scale * base.upcast(logits)
         return base.less_log(logits, self._scaled(self.weight))

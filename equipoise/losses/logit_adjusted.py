@@ -63,7 +63,7 @@ def logit_adjusted_cross_entropy(
     )
     if label_smoothing == 0.0:
         return value
-    log_p = adjust(logits.to(base.at_least_float32(logits.dtype)), targets).log_softmax(1)
+    log_p = adjust(base.upcast(logits), targets).log_softmax(1)
     smooth = log_p.mean(1) if shift is None else (log_p * shift.softmax(0)).sum(1)
     smooth = -smooth * weight_of(targets, None, ignore_index, log_p)
     return torch.lerp(value, reduce(smooth, targets, ignore_index, reduction), label_smoothing)
@@ -125,8 +125,7 @@ class LogitAdjustedCrossEntropy(ClassLoss):
             tau=self.tau,
             log_weight=self.log_weight,
             label_smoothing=self.label_smoothing,
-            ignore_index=self.ignore_index,
-            reduction=reduction,
+            **self._options(reduction),
         )
 
     def correct(self, logits: Tensor) -> Tensor:

@@ -115,17 +115,8 @@ class Seesaw(ClassLoss):
         self.register_buffer("counts", base.class_counts("counts", counts))
 
     def _loss(self, logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-        return seesaw(
-            logits,
-            targets,
-            self.counts,
-            self.p,
-            self.q,
-            self._scaled(None),
-            eps=self.eps,
-            ignore_index=self.ignore_index,
-            reduction=reduction,
-        )
+        weight, options = self._scaled(None), self._options(reduction)
+        return seesaw(logits, targets, self.counts, self.p, self.q, weight, eps=self.eps, **options)
 
     def correct(self, logits: Tensor) -> Tensor:
         """`z − λ`. The factors M and C depend on the true class and cannot be undone."""

@@ -142,7 +142,7 @@ def correct_sigmoid_focal(
     logits: Tensor, gamma: float, alpha: float | Tensor | None, pos_weight: Tensor | None
 ) -> Tensor:
     """Log-odds of η at which the expected focal loss is least at `logits`."""
-    z = logits.to(base.at_least_float32(logits.dtype))
+    z = base.upcast(logits)
     log_odds = log_focal_slope(z, gamma) - log_focal_slope(-z, gamma)
     if alpha is not None:
         share = alpha if isinstance(alpha, Tensor) else z.new_full((), alpha)

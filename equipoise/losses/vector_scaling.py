@@ -93,15 +93,8 @@ class VectorScaling(ClassLoss):
         self.register_buffer("weight", base.class_vector("weight", weight, minimum=0.0))
 
     def _loss(self, logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-        return vector_scaling(
-            logits,
-            targets,
-            self.divisor,
-            self.shift,
-            self._scaled(self.weight),
-            ignore_index=self.ignore_index,
-            reduction=reduction,
-        )
+        weight, options = self._scaled(self.weight), self._options(reduction)
+        return vector_scaling(logits, targets, self.divisor, self.shift, weight, **options)
 
     def correct(self, logits: Tensor) -> Tensor:
         """`z/Δ + τ log π − log(w exp λ)`."""

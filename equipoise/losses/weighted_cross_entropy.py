@@ -41,7 +41,7 @@ def weighted_cross_entropy(
     base.check_number("label_smoothing", label_smoothing, 0.0, 1.0)
     targets = check_targets(logits, targets)
     weight = base.per_class("weight", weight, logits)
-    z = logits.to(base.at_least_float32(logits.dtype))
+    z = base.upcast(logits)
     if label_smoothing == 0.0 and (normalization == "batch" or reduction != "mean"):
         return cross_entropy(z, targets, weight, ignore_index, reduction)
     value = cross_entropy(z, targets, weight, ignore_index, "none")
@@ -96,8 +96,7 @@ class WeightedCrossEntropy(ClassLoss):
             self._scaled(self.weight),
             normalization=self.normalization,
             label_smoothing=self.label_smoothing,
-            ignore_index=self.ignore_index,
-            reduction=reduction,
+            **self._options(reduction),
         )
 
     def correct(self, logits: Tensor) -> Tensor:
