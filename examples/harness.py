@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,48 @@ def _digits() -> dict[str, Any]:
     names = [str(c) for c in range(10)]
     pairs = {"train": (images[train], labels[train]), "test": (images[test], labels[test])}
     return pairs | {"classes": names}
+
+
+@cache
+def load_scenes(source: str, void: int) -> dict[str, Any]:
+    """Images `(N, 3, H, W)` uint8 and class ids of their pixels: "train", "val", "test"; "classes".
+
+    `source` is digits, pasted on noisy canvases, or an `.npz` with x_train `(N, H, W, 3)` and
+    y_train `(N, H, W)`, x_val, …, and names in classes. The class id `void` becomes −100.
+    """
+    if source == "digits":
+        return _pasted_digits()
+    z, data = np.load(source, allow_pickle=False), {}
+    for part in ("train", "val", "test"):
+        labels = torch.from_numpy(z[f"y_{part}"].astype(np.int64))
+        labels[labels == void] = -100
+        data[part] = (torch.from_numpy(z[f"x_{part}"]).permute(0, 3, 1, 2).contiguous(), labels)
+    number = int(max(labels.max() for _, labels in data.values())) + 1
+    return data | {"classes": z["classes"].tolist() if "classes" in z else list(range(number))}
+
+
+def _pasted_digits(size: int = 64) -> dict[str, Any]:
+    """Class 0 is the ground; 0 is pasted often and 9 rarely, each part with digits of its own."""
+    from sklearn.datasets import load_digits
+
+    digits, data = load_digits(), {}
+    share = 0.65 ** np.arange(10)
+    for part, number, first, last in (("train", 300, 0, 900), ("val", 100, 900, 1300),
+                                      ("test", 200, 1300, 1797)):  # fmt: skip
+        rng = np.random.default_rng(first)
+        ids = [first + np.flatnonzero(digits.target[first:last] == d) for d in range(10)]
+        images = rng.integers(0, 90, (number, size, size))
+        labels = np.zeros((number, size, size), np.int64)
+        for image, label in zip(images, labels, strict=True):
+            for d in rng.choice(10, 6, p=share / share.sum()):
+                ink = digits.images[rng.choice(ids[d])].repeat(2, 0).repeat(2, 1)
+                row, column = rng.integers(0, size - 16, 2)
+                where = np.s_[row : row + 16, column : column + 16]
+                image[where] = np.maximum(image[where], ink * rng.uniform(6, 14))
+                label[where] = np.where(ink > 4, d + 1, label[where])
+        grey = torch.from_numpy(images.astype(np.uint8))[:, None].expand(-1, 3, -1, -1)
+        data[part] = (grey.contiguous(), torch.from_numpy(labels))
+    return data | {"classes": ["ground", *map(str, range(10))]}
 
 
 def thin(indices: np.ndarray, labels: np.ndarray, rarest: float) -> np.ndarray:
@@ -234,6 +277,33 @@ class Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.inner(x)
+
+
+class UNet(nn.Module):
+    """Logits of every pixel, from four levels below full size. Width 20: 359,000 weights."""
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        widths = [width * k for k in (1, 2, 3, 4)]
+        pairs = list(pairwise(widths))
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 5, 2, 2), nn.BatchNorm2d(width), nn.ReLU())
+        first = nn.Sequential(*_block(width, width, 1), *_block(width, width, 1))
+        steps = (nn.Sequential(*_block(a, b, 2), *_block(b, b, 1)) for a, b in pairs)
+        self.down = nn.ModuleList([first, *steps])
+        self.up = nn.ModuleList(
+            nn.Sequential(*_block(a + b, a, 1), *_block(a, a, 1)) for a, b in pairs
+        )
+        self.head = nn.Conv2d(width, classes, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        levels, size = [self.stem(x)], x.shape[2:]
+        for down in self.down:
+            levels.append(down(levels[-1]))
+        x = levels.pop()
+        for up in reversed(self.up):
+            beside = levels.pop()
+            x = up(torch.cat([beside, nn.functional.interpolate(x, size=beside.shape[2:])], 1))
+        return nn.functional.interpolate(self.head(x), size=size, mode="bilinear")
 
 
 def last_layer(features: int, classes: int, head: str, scale: float) -> nn.Module:
@@ -399,3 +469,19 @@ def draw_recalls(results: list[dict[str, Any]], classes: list[str], path: Path) 
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper left", frameon=False)
     figure.savefig(path, dpi=130)
+
+
+def draw_pixels(pictures: dict[str, Any], path: Path) -> None:
+    """Images `(H, W, 3)` and class ids `(H, W)`, negative ones white, side by side, by title."""
+    from matplotlib.figure import Figure
+
+    columns = min(len(pictures), 5)
+    rows = -(-len(pictures) // columns)
+    canvas = Figure(figsize=(2.8 * columns, 2.4 * rows), layout="constrained")
+    for place, (title, picture) in enumerate(pictures.items()):
+        axes = canvas.add_subplot(rows, columns, place + 1, title=title)
+        axes.axis("off")
+        if picture.ndim == 2:
+            picture = np.ma.masked_less(np.asarray(picture), 0)
+        axes.imshow(picture, cmap="tab20", vmin=0, vmax=19, interpolation="nearest")
+    canvas.savefig(path, dpi=110)

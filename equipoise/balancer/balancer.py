@@ -36,7 +36,7 @@ from equipoise.weighting import Policy
 
 __all__ = ["Balancer"]
 
-VERSION = 5  # of the states that `state_dict` gives
+VERSION = 6  # of the states that `state_dict` gives
 
 
 class Balancer:
@@ -50,6 +50,11 @@ class Balancer:
     Multilabel targets: logits and targets are `(B, C)`. The recall of a label is the one at the
     threshold where as many are predicted as are true (`LabelRates`), so that predicting more is
     not rewarded. λ draws example i in proportion to exp((Yλ)_i) and weighs the loss of positives.
+
+    Pixels, tokens or boxes: with `Targets.from_counts` the sampler draws images, loss and rates
+    count pixels, and `position` counts images. By default all of λ is in the loss, as weights. Of
+    what the sampler is asked for the loss carries the part that drawing images did not reach.
+
     Classes and labels that no training example has, and labels that all have, are left alone:
     their λ is 0.
 
@@ -57,21 +62,23 @@ class Balancer:
         targets: labels of the training set: `(N,)` class ids or `(N, C)` multi-hot, as a list,
             NumPy array, torch tensor, scipy sparse matrix or data set; see `Targets`.
         policy: a `Policy` or its name: "fair" (closed loop that raises low recalls, the default
-            for class ids), "equal-recall" (closed loop to equal recalls at any price),
+            for class ids), "recall-loss" (follows the recalls in training, the default for
+            `Targets.from_counts`), "equal-recall" (closed loop to equal recalls at any price),
             "worst-class", "recall-power", "class-difficulty", "inverse-frequency",
             "effective-number", "repeat-factor" or "plain" (λ = 0, the default for labels: λ moves
             their recalls little; see docs/over-predicted-labels.md); or the share of the draws
             that each class is to have, by its name. A policy object is copied.
         sampler: "class-balanced", for multilabel targets "label-balanced" ("auto" is the one or the
-            other); or a sampler of `equipoise.samplers`, also a subclass of your own, which then
-            belongs to this balancer. `None` for plain shuffling. A sampler that takes no λ, and any
-            with `sampler_share=0`, draws as it was made, and the loss carries all of λ.
+            other; for `Targets.from_counts` it is plain shuffling, or with a `sampler_share`
+            "label-balanced"); or a sampler of `equipoise.samplers`, also a subclass of your own,
+            which then belongs to this balancer. `None` for plain shuffling. A sampler that takes no
+            λ, and any with `sampler_share=0`, draws as it was made, and the loss carries all of λ.
         mining: a `Miner` or its name: "hardest-examples", "hard-negatives", "selective-backprop"
             (iterate `mine(loader, model)`) or "loss-pruning" (give `loss` the examples' ids).
         loss: a `Loss` or its name: "logit-adjusted" (the default of "fair" and "equal-recall"),
-            "weighted-cross-entropy" (of the other policies), …; for multilabel targets
-            "weighted-bce" (positives weighted by √(negatives / positives), which `correct`
-            removes again), "asymmetric", … A loss object is copied.
+            "weighted-cross-entropy" (of the other policies and of `Targets.from_counts`), …; for
+            multilabel targets "weighted-bce" (positives weighted by √(negatives / positives),
+            which `correct` removes again), "asymmetric", … A loss object is copied.
         seed: of the order.
         sampler_share: share of λ that the sampler carries, in [0, 1]; the loss carries the rest. By
             default 1, or .5 for "fair" and "equal-recall" with a `LogitAdjustedCrossEntropy`, as by
@@ -119,6 +126,8 @@ class Balancer:
         self._fixed = _fixed_classes(self.targets)
         self.policy = make_policy(policy, self.targets)
         self.loss_function = make_loss(loss, self.targets, self.policy)
+        if self.targets.elements and sampler == "auto" and not sampler_share:
+            sampler = None
         self.sampler_share = check_share(sampler_share, sampler, self.loss_function, self.policy)
         self.sampler: OrderSampler = make_sampler(
             sampler,
@@ -138,7 +147,17 @@ class Balancer:
         if isinstance(self.mining, SamplerMiner):
             self.sampler = self.mining.over(self.sampler, self.targets)
         self.sampler.auto_advance = False  # `step` begins the epochs
-        self.rates = HoldoutRates(self.targets.num_classes, self.multilabel)
+        if self.multilabel and self.policy.needs_training_recalls:
+            raise ValueError(
+                f"Expected policy to be one for labels, but got {self.policy!r}, which follows "
+                "the recalls of class ids in training."
+            )
+        self.rates = HoldoutRates(
+            self.targets.num_classes,
+            self.multilabel,
+            self.loss_function.ignore_index,
+            in_training=self.policy.needs_training_recalls,
+        )
         self.decision: ClassDecision | LabelDecision | None = None
         self.epoch = 0
         self._rows: list[dict[str, Any]] = []
@@ -165,13 +184,16 @@ class Balancer:
         Until the next epoch is trained on, `correct` has to undo the λ before.
         """
         rest = (1 - self.sampler_share) * self.log_weight
-        self.loss_function.set_log_weight(torch.from_numpy(rest).float())
-        if self.sampler_share > 0 and not self.multilabel:
+        one_label = not (self.multilabel or self.targets.elements)
+        if self.sampler_share > 0 and one_label:
             shift = self.sampler_share * self.log_weight  # what is asked for, not a whole number
         elif self.sampler.targets is not None:
             shift = self.sampler.logit_shift()
         else:
             shift = np.zeros_like(self.log_weight)
+        if self.sampler_share > 0 and self.targets.elements:
+            rest = self.log_weight - shift  # drawing images moves their pixels only so far
+        self.loss_function.set_log_weight(torch.from_numpy(rest).float())
         self._shift = torch.from_numpy(np.array(shift, np.float64))
         self._learnt = self._by_loss = True
 
@@ -203,12 +225,14 @@ class Balancer:
         classes came before, in whatever order, counts once in `position`.
 
         Args:
-            logits: `(B, C)`.
-            targets: `(B,)` class ids, or `(B, C)` of 0 and 1, or of class probabilities (mixup,
-                CutMix, distillation), of which mining and `position` look at the likeliest.
+            logits: `(B, C)`, or for pixels and tokens `(B, C, d1, …)`.
+            targets: class ids `(B,)` or `(B, d1, …)`, or `(B, C)` of 0 and 1, or of class
+                probabilities (mixup, CutMix, distillation), of which mining and `position` look at
+                the likeliest.
             indices: `(B,)` ids of the examples, which mining by remembered losses asks for.
             weight: `(B,)` factors on the examples.
-            new_batch: `False` says that these examples were given before. It is only needed where
+            new_batch: `False` says that these examples were given before. It is needed for pixels
+                and tokens, which may have been cropped, and otherwise only where
                 their classes are others than before, or a batch has one or two examples.
         """
         if not (self._learnt and self._by_loss):
@@ -218,16 +242,22 @@ class Balancer:
         mixed = targets.shape == logits.shape and not self.multilabel
         classes = targets.argmax(1) if mixed else targets
         if isinstance(self.mining, BatchMiner):
-            losses = self.loss_function.unreduced(logits, targets, weight)
-            if self.targets.unknown is not None:
+            losses, groups = self.loss_function.unreduced(logits, targets, weight), classes
+            if losses.ndim > 1 and not self.multilabel:  # of pixels or tokens
+                known = self.loss_function.counted(targets)
+                losses = losses.where(known, torch.nan).flatten()  # never chosen
+                groups = classes.where(known, 0).flatten()
+            elif self.targets.unknown is not None:
                 known = self.loss_function.counted(targets)
                 if self.mining.multilabel:
                     losses = losses.where(known, torch.nan)  # never chosen
                 else:
                     losses = losses.sum(1) / known.sum(1).clamp_min(1)
-            value = self.mining(losses, classes, indices)
+            value = self.mining(losses, groups, indices)
         else:
             value = self.loss_function(logits, targets, weight)
+        if self.rates.training is not None and new_batch and torch.is_grad_enabled():
+            self.rates.training.update(logits.detach(), classes)
         if new_batch and not isinstance(self.mining, LoaderMiner):
             if not self.ledger.came:
                 self._check_ranks()
@@ -364,12 +394,18 @@ class Balancer:
     def _usable_recalls(self, row: dict[str, Any]) -> np.ndarray | None:
         """What the policy is to follow, `(C,)`, or `None`; says what is missing or left out."""
         follows, rates = self.policy.needs_recalls, self.rates.followed
+        seen, training = rates.support.numpy() > 0, rates is self.rates.training
         if self.policy.follows_losses and "rates" not in row:
             raise RuntimeError(
                 f"Expected observe_rates(losses) before step(), because "
                 f"{type(self.policy).__name__} follows losses, but nothing came."
             )
-        if follows and not {"recalls", "rates"} & row.keys():
+        if follows and training and not seen.any():
+            raise RuntimeError(
+                f"Expected balancer.loss(logits, targets) on the training batches before step(), "
+                f"because {type(self.policy).__name__} follows their recalls, but nothing came."
+            )
+        if follows and not seen.any():
             raise RuntimeError(
                 f"Expected observe(logits, targets) on a hold-out before step(), because "
                 f"{type(self.policy).__name__} follows recalls, but nothing usable came "
@@ -381,10 +417,11 @@ class Balancer:
                 f"NaN logits, {row['num_invalid']} with targets that are no class id.",
                 stacklevel=3,
             )
-        if not rates.support.any():
+        if not seen.any():
             return None
-        lacking = np.flatnonzero((rates.support.numpy() == 0) & ~self._fixed)
-        if follows and len(lacking) and not self.multilabel and "rates" not in row:
+        lacking = np.flatnonzero(~seen & ~self._fixed)
+        told = training or self.multilabel or "rates" in row
+        if follows and len(lacking) and not told:
             self._warn_once(
                 f"The hold-out has no example of {self.targets.listed(lacking)}: their λ stays as "
                 "it is. equipoise.holdout_split takes some of every class."
@@ -431,10 +468,12 @@ class Balancer:
         self._check_logits(logits)
         if self._by_loss:
             logits = self.loss_function.to(logits.device).correct(logits)
-        return logits - self._shift.to(logits)
+        shift = self._shift.to(logits)
+        return logits - shift.view(-1, *[1] * (logits.ndim - 2))
 
     def _check_logits(self, logits: Tensor) -> None:
-        if logits.ndim != 2 or logits.shape[1] != self.targets.num_classes:
+        dense = logits.ndim > 2 and not self.multilabel
+        if not (logits.ndim == 2 or dense) or logits.shape[1] != self.targets.num_classes:
             raise ValueError(
                 f"Expected logits to have shape (N, {self.targets.num_classes}), a column for each "
                 f"class of the training targets, but got {tuple(logits.shape)}."
@@ -449,16 +488,18 @@ class Balancer:
         max_price: float | None = 0.01,
         alpha: float | None = None,
         at_least: float | None = None,
+        images: Tensor | None = None,
     ) -> Tensor:
         """Fit what `decide` uses, on hold-out logits as the network gives them.
 
         Args:
-            logits: `(N, C)` of the hold-out.
-            targets: `(N,)` class ids, or `(N, C)` of 0 and 1.
-            objective: for class ids "fair" (by default), "equal-recall" or "accuracy": see
-                `fit_class_decision`. For labels "prevalence" (by default): as many predicted as
-                true positives of every label; "f1", "recall", "precision" or "equal-recall": see
-                `label_thresholds`.
+            logits: `(N, C)` of the hold-out, or dense, `(N, C, d1, …)`; or the `logits` of an
+                `ElementSample`, so that those of all pixels need not be held.
+            targets: class ids, `(N,)` or `(N, d1, …)`, or `(N, C)` of 0 and 1.
+            objective: for class ids "fair" (by default), "equal-recall", "iou" (mean IoU, for
+                pixels) or "accuracy": see `fit_class_decision`. For labels "prevalence" (by
+                default): as many predicted as true positives of every label; "f1", "recall",
+                "precision" or "equal-recall": see `label_thresholds`.
             max_price: what "fair" may cost in mean recall, on examples it was not fitted on;
                 `None` for no limit.
             alpha: fixes α of "fair" instead: 0 for the highest mean recall, larger values for a
@@ -466,6 +507,7 @@ class Balancer:
                 Classes that the policy found not to respond are left out of the fit: their
                 hold-out labels cannot be trusted, and their offset is 0.
             at_least: the recall or precision every label is to reach, for those two objectives.
+            images: `(N,)` the image that each row is of: `ElementSample.images`.
 
         Returns:
             `(C,)`: offsets added to the logits (for "accuracy", zeros added to the corrected ones),
@@ -491,11 +533,15 @@ class Balancer:
                 alpha=alpha,
                 leave_out=self.policy.unresponsive,
                 listed=self.targets.listed,
+                images=images,
+                ignore_index=self.loss_function.ignore_index,
             )
         return self.decision.values
 
     def decide(self, logits: Tensor) -> Tensor:
-        """Predicted class ids `(N,)`: argmax, with the fitted offsets if there are any.
+        """Predicted class ids: argmax, with the fitted offsets if there are any.
+
+        `(N,)`, or `(N, d1, …)` of dense logits.
 
         For labels `(N, C)` uint8, 1 where the corrected logit is above the label's fitted
         threshold, or above 0 (a probability of .5) before `fit_decision`.

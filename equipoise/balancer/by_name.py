@@ -82,10 +82,11 @@ def take_over(part: Any, argument: str, owner: Any) -> None:
 
 
 def make_policy(policy: str | dict[str, float] | Policy | None, targets: Targets) -> Policy:
-    """A copy of the policy, or the one of that name; or the default: "fair", for labels "plain".
+    """A copy of the policy, or the one of that name; or the default.
 
-    A label's recall, taken where as many are predicted as are true, follows neither its frequency
-    nor the epoch so closely: for labels "equal-recall" starts at λ = 0, in larger steps.
+    That is "fair", for labels "plain", and for elements "recall-loss". A label's recall, taken
+    where as many are predicted as are true, follows neither its frequency nor the epoch so
+    closely: for labels "equal-recall" starts at λ = 0, in larger steps.
     """
     if targets.multilabel and policy == "equal-recall":
         return EqualRecall(max_step=1.0, start=0.0)
@@ -98,13 +99,15 @@ def make_policy(policy: str | dict[str, float] | Policy | None, targets: Targets
             )
         policy = TargetShares([policy[name] for name in names])
     if policy is None:
-        policy = "plain" if targets.multilabel else "fair"
+        policy = "plain" if targets.multilabel else "recall-loss" if targets.elements else "fair"
     return copy.deepcopy(weighting.make_policy(policy))
 
 
 def make_loss(loss: Any, targets: Targets, policy: Policy) -> Loss:
     """A copy of the loss, if it is for these targets; or the one of that name; or the default."""
-    if loss is None:
+    if loss is None and targets.elements:
+        loss = "weighted-cross-entropy"  # logit shifts are gone once `correct` takes λ out
+    elif loss is None:
         loss = "weighted-bce" if targets.multilabel else policy.default_loss
     if isinstance(loss, str):
         return _for_targets(_named("loss", loss, LOSSES, "a Loss")(targets), targets)
@@ -148,7 +151,8 @@ def make_sampler(sampler: Any, targets: Targets, **settings: Any) -> OrderSample
         targets: what it has to draw from.
         settings: `num_samples`, `seed`, `rank` and `num_replicas`, which a sampler object has.
     """
-    name = "label-balanced" if targets.multilabel else "class-balanced"
+    by_labels = targets.matrix is not None
+    name = "label-balanced" if by_labels else "class-balanced"
     if isinstance(sampler, OrderSampler):
         given = {key: value for key, value in settings.items() if value not in (None, 0)}
         if given:
@@ -176,7 +180,7 @@ def make_sampler(sampler: Any, targets: Targets, **settings: Any) -> OrderSample
                 f"but got {sampler!r}."
             )
         return ClassShares(targets, **settings)
-    if not targets.multilabel:
+    if not by_labels:
         return ClassBalancedSampler(targets, np.ones(targets.num_classes), **settings)
     if sampler is None:
         ones = np.ones(targets.num_examples)

@@ -84,6 +84,9 @@ class Ledger:
     * those of a batch a little further on: the loop has left some out;
     * others: the batch counts as new, and as one that was not planned.
 
+    Examples that carry elements, such as images of pixels, count as new whenever they come: what
+    they carry changes when they are cropped or scaled.
+
     Where two of these hold at once, as they may for batches of a few examples, the batch before
     tells how often one is given; and after a few batches the position is right again.
 
@@ -128,10 +131,11 @@ class Ledger:
             return
         self._mixed |= mixed
         size = len(targets)
-        if not self._summed.targets.indexed:  # of a stream no order is known
+        if self._summed.targets.elements or not self._summed.targets.indexed:
+            # Elements change when images are cropped, and of a stream no order is known.
             self.counts = True
             self.came += size * self.sampler.num_replicas
-            self._at = self.came
+            self._at += size * self.sampler.num_replicas
             return
         self._sums.append(self._summed(targets))
         self._sizes.append(size)

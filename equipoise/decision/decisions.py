@@ -24,6 +24,7 @@ class ClassDecision:
         alpha: α of the point of the front, see `fair_offset`; `None` for other objectives.
         price: mean recall, on examples the offsets were not fitted on, that it costs against the
             highest there is; `None` where it was not measured.
+        gain: in mean IoU on images the offsets were not fitted on, of "iou"; else `None`.
         equality_price: the predicted price of full equality, see `price_of_equality`, or `None`.
         front: rows of `equipoise.decision.front`, or an empty list.
     """
@@ -35,10 +36,12 @@ class ClassDecision:
     price: float | None = None
     equality_price: float | None = None
     front: list[dict[str, Any]] = field(default_factory=list)
+    gain: float | None = None
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """`(N,)` class ids of logits `(N, C)`."""
-        return (logits + self.values.to(logits)).argmax(1)
+        """Class ids, `(N,)` or `(N, d1, …)`, of logits `(N, C)` or `(N, C, d1, …)`."""
+        values = self.values.to(logits)
+        return (logits + values.view(-1, *[1] * (logits.ndim - 2))).argmax(1)
 
     def under_prior(self, before: Any, after: Any) -> ClassDecision:
         """The decision where classes come with other frequencies than in the hold-out.

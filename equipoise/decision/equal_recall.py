@@ -33,8 +33,9 @@ def equal_recall_offset(
     without a sign of progress.
 
     Args:
-        logits: `(N, C)` of a hold-out the network did not train on.
-        targets: `(N,)` class ids. A `UserWarning` tells of classes without an example.
+        logits: `(N, C)` or `(N, C, d1, …)` of a hold-out the network did not train on.
+        targets: class ids, `(N,)` or `(N, d1, …)`, −100 where they are left out. A
+            `UserWarning` tells of classes without an example.
         temperature: of the stand-in.
         ridge: how much a larger offset has to gain.
 

@@ -74,9 +74,10 @@ def fair_offset(logits: Tensor, targets: Tensor, alpha: float = 4.0, kappa: floa
     `Balancer.fit_decision` chooses by that. 10,000 × 1,000 logits take one or two seconds.
 
     Args:
-        logits: `(N, C)`, finite, of a hold-out that the network was not trained on.
-        targets: `(N,)` class ids. A `UserWarning` names classes without an example: their offset
-            is 0.
+        logits: `(N, C)`, finite, of a hold-out that the network was not trained on; or dense,
+            `(N, C, d1, …)`, whose elements with a target of −100 are left out.
+        targets: class ids, `(N,)` or `(N, d1, …)`. A `UserWarning` names classes
+            without an example: their offset is 0.
         alpha: α ≥ 0: 0 for the highest mean recall, larger values for a higher lowest one.
         kappa: κ ≥ 1: the most points of others' recall that a point of a weak class's is worth.
 

@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from equipoise.decision.decisions import ClassDecision, LabelDecision
+from equipoise.decision.elements import ElementSample
 from equipoise.decision.equal_recall import equal_recall_offset
 from equipoise.decision.equality import price_of_equality
 from equipoise.decision.fair import fair_offset
 from equipoise.decision.front import ALPHAS, front, strongest_below
+from equipoise.decision.iou import iou_offset
 from equipoise.decision.thresholds import label_thresholds
 
 __all__ = ["fit_class_decision", "fit_label_decision"]
+
+SLOW = 50_000  # elements that "fair" and "equal-recall" look at, which take time
 
 Listed = Callable[[list[int]], str]
 """Class ids → their names, for a message."""
@@ -32,6 +36,8 @@ def fit_class_decision(
     kappa: float = 20.0,
     leave_out: np.ndarray | None = None,
     listed: Listed = str,
+    images: Tensor | None = None,
+    ignore_index: int = -100,
 ) -> ClassDecision:
     """The decision for class ids that reaches an objective on a hold-out.
 
@@ -40,11 +46,13 @@ def fit_class_decision(
       most that. `alpha` fixes the point instead, and `max_price=None` removes the limit.
     * `"equal-recall"`: the same recall for every class at any price (`equal_recall_offset`). A
       `UserWarning` says the price where it is above .02, and which classes it is paid for.
+    * `"iou"`: a higher mean IoU, where that holds on other images (`iou_offset`).
     * `"accuracy"`: no offsets, for logits that are corrected for sampling and loss.
 
     Args:
-        logits: `(N, C)` of a hold-out that the network was not trained on.
-        targets: `(N,)` class ids.
+        logits: `(N, C)` of a hold-out that the network was not trained on, or `(N, C, d1, …)`, of
+            whose elements a random sample is looked at: 200,000, or 50,000 but for "iou".
+        targets: class ids, `(N,)` or `(N, d1, …)`.
         objective: see above.
         max_price: in mean recall, of "fair" only.
         alpha: α ≥ 0 of "fair", see `fair_offset`.
@@ -52,6 +60,8 @@ def fit_class_decision(
         leave_out: `(C,)` bool, classes whose hold-out examples are not to be trusted: nothing is
             fitted on them, and their offset is 0 (the others' mean).
         listed: how classes are named in warnings.
+        images: `(N,)` the image that each row of `(N, C)` logits is of, see `ElementSample`.
+        ignore_index: the class id that is left out of dense targets.
 
     Raises:
         ValueError: an unknown objective, a negative `max_price`, or as for `fair_offset`.
@@ -64,6 +74,12 @@ def fit_class_decision(
         >>> decision.price < 0.01, decision.values.round(decimals=1).tolist()
         (True, [-0.5, 0.5])
     """
+    if logits.ndim > 2:
+        sample = ElementSample(ignore_index=ignore_index)
+        sample.add(logits, targets)
+        logits, targets, images = sample.logits, sample.targets, sample.images
+    if images is not None and objective != "iou":  # in random order, so the first will do
+        logits, targets, images = logits[:SLOW], targets[:SLOW], images[:SLOW]
     if leave_out is not None and leave_out.any() and not leave_out.all():
         trusted = torch.from_numpy(~leave_out)[targets.cpu().long()]
         with warnings.catch_warnings():
@@ -76,17 +92,21 @@ def fit_class_decision(
                 alpha=alpha,
                 kappa=kappa,
                 listed=listed,
+                images=None if images is None else images.cpu()[trusted],
             )
     if objective in (None, "fair"):
-        return _fair(logits, targets, max_price, alpha, kappa)
+        return _fair(logits, targets, max_price, alpha, kappa, images)
+    if objective == "iou":
+        offset, gain = iou_offset(logits, targets, images=images)
+        return ClassDecision("iou", offset, gain=gain)
     if objective == "equal-recall":
         return _equal_recall(logits, targets, listed)
     if objective == "accuracy":
         zeros = torch.zeros(logits.shape[1], dtype=torch.float64)
         return ClassDecision("accuracy", zeros, corrected=True)
     raise ValueError(
-        'Expected objective to be "fair", "equal-recall" or "accuracy" for class ids, but got '
-        f"{objective!r}."
+        'Expected objective to be "fair", "equal-recall", "iou" or "accuracy" for class ids, '
+        f"but got {objective!r}."
     )
 
 
@@ -113,11 +133,17 @@ def fit_label_decision(
 
 
 def _fair(
-    logits: Tensor, targets: Tensor, max_price: float | None, alpha: float | None, kappa: float
+    logits: Tensor,
+    targets: Tensor,
+    max_price: float | None,
+    alpha: float | None,
+    kappa: float,
+    images: Tensor | None,
 ) -> ClassDecision:
     if max_price is not None and not max_price >= 0:
         raise ValueError(f"Expected max_price to be at least 0 or None, but got {max_price}.")
-    rows = front(logits, targets, ALPHAS if alpha is None else (*ALPHAS, alpha), kappa)
+    alphas = ALPHAS if alpha is None else (*ALPHAS, alpha)
+    rows = front(logits, targets, alphas, kappa, images=images)
     chosen = strongest_below(rows, max_price)
     if alpha is not None:
         chosen = next(row for row in rows if row["alpha"] == alpha)

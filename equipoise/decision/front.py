@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equipoise.decision.elements import elements_of, image_folds
 from equipoise.decision.equal_recall import equalise
 from equipoise.decision.fair import (
     RIDGE,
@@ -39,6 +40,7 @@ def front(
     alphas: Sequence[float] = ALPHAS,
     kappa: float = 20.0,
     *,
+    images: Tensor | None = None,
     folds: int = 5,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
@@ -57,10 +59,12 @@ def front(
     core. `logging.basicConfig(level="INFO")` shows how far it is.
 
     Args:
-        logits: `(N, C)` of a hold-out, as for `fair_offset`.
-        targets: `(N,)` class ids.
+        logits: `(N, C)` or `(N, C, d1, …)` of a hold-out, as for `fair_offset`.
+        targets: class ids, `(N,)` or `(N, d1, …)`.
         alphas: in ascending order; 0 is put in front where it is missing.
         kappa: as for `fair_offset`.
+        images: `(N,)` the image that each row is of, see `ElementSample`: then folds are runs of
+            neighbouring images. For dense logits it is known.
         folds: at least 2.
         seed: of the cut into folds.
 
@@ -89,13 +93,15 @@ def front(
     if not isinstance(folds, int) or folds < 2:
         raise ValueError(f"Expected folds to be an int of at least 2, but got {folds!r}.")
     alphas = sorted({0.0, *map(float, alphas)})
+    if logits.ndim > 2:
+        logits, targets, images = elements_of(logits, targets)
     z, y = check_holdout(logits, targets)
     support = torch.bincount(y, minlength=z.shape[1])
     warn_of_missing(support)
     scale = spread_of_logits(z)
     z = z / scale
     ladder = [Fairness(alpha, kappa, mean_recall(z, y)) for alpha in alphas]
-    fold = _folds(y, folds, seed)
+    fold = _folds(y, folds, seed) if images is None else image_folds(images.cpu(), folds)
     whole = _fit_all(z, y, ladder)
     fitted = []
     for k in range(folds):

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equipoise.decision.elements import elements_of
+
 __all__ = ["SoftRecalls", "centred", "check_holdout", "spread_of_logits", "warn_of_missing"]
 
 DENSE = 64  # classes up to which every logit is looked at
@@ -100,8 +102,15 @@ def centred(offset: Tensor, seen: Tensor) -> Tensor:
     return torch.where(seen, offset - offset[seen].mean(), 0.0)
 
 
-def check_holdout(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits in float64 and targets in int64 on the CPU, or an error that says what is wrong."""
+def check_holdout(
+    logits: Tensor, targets: Tensor, ignore_index: int = -100
+) -> tuple[Tensor, Tensor]:
+    """Logits in float64 and targets in int64 on the CPU, or an error that says what is wrong.
+
+    Dense ones come as rows `(N, C)` of the elements that are counted.
+    """
+    if logits.ndim > 2:
+        logits, targets, _ = elements_of(logits, targets, ignore_index)
     z, y = logits.detach().cpu().double(), targets.detach().cpu()
     if z.ndim != 2 or y.shape != z.shape[:1] or y.dtype.is_floating_point:
         raise ValueError(

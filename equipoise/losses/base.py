@@ -49,6 +49,8 @@ class Loss(nn.Module):
     """Whether targets are `(B, C)` labels rather than class ids or class probabilities."""
     unknown: float | None = None
     """The value of multilabel targets that are not counted, if there is one."""
+    ignore_index: int = -100
+    """The class id that is not counted."""
     log_weight: Tensor | None
     _anchor: Tensor
 

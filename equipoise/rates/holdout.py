@@ -22,16 +22,29 @@ class HoldoutRates:
     Args:
         num_classes: C.
         multilabel: whether targets are labels; then recalls are those of `LabelRates`.
+        ignore_index: the class id that is not counted.
+        in_training: whether the recalls of the training batches are to be followed.
 
     Attributes:
         rates: `ClassRates` or `LabelRates` of the logits as the network gives them.
         corrected: `ClassRates` of the corrected logits; `None` for labels.
+        training: `ClassRates` of the training batches, if a policy follows them, or `None`.
         given: `GivenRates`, of whoever measures rates of their own.
     """
 
-    def __init__(self, num_classes: int, multilabel: bool) -> None:
-        self.rates = LabelRates(num_classes) if multilabel else ClassRates(num_classes)
-        self.corrected = None if multilabel else ClassRates(num_classes)
+    def __init__(
+        self,
+        num_classes: int,
+        multilabel: bool,
+        ignore_index: int = -100,
+        in_training: bool = False,
+    ) -> None:
+        self.rates: ClassRates | LabelRates = LabelRates(num_classes)
+        self.corrected: ClassRates | None = None
+        self.training = ClassRates(num_classes, ignore_index) if in_training else None
+        if not multilabel:
+            self.rates = ClassRates(num_classes, ignore_index)
+            self.corrected = ClassRates(num_classes, ignore_index)
         self.given = GivenRates(num_classes)
 
     def update(self, logits: Tensor, targets: Tensor, corrected: Tensor) -> None:
@@ -42,8 +55,10 @@ class HoldoutRates:
 
     @property
     def followed(self) -> ClassRates | LabelRates | GivenRates:
-        """What a policy is to follow: the rates that were given, if any were."""
-        return self.given if bool(self.given.support.any()) else self.rates
+        """What a policy is to follow: the rates that were given, if any, those in training, …"""
+        if bool(self.given.support.any()):
+            return self.given
+        return self.rates if self.training is None else self.training
 
     @property
     def support(self) -> Tensor:
@@ -59,7 +74,9 @@ class HoldoutRates:
 
         `price` is the mean recall of arg max over the corrected logits, less that of arg max over
         the logits as they are: what balance costs as far as this network can tell. It is negative
-        where balance gains. Without examples there are no recalls, and `price` is `None`.
+        where balance gains. Without examples there are no recalls, and `price` is `None`. For
+        pixels and tokens there are also `ious` with their mean, `images` in which each class was
+        seen, and `recall_errors`, see `ClassRates`.
         """
         rates, seen = self.rates, self.support.numpy() > 0
         row: dict[str, Any] = {"num_nan": rates.num_nan, "num_invalid": rates.num_invalid}
@@ -67,6 +84,8 @@ class HoldoutRates:
         if self.followed is self.given:
             known = self.given.support > 0
             row["rates"] = self.given.recalls().where(known, torch.nan).tolist()
+        if self.training is not None:
+            row["training_recalls"] = self.training.recalls().tolist()
         if isinstance(rates, LabelRates):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the row says itself how far it may be off
@@ -77,6 +96,11 @@ class HoldoutRates:
         recalls = rates.recalls().numpy()
         if self.corrected is not None:
             row["price"] = float((self.corrected.recalls().numpy() - recalls)[seen].mean())
+        if isinstance(rates, ClassRates) and rates.elements:
+            ious = np.where(seen, rates.ious().numpy(), np.nan)
+            row |= {"mean_iou": float(ious[seen].mean()), "ious": ious.tolist()}
+            row |= {"images": rates.images.tolist(), "accuracy": rates.accuracy()}
+            row["recall_errors"] = rates.recall_errors().tolist()
         return row | {
             "recalls": np.where(seen, recalls, np.nan).tolist(),
             "support": rates.support.tolist(),
@@ -87,25 +111,26 @@ class HoldoutRates:
 
     def sum_over_ranks(self) -> None:
         """Add up the counts of all ranks of torch.distributed. Every rank has to call it."""
-        self.rates.sum_over_ranks()
-        self.given.sum_over_ranks()
-        if self.corrected is not None:
-            self.corrected.sum_over_ranks()
+        for rates in self._parts().values():
+            rates.sum_over_ranks()
 
     def reset(self) -> None:
         """Forget everything counted."""
-        self.rates.reset()
-        self.given.reset()
-        if self.corrected is not None:
-            self.corrected.reset()
+        for rates in self._parts().values():
+            rates.reset()
 
     def state_dict(self) -> dict[str, Any]:
-        corrected = None if self.corrected is None else self.corrected.state_dict()
-        given = self.given.state_dict()
-        return {"rates": self.rates.state_dict(), "corrected": corrected, "given": given}
+        return {name: rates.state_dict() for name, rates in self._parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rates.load_state_dict(state["rates"])
-        self.given.load_state_dict(state["given"])
-        if self.corrected is not None:
-            self.corrected.load_state_dict(state["corrected"])
+        for name, rates in self._parts().items():
+            rates.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {
+            "rates": self.rates,
+            "corrected": self.corrected,
+            "training": self.training,
+            "given": self.given,
+        }
+        return {name: rates for name, rates in parts.items() if rates is not None}

@@ -33,7 +33,9 @@ class LabelBalancedSampler(ExampleWeightedSampler):
     shows.
 
     Args:
-        targets: `(N, C)` multi-hot, anything multilabel that `Targets` takes.
+        targets: `(N, C)` multi-hot, anything multilabel that `Targets` takes; or
+            `Targets.from_counts`, so that drawing examples moves the shares of their elements:
+            Y_ic is then the number of class c in example i over its root mean square over i.
         exponent, min_effective, max_repeat, cardinality: see `label_balancing_weights`.
         log_weight: `(C,)` λ to start from instead of solving for one.
         num_samples: draws an epoch over all ranks; N by default.

@@ -29,6 +29,8 @@ class LabelBalance:
         cardinality_before: labels an example, mean.
         cardinality: labels a draw, mean.
         iterations: of the solver; 0 where λ was given.
+        elements: whether examples carry elements, such as pixels: then frequencies are the shares
+            of all elements, and cardinality is elements an example, 1 for the mean of the data.
     """
 
     log_weight: np.ndarray
@@ -42,14 +44,16 @@ class LabelBalance:
     cardinality_before: float
     cardinality: float
     iterations: int = 0
+    elements: bool = False
 
     def __str__(self) -> str:
         worst = int(self.shortfall.argmax())
+        one, several = ("class", "elements") if self.elements else ("label", "labels")
         return (
             f"MeanIR {self.mean_ir_before:.2f} → {self.mean_ir:.2f}; effective sample size "
-            f"{self.effective_size:.2f} of N; labels an example {self.cardinality_before:.2f} → "
+            f"{self.effective_size:.2f} of N; {several} an example {self.cardinality_before:.2f} → "
             f"{self.cardinality:.2f}; an example comes at most {self.weight.max():.1f} times; "
-            f"label {worst} stays {self.shortfall[worst]:.0%} below its target"
+            f"{one} {worst} stays {self.shortfall[worst]:.0%} below its target"
         )
 
 
@@ -75,6 +79,9 @@ class LogLinearWeights:
     cap and cardinality. Examples of the same label set weigh the same, so all is computed once for
     each of the S distinct sets, as the set's mass in v.
 
+    Where examples carry elements, Y_ic is their number of class c in example i over its root mean
+    square over all examples, and each example is a set by itself.
+
     Attributes:
         base: `(S,)` share of the examples that have the set.
         set_of: `(N,)` the set of each example.
@@ -82,12 +89,18 @@ class LogLinearWeights:
 
     def __init__(self, targets: Targets, max_repeat: float, cardinality: str | None) -> None:
         matrix: Any = targets.matrix
-        self.set_of, first, sizes = label_set_ids(targets)
-        if len(first) < targets.num_examples:
-            matrix = matrix[first]
+        self.set_of, self.unit = np.arange(targets.num_examples), np.ones(targets.num_classes)
+        sizes = np.ones(targets.num_examples)
+        if targets.elements:
+            cardinality, matrix = None, matrix / (targets.counts.sum() / targets.num_examples)
+            square = np.asarray(matrix.power(2).mean(0)).reshape(-1)
+            self.unit = np.sqrt(np.where(square > 0, square, 1.0))
+            matrix = matrix.multiply(1 / self.unit).tocsr()
         else:
-            self.set_of = np.arange(targets.num_examples)
-        self.matrix = matrix.astype(np.float32)  # four times as fast as float64, see `frequency`
+            ids, first, times = label_set_ids(targets)
+            if len(first) < targets.num_examples:
+                self.set_of, sizes, matrix = ids, times, matrix[first]
+        self.matrix = matrix.astype(np.float32)  # four times as fast as float64, see `moments`
         self.base = sizes / targets.num_examples
         self.num_classes = targets.num_classes
         self.max_repeat = max_repeat
@@ -107,6 +120,10 @@ class LogLinearWeights:
         return (self.matrix @ per_label.astype(np.float32)).astype(np.float64)
 
     def frequency(self, per_set: np.ndarray) -> np.ndarray:
+        """`(C,)` share of the draws that carry each label, or of the elements that are of it."""
+        return self.unit * self.moments(per_set)
+
+    def moments(self, per_set: np.ndarray) -> np.ndarray:
         """`(C,)` Yᵀv: the sum over each label's sets, to about 6 digits."""
         n = len(per_set)
         return (self.matrix.T @ (n * per_set).astype(np.float32)).astype(np.float64) / n

@@ -51,7 +51,9 @@ def label_balancing_weights(
     (1992), "Calibration estimators in survey sampling", JASA 87.
 
     Args:
-        targets: `(N, C)` multi-hot, anything multilabel that `Targets` takes.
+        targets: `(N, C)` multi-hot, anything multilabel that `Targets` takes; or
+            `Targets.from_counts`: then p and f are shares of the elements, such as pixels, and
+            their number an example is left alone by no `cardinality`.
         exponent: of the target: 0 for equal frequencies of all labels, 1 for those of the data.
         min_effective: floor of the effective sample size, as a share of N, in (0, 1]; 1 allows no
             weighting at all.
@@ -70,10 +72,10 @@ def label_balancing_weights(
     if not 0 <= exponent <= 1:
         raise ValueError(f"Expected exponent to be in [0, 1], but got {exponent!r}.")
     links = links_of(targets, max_repeat, cardinality, min_effective)
-    movable = (targets.counts > 0) & (targets.counts < targets.num_examples)
+    p = _frequency(targets)
+    movable = (p > 0) & (p < 1)
     log_weight, iterations = np.zeros(targets.num_classes), 0
     if movable.any() and exponent < 1 and min_effective < 1:
-        p = targets.counts / targets.num_examples
         log_target = np.where(movable, exponent * np.log(np.where(movable, p, 1.0)), 0.0)
         problem = _Problem(links, movable, log_target, p)
         for stage in (0.25, 0.5, 0.75, 1.0):  # in one go, λ runs into the cap and stays there
@@ -94,8 +96,10 @@ def balance_of(
     """What λ reaches, scaled down where needed so that the effective size is at its floor."""
     v, scale = links.at_floor(log_weight, min_effective)
     weight = links.repeats(v)
-    before = targets.counts / targets.num_examples
+    before = _frequency(targets)
     reached = targets.matrix.T @ weight / len(weight)  # type: ignore[union-attr]
+    if targets.elements:
+        reached *= targets.num_examples / targets.counts.sum()
     movable = (before > 0) & (before < 1)
     target = np.where(movable, before, 0.0) ** exponent * movable
     target *= reached[movable].sum() / max(target.sum(), 1e-300)
@@ -111,7 +115,14 @@ def balance_of(
         cardinality_before=float(before.sum()),
         cardinality=float(reached.sum()),
         iterations=iterations,
+        elements=targets.elements,
     )
+
+
+def _frequency(targets: Targets) -> np.ndarray:
+    """`(C,)` share of the examples that carry each label, or of the elements that are of it."""
+    total = targets.counts.sum() if targets.elements else targets.num_examples
+    return targets.counts / total
 
 
 class _Problem:
@@ -123,7 +134,7 @@ class _Problem:
         self.links, self.movable, self.log_target = links, movable, log_target
         self.present = p > 0  # a label of every example counts in MeanIR, though it has no λ
         # Steps of like effect for frequent and rare labels
-        self.scale = np.where(movable, np.maximum(p, 1e-12) ** -0.25, 0.0)
+        self.scale = np.where(movable, (np.maximum(p, 1e-12) / links.unit) ** -0.25, 0.0)
         self.scale /= np.median(self.scale[movable])
 
     def solve(
@@ -157,9 +168,9 @@ class _Problem:
         value += 0.5 * _STIFFNESS * below**2
         slope = np.zeros_like(f)
         slope[present] = (most - least) / f[present]
-        gradient = links.scores(slope) + _RIDGE * log_v
+        gradient = links.scores(links.unit * slope) + _RIDGE * log_v
         gradient += (2 * _STIFFNESS * below / square) * repeats
-        return float(value), self.scale * links.frequency(links.pull_back(gradient))
+        return float(value), self.scale * links.moments(links.pull_back(gradient))
 
 
 def _soft_max(values: np.ndarray) -> tuple[float, np.ndarray]:
@@ -175,7 +186,7 @@ def require_multilabel(targets: Any) -> Targets:
     targets = Targets.of(targets)
     if targets.matrix is None:
         raise ValueError(
-            f"Expected targets to be (N, C) multi-hot, but got {targets!r}. "
+            f"Expected targets to be (N, C) multi-hot or from_counts, but got {targets!r}. "
             "For class ids use ClassBalancedSampler."
         )
     if not targets.counts.any():

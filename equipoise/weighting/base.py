@@ -21,6 +21,8 @@ class Policy:
             `observe` before `step`.
         follows_losses: whether what it follows are losses of any size, given by `observe_rates`,
             and not recalls.
+        needs_training_recalls: whether these recalls are those of the training batches, which a
+            `Balancer` counts in `loss`: no hold-out is asked for.
         default_loss: the name of the loss that a `Balancer` for class ids takes with this policy.
         default_sampler_share: the share of λ that the sampler carries with that loss.
         unresponsive: `(C,)` bool, the classes whose recall did not rise although their weight did;
@@ -29,6 +31,7 @@ class Policy:
 
     needs_recalls: bool = False
     follows_losses: bool = False
+    needs_training_recalls: bool = False
     default_loss: str = "weighted-cross-entropy"
     default_sampler_share: float = 1.0
     unresponsive: np.ndarray | None = None

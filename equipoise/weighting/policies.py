@@ -16,6 +16,7 @@ from equipoise.weighting.functions import (
     recall_power,
     repeat_factor,
 )
+from equipoise.weighting.recall_loss import RecallLoss
 
 __all__ = [
     "POLICIES",
@@ -27,6 +28,7 @@ __all__ = [
     "InverseFrequency",
     "Plain",
     "Policy",
+    "RecallLoss",
     "RecallPower",
     "RepeatFactor",
     "TargetShares",
@@ -238,6 +240,7 @@ POLICIES: dict[str, type[Policy]] = {
     "fair": Fair,
     "equal-recall": EqualRecall,
     "worst-class": WorstClass,
+    "recall-loss": RecallLoss,
 }
 
 
