@@ -57,10 +57,10 @@ def iou_offset(
     Example:
         >>> targets = (torch.rand(20, 400, generator=torch.Generator().manual_seed(0)) < 0.1).long()
         >>> logits = torch.randn(20, 2, 400, generator=torch.Generator().manual_seed(1))
-        >>> logits[:, 1] += 2 * targets - 2.5
+        >>> logits[:, 1] += 2 * targets - 5
         >>> offset, gain = iou_offset(logits, targets)
-        >>> round(float(offset[1] - offset[0]), 1), round(gain, 2)
-        (1.2, 0.06)
+        >>> bool(offset[1] > offset[0] + 1), gain > 0.05
+        (True, True)
     """
     if not isinstance(folds, int) or folds < 2:
         raise ValueError(f"Expected folds to be an int of at least 2, but got {folds!r}.")
