@@ -156,9 +156,7 @@ class AsymmetricLoss(LabelLoss):
             self.margin,
             self._scaled(self.pos_weight),
             detach_focusing=self.detach_focusing,
-            unknown=self.unknown,
-            reduction=reduction,
-            fused=self.fused,
+            **self._options(reduction),
         )
 
     def correct(self, logits: Tensor) -> Tensor:

@@ -259,9 +259,11 @@ def per_class(name: str, value: ClassVector | None, logits: Tensor) -> Any:
     if value is None:
         return None
     dtype = at_least_float32(logits.dtype)
-    vector = torch.as_tensor(value, dtype=dtype, device=logits.device)
+    vector = value
+    if not isinstance(vector, Tensor) or vector.dtype != dtype or vector.device != logits.device:
+        vector = torch.as_tensor(value, dtype=dtype, device=logits.device)
     vector = vector.detach() if vector.requires_grad else vector
-    if vector.shape != logits.shape[1:2]:
+    if vector.ndim != 1 or len(vector) != logits.shape[1]:
         raise ValueError(
             f"Expected {name} to be of shape ({logits.shape[1]},), but got {tuple(vector.shape)}"
         )

@@ -71,9 +71,8 @@ class ClassLoss(Loss):
 def check_targets(logits: Tensor, targets: Tensor) -> Tensor:
     """Class ids as int64, or probabilities in the dtype to compute in. Looks at no values."""
     check_logits(logits)
-    expected = logits.shape[:1] + logits.shape[2:]
-    if targets.dtype == torch.int64 and targets.shape == expected:
-        return targets
+    if logits.ndim == 2 and targets.dtype == torch.int64 and targets.shape == logits.shape[:1]:
+        return targets  # nearly always
     if targets.is_floating_point() and targets.shape == logits.shape:
         return targets.detach().to(at_least_float32(logits.dtype))
     if targets.is_floating_point() or targets.dtype == torch.bool:
@@ -81,6 +80,7 @@ def check_targets(logits: Tensor, targets: Tensor) -> Tensor:
             "Expected targets to be integer class ids, or probabilities of the logits' shape "
             f"{tuple(logits.shape)}, but got {targets.dtype} of shape {tuple(targets.shape)}"
         )
+    expected = logits.shape[:1] + logits.shape[2:]
     if targets.shape != expected:
         raise ValueError(
             f"Expected targets to be of shape {tuple(expected)}, but got {tuple(targets.shape)}"

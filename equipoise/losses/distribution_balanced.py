@@ -174,9 +174,7 @@ class DistributionBalancedLoss(LabelLoss):
             kappa=self.kappa,
             gamma=self.gamma,
             pos_weight=self._scaled(None),
-            unknown=self.unknown,
-            reduction=reduction,
-            fused=self.fused,
+            **self._options(reduction),
         )
 
     def correct(self, logits: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def is_large(logits: Tensor) -> bool:
 
 def may_look(tensor: Tensor) -> bool:
     """Whether values can be looked at: on the CPU, and not traced, batched or transformed."""
-    if tensor.device.type != "cpu" or torch.compiler.is_compiling():
+    if not tensor.is_cpu or torch.compiler.is_compiling():
         return False
     try:
         tensor.data_ptr()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from equipoise.losses.base import (
     check_fused,
     check_logits,
     check_number,
+    upcast,
 )
 from equipoise.losses.engine import is_large
 from equipoise.losses.pointwise import Terms, pointwise
@@ -56,6 +58,10 @@ class LabelLoss(Loss):
         super().__init__(log_weight=log_weight, reduction=reduction)
         self.unknown = check_unknown(unknown)
         self.fused = check_fused(fused)
+
+    def _options(self, reduction: str) -> dict[str, Any]:
+        """What every function of labels is given."""
+        return {"unknown": self.unknown, "reduction": reduction, "fused": self.fused}
 
     def counted(self, targets: Tensor) -> Tensor:
         """Where labels are not `unknown`."""
@@ -107,9 +113,9 @@ def as_labels(targets: Tensor, dtype: torch.dtype) -> Tensor:
     """Dense labels in [0, 1]."""
     if targets.layout != torch.strided:
         targets = targets.to_dense()
-    if targets.dtype == torch.bool:
-        return targets.to(dtype)
-    return targets.detach().clamp(0, 1).to(dtype)
+    if targets.dtype != torch.bool:
+        targets = (targets.detach() if targets.requires_grad else targets).clamp(0, 1)
+    return targets.to(dtype)
 
 
 def label_loss(
@@ -136,19 +142,16 @@ def label_loss(
     dtype = at_least_float32(logits.dtype)
 
     def plain(logits: Tensor) -> Tensor:
-        z, y = logits.to(dtype), as_labels(targets, dtype)
-        if unknown is None:
-            values = elements(z, y)
-            if reduction == "mean" and values.numel():
-                return values.mean()
-            counted = values.new_ones(())
-        else:
-            known = known_labels(targets, unknown)
-            values = elements(z, y.where(known, 0.0)).where(known, 0.0)
-            counted = known.sum().clamp_min(1)
+        z, y = upcast(logits), as_labels(targets, dtype)
+        known = None if unknown is None else known_labels(targets, unknown)
+        values = elements(z, y if known is None else y.where(known, 0.0))
+        values = values if known is None else values.where(known, 0.0)
         if reduction == "none":
             return values
-        return values.sum() if reduction == "sum" else values.sum() / counted
+        if reduction == "mean" and known is None and values.numel():
+            return values.mean()
+        counted = 1 if known is None or reduction == "sum" else known.sum().clamp_min(1)
+        return values.sum() / counted
 
     if fused and logits.numel() and not torch.compiler.is_compiling():
         if unknown is not None:

@@ -190,16 +190,8 @@ class SigmoidFocalLoss(LabelLoss):
         self.register_buffer("pos_weight", base.class_vector("pos_weight", pos_weight, minimum=0.0))
 
     def _loss(self, logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-        return sigmoid_focal_loss(
-            logits,
-            targets,
-            self.alpha,
-            self.gamma,
-            reduction,
-            pos_weight=self._scaled(self.pos_weight),
-            unknown=self.unknown,
-            fused=self.fused,
-        )
+        options = {"pos_weight": self._scaled(self.pos_weight), **self._options(reduction)}
+        return sigmoid_focal_loss(logits, targets, self.alpha, self.gamma, **options)
 
     def correct(self, logits: Tensor) -> Tensor:
         """Log-odds of `η = (1−α)B/(αA + (1−α)B)`, with A and B the slopes of the two sides.

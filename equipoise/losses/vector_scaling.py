@@ -42,7 +42,7 @@ def vector_scaling(
     return softmax_loss(
         logits,
         targets,
-        lambda z, y: torch.addcmul(shifts, z, scales),
+        lambda z, y: (z * scales).add_(shifts),
         factor=factor,
         weight=base.per_class("weight", weight, logits),
         ignore_index=ignore_index,

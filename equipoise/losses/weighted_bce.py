@@ -8,8 +8,14 @@ from torch import Tensor
 
 from equipoise.losses import base
 from equipoise.losses.base import ClassVector
-from equipoise.losses.engine import softplus
-from equipoise.losses.multilabel import LabelLoss, check_labels, known_labels, label_loss
+from equipoise.losses.engine import is_large, softplus
+from equipoise.losses.multilabel import (
+    LabelLoss,
+    as_labels,
+    check_labels,
+    known_labels,
+    label_loss,
+)
 from equipoise.losses.pointwise import Terms, mirrored
 from equipoise.losses.positives import Positives
 
@@ -79,10 +85,15 @@ def weighted_bce(
     weight = base.per_class("weight", weight, logits)
     pos_weight = base.per_class("pos_weight", pos_weight, logits)
 
-    def elements(z: Tensor, y: Tensor) -> Tensor:
+    def elements(z: Tensor, y: Tensor, reduction: str = "none") -> Tensor:
         return F.binary_cross_entropy_with_logits(
-            z, y, weight, pos_weight=pos_weight, reduction="none"
+            z, y, weight, pos_weight=pos_weight, reduction=reduction
         )
+
+    everything = unknown is None and example_weight is None and logits.numel() > 0
+    if everything and not fused and not is_large(logits):  # torch reduces in the same step
+        z = base.upcast(logits)
+        return elements(z, as_labels(targets, z.dtype), reduction)
 
     def terms(found: Positives | None) -> Terms:
         both = weight if pos_weight is None else pos_weight
@@ -169,10 +180,8 @@ class WeightedBCE(LabelLoss):
             self.weight,
             pos_weight=self._scaled(self.pos_weight),
             example_weight=weight,
-            unknown=self.unknown,
             normalization=self.normalization,
-            reduction=reduction,
-            fused=self.fused,
+            **self._options(reduction),
         )
 
     def correct(self, logits: Tensor) -> Tensor:
