@@ -7,8 +7,8 @@ blocks' sums, in a fixed order: no atomics, the same answer every time. The devi
 for.
 
 Opt-in, because it was checked in Triton's interpreter on the CPU and compiled for sm_90, but has
-not run on a GPU yet: nothing is known of its speed. What its compiled code shows is in
-benchmarks/README.md. Under `torch.compile` the plain path is taken, which the compiler fuses.
+not run on a GPU yet: nothing is known of its speed. Under `torch.compile` the plain path is taken,
+which the compiler fuses.
 """
 
 from __future__ import annotations
@@ -73,16 +73,13 @@ class _Fused(torch.autograd.Function):
         from equipoise.losses.kernels import loss_kernel
 
         logits, targets = logits.contiguous(), targets.contiguous()
-        size, num_classes = logits.numel(), logits.shape[1]
-        programs = -(-size // BLOCK)
+        size, programs = logits.numel(), -(-logits.numel() // BLOCK)
         slopes = torch.empty_like(logits) if keep else None
         values = torch.empty_like(logits, dtype=torch.float32) if elements else None
         sums = None if elements else logits.new_empty(programs, dtype=torch.float32)
         # A mean's 1/(B·C) does not fit into float16: there backward applies it.
         early = 1.0 if logits.dtype == torch.float16 else terms.scale
         weight = terms.element_weight
-        negative, negative_number = _vector_or_number(terms.negative_weight)
-        positive, positive_number = _vector_or_number(terms.positive_weight)
         gamma_neg, gamma_pos, margin = terms.focusing or (0.0, 0.0, 0.0)
         with torch.cuda.device_of(logits):
             loss_kernel[(programs,)](
@@ -91,25 +88,21 @@ class _Fused(torch.autograd.Function):
                 slopes,
                 values,
                 sums,
-                negative,
-                positive,
-                None,  # no weights of examples: `Loss` applies them
-                _dense(terms.shift),
-                None if weight is None else _dense(weight.by_example),
-                None if weight is None else _dense(weight.by_label),
-                negative_number,
-                positive_number,
+                _vector(terms.negative_weight, logits),
+                _vector(terms.positive_weight, logits),
+                _vector(terms.shift, logits),
+                None if weight is None else weight.by_example.contiguous(),
+                None if weight is None else _vector(weight.by_label, logits),
                 0.0 if weight is None else weight.floor,
                 0.0 if weight is None else weight.centre,
                 terms.scale,
                 early,
                 size,
-                num_classes,
+                logits.shape[1],
                 GAMMA_NEG=gamma_neg,
                 GAMMA_POS=gamma_pos,
                 MARGIN=margin,
                 NEGATIVE_SCALE=terms.negative_scale,
-                ROW_ENDS=min(5, -(-BLOCK // num_classes)),
                 BLOCK=BLOCK,
                 enable_fp_fusion=True,
             )
@@ -140,11 +133,8 @@ class _Fused(torch.autograd.Function):
         return slopes, None, None, None, None
 
 
-def _vector_or_number(weight: Weight) -> tuple[Tensor | None, float]:
-    if isinstance(weight, Tensor):
-        return _dense(weight), 0.0
-    return None, 1.0 if weight is None else float(weight)
-
-
-def _dense(vector: Tensor | None) -> Tensor | None:
-    return None if vector is None else vector.contiguous()
+def _vector(weight: Weight, logits: Tensor) -> Tensor | None:
+    """`(C,)`, or nothing where there is nothing to multiply or add."""
+    if isinstance(weight, float | int):
+        return logits.new_full(logits.shape[1:], weight, dtype=torch.float32)
+    return None if weight is None else weight.contiguous()
