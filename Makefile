@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types pytest docs bench clean distclean
+.PHONY: help setup demo test lint types pytest docs bench dist clean distclean
 
 PYTHON ?= python3
 DATA ?= digits
@@ -60,6 +60,11 @@ docs: $(STAMP) ## the site, in build/docs
 
 bench: $(STAMP) ## the measurements of benchmarks/README.md
 	$(PY) -m benchmarks.run $(ARGS)
+
+dist: $(STAMP) ## wheel and source distribution, in dist/
+	rm -rf build dist
+	$(PY) -c 'from setuptools import build_meta as b; b.build_sdist("dist"); b.build_wheel("dist")' >/dev/null
+	@ls dist
 
 clean: ## remove caches and builds; the environment and runs/ stay
 	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -11,7 +11,7 @@ from numpy.lib.npyio import NpzFile
 
 from equipoise.targets import Targets
 
-__all__ = ["LABELS", "Labels", "chosen", "from_array", "listed", "read_npy", "read_npz"]
+__all__ = ["LABELS", "Labels", "chosen", "from_array", "listed", "loaded", "read_npy", "read_npz"]
 
 # What arrays and columns of labels are called, in any case; the first that is there is taken.
 LABELS = [
@@ -28,9 +28,7 @@ Labels = tuple[Targets, list[str] | None]
 def read_npy(path: Path) -> Labels:
     """Such an array alone."""
     with path.open("rb") as file:
-        return from_array(
-            _checked(path, np.ndarray, lambda: np.load(file, allow_pickle=False)), None
-        )
+        return from_array(loaded(path, np.ndarray, lambda: np.load(file, allow_pickle=False)), None)
 
 
 def read_npz(path: Path, field: str | None) -> Labels:
@@ -43,10 +41,10 @@ def read_npz(path: Path, field: str | None) -> Labels:
     from scipy.sparse import csr_matrix, load_npz
 
     with path.open("rb") as file:
-        stored = _checked(path, NpzFile, lambda: np.load(file, allow_pickle=False))
+        stored = loaded(path, NpzFile, lambda: np.load(file, allow_pickle=False))
 
         def load(name: str) -> np.ndarray:
-            return _checked(path, np.ndarray, lambda: stored[name])
+            return loaded(path, np.ndarray, lambda: stored[name])
 
         files = list(stored.files)
         if field is None and {*CSR_PARTS, "format"} <= {*files}:
@@ -71,7 +69,7 @@ def read_npz(path: Path, field: str | None) -> Labels:
         return from_array(load(field), known)
 
 
-def _checked(path: Path, kind: type, load: Callable[[], Any]) -> Any:
+def loaded(path: Path, kind: type, load: Callable[[], Any]) -> Any:
     """What `load` reads from a NumPy file, or the ValueError that says why it is nothing."""
     try:
         found = load()

@@ -55,9 +55,9 @@ def text(path: Path) -> Table:
     delimiter = _delimiter(lines)
     first, *rest = [[c.strip() for c in row] for row in csv.reader(lines, delimiter=delimiter)]
     below = [{row[i] for row in rest if i < len(row)} for i in range(len(first))]
-    named = len({*first}) == len(first) and all(
-        cell and not _is_number(cell) and cell not in cells
-        for cell, cells in zip(first, below, strict=True)
+    named = len({*first}) == len(first) and all(  # but for the index that pandas writes first
+        (cell or at == 0 < len(first) - 1) and not _is_number(cell) and cell not in cells
+        for at, (cell, cells) in enumerate(zip(first, below, strict=True))
     )
     if named and not rest:
         raise ValueError(f"Expected a file of labels, but {path} has a line of names alone.")

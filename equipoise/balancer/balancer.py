@@ -489,6 +489,7 @@ class Balancer:
         alpha: float | None = None,
         at_least: float | None = None,
         images: Tensor | None = None,
+        k: int | None = None,
     ) -> Tensor:
         """Fit what `decide` uses, on hold-out logits as the network gives them.
 
@@ -499,15 +500,17 @@ class Balancer:
             objective: for class ids "fair" (by default), "equal-recall", "iou" (mean IoU, for
                 pixels) or "accuracy": see `fit_class_decision`. For labels "prevalence" (by
                 default): as many predicted as true positives of every label; "f1", "recall",
-                "precision" or "equal-recall": see `label_thresholds`.
-            max_price: what "fair" may cost in mean recall, on examples it was not fitted on;
-                `None` for no limit.
+                "precision" or "equal-recall": see `label_thresholds`; "top-k": the `k` best, rare
+                ones raised: see `fit_label_decision`.
+            max_price: what "fair" may cost in mean recall, on examples it was not fitted on, and
+                "top-k" in precision at k; `None` for no limit.
             alpha: fixes α of "fair" instead: 0 for the highest mean recall, larger values for a
                 higher lowest one.
                 Classes that the policy found not to respond are left out of the fit: their
                 hold-out labels cannot be trusted, and their offset is 0.
             at_least: the recall or precision every label is to reach, for those two objectives.
             images: `(N,)` the image that each row is of: `ElementSample.images`.
+            k: labels an example, for "top-k".
 
         Returns:
             `(C,)`: offsets added to the logits (for "accuracy", zeros added to the corrected ones),
@@ -518,12 +521,19 @@ class Balancer:
         if self.multilabel:
             corrected = self.correct(logits)
             self.decision = fit_label_decision(
-                corrected, targets, objective, at_least=at_least, unknown=self.targets.unknown
+                corrected,
+                targets,
+                objective,
+                at_least=at_least,
+                k=k,
+                max_price=max_price,
+                unknown=self.targets.unknown,
             )
         else:
-            if at_least is not None:
+            if at_least is not None or k is not None:
                 raise ValueError(
-                    f"Expected at_least for labels only, but got {at_least} for class ids."
+                    f"Expected at_least and k for labels only, but got {at_least} and {k} for "
+                    "class ids."
                 )
             self.decision = fit_class_decision(
                 logits,

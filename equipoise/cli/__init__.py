@@ -1,4 +1,4 @@
-"""The command line: `equipoise audit`, how imbalanced labels are, and `equipoise report`."""
+"""The command line: `equipoise audit`, `decide` and `report`."""
 
 from __future__ import annotations
 

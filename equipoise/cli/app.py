@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from equipoise.cli.auditing import audit_command
+from equipoise.cli.deciding import decide_command
 from equipoise.cli.reporting import report_command
 
 __all__ = ["app"]
@@ -46,4 +47,5 @@ def equipoise(
 
 
 app.command(name="audit")(audit_command)
+app.command(name="decide")(decide_command)
 app.command(name="report")(report_command)

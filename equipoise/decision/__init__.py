@@ -12,6 +12,7 @@ from equipoise.decision.fitting import fit_class_decision, fit_label_decision
 from equipoise.decision.front import front, strongest_below
 from equipoise.decision.iou import iou_offset, mean_iou
 from equipoise.decision.thresholds import OBJECTIVES, label_thresholds
+from equipoise.decision.top_k import top_k, top_k_front
 from equipoise.decision.unlabelled import thresholds_at_prevalence
 
 __all__ = [
@@ -33,4 +34,6 @@ __all__ = [
     "price_of_equality",
     "strongest_below",
     "thresholds_at_prevalence",
+    "top_k",
+    "top_k_front",
 ]

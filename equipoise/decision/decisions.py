@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 __all__ = ["ClassDecision", "LabelDecision"]
 
@@ -40,6 +41,7 @@ class ClassDecision:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Class ids, `(N,)` or `(N, d1, …)`, of logits `(N, C)` or `(N, C, d1, …)`."""
+        logits = torch.as_tensor(logits)
         values = self.values.to(logits)
         return (logits + values.view(-1, *[1] * (logits.ndim - 2))).argmax(1)
 
@@ -97,20 +99,63 @@ class ClassDecision:
 
 @dataclass(eq=False)
 class LabelDecision:
-    """Predicts a label where its corrected logit is above its threshold.
+    """Predicts a label where its corrected logit is above its threshold, or the k best labels.
 
     Attributes:
-        objective: what the thresholds were fitted to.
-        values: `(C,)` float32 thresholds.
+        objective: what was fitted.
+        values: `(C,)` float32 thresholds; for "top-k", what is added to a label's log-probability
+            before the k largest are taken, see `top_k`.
+        corrected: as for `ClassDecision`.
+        k: labels an example, of "top-k" only.
+        rate: what a point of macro recall is worth in points of precision, of "top-k" only.
+        front: rows of `top_k_front`, of "top-k" only.
     """
 
     objective: str
     values: Tensor
     corrected: bool = True
+    k: int | None = None
+    rate: float | None = None
+    front: list[dict[str, Any]] = field(default_factory=list)
 
     def __call__(self, logits: Tensor) -> Tensor:
         """`(N, C)` uint8 of logits `(N, C)`."""
-        return (logits > self.values.to(logits.device)).to(torch.uint8)
+        logits = torch.as_tensor(logits)
+        if self.k is None:
+            return (logits > self.values.to(logits.device)).to(torch.uint8)
+        return torch.zeros_like(logits, dtype=torch.uint8).scatter_(1, self.top(logits), 1)
+
+    def top(self, logits: Tensor) -> Tensor:
+        """`(N, k)` label ids, the best first, of logits `(N, C)`."""
+        if self.k is None:
+            raise ValueError(
+                f'Expected a decision of the objective "top-k", but got {self.objective!r}.'
+            )
+        worth = logsigmoid(torch.as_tensor(logits).float())
+        return (worth + self.values.to(worth)).topk(self.k, 1).indices
+
+    def save(self, path: str | Path, names: list[str] | None = None) -> None:
+        """Write a small JSON file, for other languages and frameworks.
+
+        `values` by label are as above. A label with the threshold `null` is never predicted.
+        """
+        record = {
+            "objective": self.objective,
+            "of_corrected_logits": self.corrected,
+            "k": self.k,
+            "rate": None if self.rate == torch.inf else self.rate,
+            "classes": names,
+            "values": [None if t == torch.inf else t for t in self.values.tolist()],
+        }
+        Path(path).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> LabelDecision:
+        """Read what `save` wrote."""
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = torch.tensor([torch.inf if t is None else t for t in record["values"]])
+        corrected = record["of_corrected_logits"]
+        return cls(record["objective"], values, corrected, record["k"], record["rate"])
 
     def state_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -17,6 +17,7 @@ from equipoise.decision.fair import fair_offset
 from equipoise.decision.front import ALPHAS, front, strongest_below
 from equipoise.decision.iou import iou_offset
 from equipoise.decision.thresholds import label_thresholds
+from equipoise.decision.top_k import log_worth, top_k_front
 
 __all__ = ["fit_class_decision", "fit_label_decision"]
 
@@ -74,6 +75,7 @@ def fit_class_decision(
         >>> decision.price < 0.01, decision.values.round(decimals=1).tolist()
         (True, [-0.5, 0.5])
     """
+    logits, targets = torch.as_tensor(logits), torch.as_tensor(targets)
     if logits.ndim > 2:
         sample = ElementSample(ignore_index=ignore_index)
         sample.add(logits, targets)
@@ -116,18 +118,50 @@ def fit_label_decision(
     objective: str | None = None,
     *,
     at_least: float | None = None,
+    k: int | None = None,
+    max_price: float | None = 0.01,
     unknown: float | None = None,
 ) -> LabelDecision:
-    """The decision for labels that reaches an objective on a hold-out: see `label_thresholds`.
+    """The decision for labels that reaches an objective on a hold-out.
+
+    * The objectives of `label_thresholds`: a cut for each label.
+    * `"top-k"`: exactly `k` labels an example, those of `top_k`. As its exchange rate rises, so
+      does the macro recall at k, and at some point the precision at k falls: the rate is the
+      highest whose price in precision, and that of all lower ones, is at most `max_price`.
 
     Args:
-        logits: `(N, C)`, corrected for sampling and loss.
+        logits: `(N, C)`, corrected for sampling and loss; a tensor or an array.
         targets: `(N, C)` of 0 and 1.
         objective: "prevalence" by default.
         at_least: of "recall" and "precision".
-        unknown: the value of entries that are unknown.
+        k: of "top-k".
+        max_price: of "top-k", in precision at k; `None` for no limit, which is the rate ∞.
+        unknown: the value of entries that are unknown; for "top-k" they count as not positive.
+
+    Raises:
+        ValueError: as for `label_thresholds`; `k` missing, out of range or not asked for.
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> shares = torch.tensor([0.6, 0.3, 0.02])
+        >>> targets = torch.rand(4000, 3, generator=generator) < shares
+        >>> logits = torch.randn(4000, 3, generator=generator) + 2 * targets + shares.logit() - 1
+        >>> decision = fit_label_decision(logits, targets, "top-k", k=1, max_price=0.05)
+        >>> decision.top(logits).shape, decision.rate > 0
+        (torch.Size([4000, 1]), True)
     """
+    if (k is None) != (objective != "top-k"):
+        raise ValueError(
+            f'Expected k for objective="top-k", and only there, but got k={k} for {objective!r}.'
+        )
     objective = objective or "prevalence"
+    logits, targets = torch.as_tensor(logits), torch.as_tensor(targets)
+    if k is not None:
+        if max_price is not None and not max_price >= 0:
+            raise ValueError(f"Expected max_price to be at least 0 or None, but got {max_price}.")
+        prior, rows = top_k_front(logits, targets, k)
+        rate = strongest_below(rows, max_price)["rate"]
+        return LabelDecision("top-k", log_worth(prior, k, rate), True, k, rate, rows)
     cuts = label_thresholds(logits, targets, objective, at_least=at_least, unknown=unknown)
     return LabelDecision(objective, cuts)
 

@@ -166,9 +166,10 @@ def _between(first: list[Tensor], second: list[Tensor], share: float) -> list[Te
 def strongest_below(rows: list[dict[str, Any]], max_price: float | None) -> dict[str, Any]:
     """The last row of a front before the first one whose price is above `max_price`.
 
-    `None` for no limit: the last row but the one of equal recalls.
+    Rows of `front` or of `top_k_front`. `None` for no limit: the last row but the one of equal
+    recalls.
     """
-    fair = [row for row in rows if row["alpha"] != float("inf")]
+    fair = [row for row in rows if row.get("alpha") != float("inf")]
     if max_price is None:
         return fair[-1]
     chosen = fair[0]

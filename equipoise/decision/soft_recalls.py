@@ -109,6 +109,7 @@ def check_holdout(
 
     Dense ones come as rows `(N, C)` of the elements that are counted.
     """
+    logits, targets = torch.as_tensor(logits), torch.as_tensor(targets)
     if logits.ndim > 2:
         logits, targets, _ = elements_of(logits, targets, ignore_index)
     z, y = logits.detach().cpu().double(), targets.detach().cpu()

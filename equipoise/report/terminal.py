@@ -12,7 +12,7 @@ from equipoise.report.tables import OUTCOMES, columns, notable, outcome_rows
 if TYPE_CHECKING:
     from equipoise.report.report import Report
 
-__all__ = ["show"]
+__all__ = ["show", "table"]
 
 NAME = 20  # characters of a name
 
@@ -29,7 +29,7 @@ def show(report: Report, most: int) -> None:
     console.print(text(report.title, style="bold"))
     for part in (
         sentences,
-        _table(OUTCOMES, outcome_rows(report), names=(0, 5)),
+        table(OUTCOMES, outcome_rows(report), names=(0, 5)),
         _classes(report, most, console.width),
     ):
         console.print()
@@ -41,18 +41,19 @@ def show(report: Report, most: int) -> None:
         console.print(text(line, style="dim"))
 
 
-def _table(
+def table(
     headings: Sequence[str], rows: list[list[str]], names: tuple[int, ...], note: str | None = None
 ) -> Any:
+    """A table of text; the columns at `names` hold names, which are cut to what fits."""
     text = require("rich.text").Text
-    table = require("rich.table").Table(caption=note)
+    found = require("rich.table").Table(caption=note)
     for i, heading in enumerate(headings):
         named = i in names
         most, side = (NAME, "left") if named else (None, "right")
-        table.add_column(heading, justify=side, no_wrap=True, max_width=most)
+        found.add_column(heading, justify=side, no_wrap=True, max_width=most)
     for row in rows:
-        table.add_row(*(text(cell) for cell in row))
-    return table
+        found.add_row(*(text(cell) for cell in row))
+    return found
 
 
 def _classes(report: Report, most: int, width: int) -> Any:
@@ -65,7 +66,7 @@ def _classes(report: Report, most: int, width: int) -> Any:
         least = max(range(len(found)), key=lambda i: found[i].rank)
         del found[least], sizes[least]
     left_out = len(report.names) - len(shown)
-    return _table(
+    return table(
         [kind, *(column.heading for column in found)],
         [[report.names[c], *(column[c] for column in found)] for c in shown],
         names=(0,),

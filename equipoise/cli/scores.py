@@ -1,0 +1,243 @@
+"""Scores of a model, read from a file: of each example a number for each class, and its targets."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from equipoise.audit.arrays import LABELS, listed, loaded
+from equipoise.audit.tables import Table, arrow, labels_of, text
+
+__all__ = ["Scores", "read_scores"]
+
+TABLES = (".csv", ".tsv", ".txt", ".parquet", ".arrow")
+TOLERANCE = 0.01  # by which probabilities in half precision miss a sum of 1
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Logits `(N, C)`, targets `(N,)` or `(N, C)` if there are any, and the classes' names.
+
+    Where the file held probabilities p, the logits are log p of class ids, log p/(1 − p) of labels.
+    """
+
+    where: Path
+    logits: Tensor
+    targets: Tensor | None
+    names: list[str]
+
+    @property
+    def truth(self) -> Tensor:
+        """The targets, where they are known to be there."""
+        if self.targets is None:
+            raise ValueError(f"Expected {self.where} to hold targets.")
+        return self.targets
+
+    @property
+    def several(self) -> bool:
+        """Whether an example has several labels."""
+        return self.truth.ndim == 2
+
+
+def read_scores(path: Path, like: Scores | None = None) -> Scores:
+    """The scores of a file; `like` are those of the hold-out, whose classes they must have.
+
+    * `.npz`: `logits` or `probabilities` `(N, C)`; `targets`, class ids `(N,)` or `(N, C)` rows of
+      0 and 1; names of the classes as `class_names`, if there are any.
+    * Tables: a column of numbers for each class, and `target`: names of those columns, or their
+      positions from 0; lists of them where an example has several labels. An unnamed first column
+      and columns without any number are left out. Numbers that all lie in [0, 1] are taken as
+      probabilities.
+
+    Targets may be missing from what is `like` others.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a file of scores, but there is none at {path}.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"Expected a file of scores, but {path} is empty.")
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        scores, kind, targets, names = _of_arrays(path)
+    elif suffix in TABLES:
+        table = text(path) if suffix in TABLES[:3] else arrow(path, [path])
+        scores, kind, targets, names = _of_table(table)
+    else:
+        raise ValueError(f"Expected {path} to end in .npz, {' or '.join(TABLES)}.")
+    known = targets if like is None else like.targets
+    if known is None:
+        raise ValueError(
+            f"Expected {path} to hold the hold-out's targets: an array `targets` in an .npz, a "
+            "column `target` in a table."
+        )
+    _check_finite(path, scores, kind)
+    if like is not None and (scores.shape[1] != len(like.names) or names not in (None, like.names)):
+        had = listed(names) if names else f"{scores.shape[1]} of them"
+        raise ValueError(
+            f"Expected {path} to have the classes of {like.where} ({listed(like.names)}), but got "
+            f"{had}."
+        )
+    several = known.ndim == 2
+    if kind == "logits":
+        logits = torch.from_numpy(scores)
+    else:
+        logits = _logits(path, torch.from_numpy(scores), several)
+    if targets is not None:
+        _check_targets(path, targets, logits, several)
+    return Scores(path, logits, targets, names or [str(c) for c in range(scores.shape[1])])
+
+
+Found = tuple[np.ndarray, str, Tensor | None, list[str] | None]
+
+
+def _of_arrays(path: Path) -> Found:
+    with path.open("rb") as file:
+        stored = loaded(path, np.lib.npyio.NpzFile, lambda: np.load(file, allow_pickle=False))
+        wanted = ("logits", "probabilities", "class_names", *LABELS)
+        held = {
+            name: loaded(path, np.ndarray, partial(stored.__getitem__, name))
+            for name in stored.files
+            if name in wanted
+        }
+        there = listed(list(stored.files))
+    kinds = [kind for kind in ("logits", "probabilities") if kind in held]
+    if len(kinds) != 1:
+        raise ValueError(
+            f"Expected {path} to hold either `logits` or `probabilities`, and `targets`, but it "
+            f"holds {there}."
+        )
+    scores = held[kinds[0]]
+    if scores.ndim != 2 or scores.dtype.kind not in "fiu":
+        raise ValueError(
+            f"Expected {kinds[0]} of {path} to be numbers (N, C), a row for each example, but got "
+            f"{scores.dtype} {scores.shape}."
+        )
+    targets = next((held[name] for name in LABELS if name in held), None)
+    if targets is not None:
+        if targets.dtype.kind not in "biuf" or (targets % 1 != 0).any():
+            raise ValueError(
+                f"Expected targets of {path} to be class ids (N,), or 0 and 1 (N, C), but got "
+                f"{targets.dtype} {targets.shape}."
+            )
+        targets = torch.from_numpy(targets.astype(np.int64))
+        if targets.ndim == 2 and targets.shape[1] == 1 != scores.shape[1]:
+            targets = targets[:, 0]
+    names = held["class_names"].astype(str).tolist() if "class_names" in held else None
+    return scores.astype(np.float32), kinds[0], targets, names
+
+
+def _of_table(table: Table) -> Found:
+    where = table.where
+    column = next((n for label in LABELS for n in table.columns if n.lower() == label), None)
+    index = ("", "__index_level_0__")  # what pandas calls it in text and in Parquet
+    names = [n for n in table.columns if n not in (column, *index)]
+    parts: list[np.ndarray] = []
+    for part in table.parts(names):
+        if not parts:
+            words = [n for n in names if not any(map(_is_number, part[n].iloc[:100]))]
+            names = [n for n in names if n not in words]
+            if words:
+                warnings.warn(
+                    f"Columns without numbers are left out: {listed(words)}.", stacklevel=2
+                )
+        try:
+            parts.append(part[names].astype(np.float32).to_numpy())
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"Expected the columns {listed(names)} of {where} to be numbers, the score of each "
+                f"class, but: {error}."
+            ) from error
+    scores = np.concatenate(parts) if parts else np.zeros((0, len(names)), np.float32)
+    if not scores.size:
+        raise ValueError(
+            f"Expected {where} to hold a column of numbers for each class and a column `target`, "
+            f"but it holds {listed(table.columns)}."
+        )
+    kind = "probabilities" if scores.min() >= 0 and scores.max() <= 1 else "logits"
+    return scores, kind, None if column is None else _targets(table, column, names), names
+
+
+def _is_number(cell: object) -> bool:
+    try:
+        float(str(cell))
+    except ValueError:
+        return False
+    return True
+
+
+def _targets(table: Table, column: str, names: list[str]) -> Tensor:
+    """Class ids `(N,)` or rows of 0 and 1, from names of the columns or their positions."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes without examples; the decision names them
+        found, labels = labels_of(table, column, None)
+    seen = np.flatnonzero(found.counts)
+    cells = [str(c) if labels is None else labels[c] for c in seen]
+    positions = {name: c for c, name in enumerate(names)}
+    if not {*cells} & {*names}:
+        positions = {str(c): c for c in range(len(names))}
+    wrong = [cell for cell in cells if cell not in positions]
+    if wrong:
+        raise ValueError(
+            f"Expected column {column!r} of {table.where} to hold names of the other columns "
+            f"({listed(names)}) or their positions from 0, but got {wrong[0]!r}."
+        )
+    place = np.zeros(found.num_classes, np.int64)
+    place[seen] = [positions[cell] for cell in cells]
+    if found.matrix is None:
+        return torch.from_numpy(place[found.labels])
+    hot = torch.zeros(found.num_examples, len(names), dtype=torch.uint8)
+    entries = found.matrix.tocoo()
+    hot[entries.row, place[entries.col]] = 1
+    return hot
+
+
+def _check_finite(path: Path, scores: np.ndarray, kind: str) -> None:
+    if not scores.size:
+        raise ValueError(f"Expected {path} to hold at least one row of scores, but got none.")
+    rows = np.flatnonzero(~np.isfinite(scores).all(1))
+    if len(rows):
+        raise ValueError(
+            f"Expected {kind} of {path} to be finite, but {len(rows):,} rows are not (the first is "
+            f"row {rows[0] + 1})."
+        )
+
+
+def _logits(path: Path, p: Tensor, several: bool) -> Tensor:
+    if p.min() < 0 or p.max() > 1:
+        raise ValueError(
+            f"Expected probabilities of {path} to lie in [0, 1], but got {float(p.min()):g} to "
+            f"{float(p.max()):g}: if they are logits, call them `logits`."
+        )
+    p = p.double()
+    if several:
+        return torch.logit(p, eps=1e-9).float()
+    off = ((p.sum(1) - 1).abs() > TOLERANCE).nonzero()[:, 0]
+    if len(off):
+        raise ValueError(
+            f"Expected probabilities of {path} to add up to 1 in each row, but those of row "
+            f"{int(off[0]) + 1} add up to {float(p[off[0]].sum()):.3f} ({len(off):,} rows do not). "
+            "Numbers of another kind belong into an .npz as `logits`."
+        )
+    return p.clamp_min(1e-12).log().float()
+
+
+def _check_targets(path: Path, targets: Tensor, logits: Tensor, several: bool) -> None:
+    n, classes = logits.shape
+    wanted = (n, classes) if several else (n,)
+    if tuple(targets.shape) != wanted:
+        raise ValueError(
+            f"Expected targets of {path} to have shape {wanted}, for scores {(n, classes)}, but "
+            f"got {tuple(targets.shape)}."
+        )
+    high = 2 if several else classes
+    if targets.min() < 0 or targets.max() >= high:
+        raise ValueError(
+            f"Expected targets of {path} to be "
+            + ("0 and 1" if several else f"class ids from 0 to {classes - 1}")
+            + f", but got {int(targets.min())} to {int(targets.max())}."
+        )
