@@ -60,7 +60,6 @@ class OrderSampler(torch.utils.data.Sampler[int]):
         epoch: the current epoch; 0 at first.
         handed_out: whether some of the epoch has been handed out, by an iteration or `indices`, so
             that new weights have to wait for the next; `set_epoch` makes it `False`.
-        just_in_time: whether the epoch is drawn by `take`, whose order `draw` does not foretell.
 
     Example:
         >>> class Backwards(OrderSampler):
@@ -165,19 +164,6 @@ class OrderSampler(torch.utils.data.Sampler[int]):
             return shift - np.log1p(-f) + np.log1p(-p)
         return np.where(moves, shift - shift[moves].mean(), 0.0)
 
-    def take(self, first: int, last: int) -> np.ndarray:
-        """Example ids (int64) at global positions [`first`, `last`) of an epoch drawn just in time.
-
-        Positions are taken one after another from 0 on, and whatever changes on the way (weights,
-        remembered losses) may act on those not taken yet. This general answer draws by position.
-        """
-        if last > first:
-            self.handed_out = self.just_in_time = True
-        return self.draw(np.arange(first, last))
-
-    def hand_out(self) -> None:
-        """Say that the next of the batches that `take` gave is about to be trained on."""
-
     def snapshot(self) -> OrderSampler:
         """The sampler as it is now: an iteration, or a thread, draws from it undisturbed.
 
@@ -233,7 +219,6 @@ class OrderSampler(torch.utils.data.Sampler[int]):
     def _begin_at(self, position: int) -> None:
         self._start = position  # where the next iteration begins
         self.handed_out = position > 0  # so that weights wait for the next epoch
-        self.just_in_time = False
         self._complete = False  # whether the state of a complete iteration was loaded
         self._pass: _Pass | None = None  # the newest iteration
 

@@ -57,7 +57,7 @@ def test_the_parts_and_their_tables(record):
 
     net, *steps = record["steps"]
     assert net["net_step_ms"] > 0
-    assert len(steps) == 9
+    assert len(steps) == 8
     assert all(row["waits"] == 0 and row["steps"] == 5 for row in steps)
 
     text = gpu.markdown(json.loads(json.dumps(record)))

@@ -59,17 +59,14 @@ def balancers(size: int, device: str) -> dict[str, tuple[Balancer, bool]]:
 
 def steps(size: int, device: str) -> Iterator[tuple[str, bool, Step]]:
     """What is done with the logits of a batch: the loss, and counting them as a hold-out's."""
-    for name, on_cpu in (("loss memory", False), ("loss memory, just in time", True)):
-        memory = LossMemory(size)
-        if on_cpu:  # the table stays there; losses are written two updates late
-            memory.recall(np.arange(3))
+    memory = LossMemory(size)
 
-        def remember(logits: Tensor, targets: Tensor, indices: Tensor, m: LossMemory = memory):
-            each = F.cross_entropy(logits, targets, reduction="none")
-            m.update(indices, each.detach())
-            return each.mean()
+    def remember(logits: Tensor, targets: Tensor, indices: Tensor):
+        each = F.cross_entropy(logits, targets, reduction="none")
+        memory.update(indices, each.detach())
+        return each.mean()
 
-        yield name, False, remember
+    yield "loss memory", False, remember
     for name, (balancer, many) in balancers(size, device).items():
 
         def step(logits: Tensor, targets: Tensor, indices: Tensor, b: Balancer = balancer):

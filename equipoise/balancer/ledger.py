@@ -265,7 +265,7 @@ class Ledger:
         self._resolve(LOOKED_AT if self.came <= total else None)
         if self.sampler.epoch != epoch:
             self.warn(f"{OTHER_EPOCH} {PAGE}")
-        enough = self._judged > 1 and 4 * self.came >= total and not self.sampler.just_in_time
+        enough = self._judged > 1 and 4 * self.came >= total
         if self._told or not enough or 2 * self._planned >= self._judged:
             return
         same = self._summed.agree(self.sampler.draw(np.arange(min(total, LOOKED_AT))))

@@ -10,7 +10,6 @@ import torch
 from ffcv.loader import Loader
 
 from equipoise.ffcv.epoch_iterator import end, next_batch
-from equipoise.ffcv.just_in_time import JustInTime, check_just_in_time
 from equipoise.ffcv.orders import SamplerOrder, check_batches_ahead, sampler_of
 
 __all__ = ["BalancedLoader", "attach"]
@@ -23,11 +22,7 @@ class BalancedLoader:
     ever when its thread has died. This one ends FFCV's threads at `break`, at an exception and at
     the end, and raises `RuntimeError` where FFCV's thread is dead.
 
-    Weights that are set during an epoch act from the next epoch on. With `just_in_time=True` each
-    batch is drawn as late as FFCV allows, between two batches of the loop: what is done to the
-    sampler's weights (`sampler.set_log_weight`) or to a memory of losses (`LossPruning`) while
-    batch c is trained on acts from batch c + `batches_ahead` + 2 on, exactly. What such a change
-    does to the epoch's quotas is said by the sampler's `take`.
+    Weights that are set during an epoch act from the next epoch on.
 
     As with FFCV itself, CPU tensors are views of a few buffers that later batches overwrite: copy
     what is to be kept. The indices are copies already.
@@ -38,14 +33,10 @@ class BalancedLoader:
             numbers of its examples, counted as the sampler and its targets count them, among the
             examples the loader reads. Without `indices=` these are the ids in the file; with it,
             `loader.indices[…]` of them are.
-        just_in_time: whether batches are drawn one by one. It needs `os_cache=True` and an order
-            of `equipoise.ffcv`, and with `LossPruning` a single rank.
 
     Raises:
         TypeError: `loader` is no FFCV loader.
-        ValueError: a loader with `batches_ahead=0`, of which FFCV yields wrong batches; a loader
-            or a sampler for which batches cannot be drawn just in time; while iterating just in
-            time, the sampler was set to another epoch.
+        ValueError: a loader with `batches_ahead=0`, of which FFCV yields wrong batches.
 
     Example:
         .. code-block:: python
@@ -54,20 +45,13 @@ class BalancedLoader:
                 ...
     """
 
-    def __init__(
-        self, loader: Loader, *, with_indices: bool = False, just_in_time: bool = False
-    ) -> None:
+    def __init__(self, loader: Loader, *, with_indices: bool = False) -> None:
         if not isinstance(loader, Loader):
             raise TypeError(f"Expected loader to be an ffcv.loader.Loader, but got {type(loader)}.")
         check_batches_ahead(loader)
-        self.loader = loader
-        self.with_indices, self.just_in_time = with_indices, just_in_time
-        if just_in_time:
-            check_just_in_time(self._order())
-        # FFCV's number of the running epoch, its batches yielded, and of them in this iteration
-        self._running: tuple[int, int, int, JustInTime | None] | None = None
-        # For the next iteration: the batch to begin with, and ids drawn from there on
-        self._start: tuple[int, np.ndarray] = 0, np.empty(0, np.int64)
+        self.loader, self.with_indices = loader, with_indices
+        self._running: tuple[int, int] | None = None  # FFCV's number of the epoch, batches yielded
+        self._start = 0  # the batch that the next iteration begins with
         ids = np.asarray(loader.indices)
         self._sorter: np.ndarray | None = None
         if not np.array_equal(ids, np.arange(len(ids), dtype=ids.dtype)):
@@ -80,15 +64,11 @@ class BalancedLoader:
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         size, epoch = self.loader.batch_size, self.loader.next_epoch
-        (first, drawn), self._start = self._start, (0, np.empty(0, np.int64))
+        first, self._start = self._start, 0
         if first == len(self):  # nothing is left of it
             self.loader.next_epoch += 1
             return
-        live: JustInTime | None = None
-        if self.just_in_time:
-            live = JustInTime(self._order(), epoch, first, drawn)
-            self._order().prepare(live.ids)
-        elif first:
+        if first:
             whole = self._order().whole_epoch(epoch)
             self._order().prepare(whole[first * size : len(self) * size])
         batches, k = iter(self.loader), 0
@@ -96,13 +76,9 @@ class BalancedLoader:
             while (batch := next_batch(batches)) is not None:
                 if self.with_indices:
                     batch = (*batch, self._numbers(batches.order[k * size : (k + 1) * size]))
-                if live is not None:
-                    live.hand_out()
                 k += 1
-                self._running = epoch, first + k, k, live
+                self._running = epoch, first + k
                 yield batch
-                if live is not None:
-                    live.draw_before(k)
             self._running = None
         finally:
             end(batches)
@@ -120,23 +96,15 @@ class BalancedLoader:
                 f"Expected epoch to be at least 0 and batch to be in [0, {len(self)}), "
                 f"but got {epoch} and {batch}."
             )
-        if self.just_in_time and batch:
-            raise ValueError(
-                f"Expected batch to be 0 with just_in_time=True, but got {batch}: which batches "
-                "follow depends on what was drawn before. Use state_dict and load_state_dict."
-            )
-        self.load_state_dict({"epoch": epoch, "batch": batch, "drawn": torch.empty(0)})
+        self.load_state_dict({"epoch": epoch, "batch": batch})
 
     def state_dict(self) -> dict[str, Any]:
         """Where the running epoch is, for `load_state_dict`; between epochs, which comes next.
 
         Save it together with the state of the `Balancer`, or of the sampler and the miner.
         """
-        epoch, batch, ids = self.loader.next_epoch, 0, np.empty(0, np.int64)
-        if self._running is not None:
-            epoch, batch, k, live = self._running
-            ids = ids if live is None else live.drawn_from(k)
-        return {"epoch": epoch, "batch": batch, "drawn": torch.from_numpy(ids)}
+        epoch, batch = self._running or (self.loader.next_epoch, 0)
+        return {"epoch": epoch, "batch": batch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next iteration yield the batches that would have followed; later ones are whole.
@@ -150,14 +118,14 @@ class BalancedLoader:
                 f"this one has {len(self)}."
             )
         self.loader.next_epoch, self._running = state["epoch"], None
-        self._start = state["batch"], state["drawn"].numpy()
+        self._start = state["batch"]
 
     def _order(self) -> SamplerOrder:
         order = self.loader.traversal_order
         if not isinstance(order, SamplerOrder):
             raise ValueError(
-                "Expected a loader with an order of equipoise.ffcv to resume or to draw just in "
-                f"time, but got {type(order).__name__}."
+                "Expected a loader with an order of equipoise.ffcv to resume, but got "
+                f"{type(order).__name__}."
             )
         return order
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from equipoise.targets import Targets
 __all__ = ["LossMemory", "class_means", "hardness"]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-LATE = 2  # updates until losses of a device are written on the CPU, where `recall` is used
 
 
 def class_means(losses: np.ndarray, labels: np.ndarray | None, num_classes: int) -> np.ndarray:
@@ -112,8 +110,6 @@ class LossMemory:
         self._table = torch.full((self.num_examples + 1,), torch.nan, dtype=dtype)
         self._ignored = torch.zeros(2, dtype=torch.int64)  # not finite, outside
         self._merged: Tensor | None = None  # the table when the ranks last had the same
-        self._on_cpu = False  # for good, once `recall` was called
-        self._coming: deque[tuple[Tensor, Tensor, Any]] = deque()  # on their way to the CPU
 
     @torch.no_grad()
     def update(self, indices: Tensor, losses: Tensor) -> None:
@@ -124,21 +120,6 @@ class LossMemory:
             losses: `(B,)`, any floating dtype; unweighted ones tell hard examples best.
         """
         indices = self.check_indices(indices, losses.shape)
-        if not self._on_cpu or losses.device.type == "cpu":
-            self._write(indices, losses)
-            return
-        self._coming.append(_sent(indices, losses))
-        self._arrive(LATE)
-
-    def _arrive(self, later: int = 0) -> None:
-        """Write what comes from the device, but for the last `later` updates."""
-        while len(self._coming) > later:
-            indices, losses, sent = self._coming.popleft()
-            if sent is not None:
-                sent.synchronize()  # done long ago, unless the device is `LATE` steps behind
-            self._write(indices, losses)
-
-    def _write(self, indices: Tensor, losses: Tensor) -> None:
         table = self._on(losses.device)
         indices = indices.to(losses.device, non_blocking=True).long()
         inside = (indices >= 0) & (indices < self.num_examples)
@@ -193,7 +174,6 @@ class LossMemory:
         """
         if not several():
             return
-        self._arrive()
         now = self._table.float()
         before = torch.full_like(now, torch.nan) if self._merged is None else self._merged.float()
         before = before.to(now.device)
@@ -203,20 +183,8 @@ class LossMemory:
         self._table = merged.to(self._table.dtype)
         self._merged = self._table.clone()
 
-    def recall(self, indices: np.ndarray) -> np.ndarray:
-        """`(n,)` float64 losses of some examples, NaN where never seen; it waits for no device.
-
-        From the first call on the table stays on the CPU. The losses of a CUDA device are then
-        written two updates later, when they have come over by themselves.
-        """
-        if not self._on_cpu:
-            self._on(torch.device("cpu"))
-            self._on_cpu = True
-        return self._table[torch.from_numpy(indices)].double().numpy()
-
     def losses(self) -> np.ndarray:
         """`(N,)` float64 on the CPU, NaN where never seen. This waits for the device."""
-        self._arrive()
         return self._table[:-1].float().cpu().numpy().astype(np.float64)
 
     def hardness(self, targets: Any = None, **settings: Any) -> np.ndarray:
@@ -235,23 +203,19 @@ class LossMemory:
     @property
     def num_seen(self) -> int:
         """Examples with a remembered loss."""
-        self._arrive()
         return int((~torch.isnan(self._table[:-1])).sum())
 
     @property
     def num_nonfinite(self) -> int:
         """NaN and infinite losses, which were not remembered."""
-        self._arrive()
         return int(self._ignored[0])
 
     @property
     def num_outside(self) -> int:
         """Indices outside the table, given on a device."""
-        self._arrive()
         return int(self._ignored[1])
 
     def state_dict(self) -> dict[str, Any]:
-        self._arrive()
         return {"losses": self._table[:-1].cpu().clone(), "ignored": self._ignored.cpu().clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -260,15 +224,6 @@ class LossMemory:
             raise ValueError(
                 f"Expected state of {self.num_examples} examples, but got {len(state['losses'])}."
             )
-        self._coming.clear()
         self._table[:-1].copy_(state["losses"])
         self._ignored = state["ignored"].to(self._table.device, copy=True)
         self._merged = self._table.clone() if several() else None
-
-
-def _sent(indices: Tensor, losses: Tensor) -> tuple[Tensor, Tensor, Any]:
-    """Copies on the CPU, and what to wait for before they are read."""
-    cuda = losses.device.type == "cuda"
-    copies = [part.detach().to("cpu", non_blocking=cuda) for part in (indices, losses)]
-    sent = torch.cuda.current_stream(losses.device).record_event() if cuda else None
-    return copies[0], copies[1], sent

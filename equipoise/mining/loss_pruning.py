@@ -10,7 +10,6 @@ from torch import Tensor
 
 from equipoise._order_sampler import OrderSampler
 from equipoise.mining.base import SamplerMiner, check_share
-from equipoise.mining.batch_pruning import kinds_of
 from equipoise.mining.hardest_examples import check_losses
 from equipoise.mining.loss_memory import LossMemory, class_means
 from equipoise.mining.pruned_sampler import PrunedSampler
@@ -75,8 +74,7 @@ class LossPruning(SamplerMiner):
     a known probability p, and `miner(losses, targets, indices)` is the mean of losses · keep / p:
     its expectation is the plain mean over the other sampler's epoch, so what that one and the
     loss weigh stays true and the decision has nothing to undo. The choice is fixed at the start
-    of an epoch, so the losses of the running one act from the next on; only through
-    `equipoise.ffcv.BalancedLoader(just_in_time=True)` each batch is chosen when it is drawn.
+    of an epoch, so the losses of the running one act from the next on.
 
     The loader has to give each example's index with it. Only the sampler's `set_epoch` need be
     called. With several ranks see `LossMemory`.
@@ -161,16 +159,13 @@ class LossPruning(SamplerMiner):
         """3 for each class: see `kinds`."""
         return 3 * self._num_classes
 
-    def groups(self) -> np.ndarray | None:
-        """`(N,)` class ids; `None` where all examples are one class."""
-        return self._labels
-
     def kinds(self) -> np.ndarray:
         """`(N,)` 3 · class + kind (0 never seen, 1 hard, 2 easy) of the examples, as of now."""
         losses = self.memory.losses()
         means = class_means(losses, self._labels, self._num_classes)
         groups = np.zeros(len(losses), np.int64) if self._labels is None else self._labels
-        return kinds_of(losses, groups, means).astype(np.min_scalar_type(-self.num_kinds))
+        kind = np.where(np.isnan(losses), 0, np.where(losses >= means[groups], 1, 2))
+        return (3 * groups + kind).astype(np.min_scalar_type(-self.num_kinds))
 
     def probabilities(self, counts: np.ndarray, length: int) -> np.ndarray:
         """`(3C,)` probabilities for `counts` draws of each kind, of which `length` are kept."""

@@ -10,12 +10,44 @@ from torch import Tensor
 
 from equipoise._order_sampler import CHUNK, OrderSampler
 from equipoise.mining.base import key_of
-from equipoise.mining.batch_pruning import BatchPruning, keep_positions
 
 if TYPE_CHECKING:
     from equipoise.mining.loss_pruning import LossPruning
 
-__all__ = ["PrunedSampler"]
+__all__ = ["PrunedSampler", "keep_positions"]
+
+
+def keep_positions(
+    kinds: np.ndarray, probability: np.ndarray, length: int, offset: float
+) -> np.ndarray:
+    """`length` positions, ascending; position t is among them with probability[kinds[t]].
+
+    Systematic sampling: positions are laid out kind by kind, each as long as its probability, and
+    those are kept into which one of offset, offset + 1, … falls. So each kind is kept as often as
+    its probability says, rounded up or down.
+
+    Args:
+        kinds: `(M,)` small integers.
+        probability: of each kind; over all positions they sum to `length`.
+        length: how many to keep.
+        offset: in [0, 1), random and uniform.
+
+    Example:
+        >>> keep_positions(np.array([0, 1, 1, 0, 1, 1]), np.array([1.0, 0.5]), 4, 0.3).tolist()
+        [0, 2, 3, 5]
+    """
+    surely = probability[kinds] >= 1 - 1e-9
+    rest = np.flatnonzero(~surely)
+    rest = rest[np.argsort(kinds[rest], kind="stable")]
+    wanted = length - int(np.count_nonzero(surely))
+    if not len(rest) or wanted <= 0:
+        return np.flatnonzero(surely)
+    ends = np.cumsum(probability[kinds[rest]])
+    places = np.floor(ends * (wanted / ends[-1]) + offset).astype(np.int64)
+    places[-1] = wanted  # floor(wanted + offset) but for rounding errors
+    kept = surely.copy()
+    kept[rest[np.diff(places, prepend=0) > 0]] = True
+    return np.flatnonzero(kept)
 
 
 class PrunedSampler(OrderSampler):
@@ -27,8 +59,6 @@ class PrunedSampler(OrderSampler):
     the epoch's first position is drawn, from the losses remembered by then, and kept until
     `set_epoch` or `set_log_weight`: asking twice gives the same. It takes O(M), once an epoch.
     Rank r of R takes places r, r + R, … of what is kept.
-
-    An epoch drawn by `take` decides batch by batch instead, see there.
 
     Made by `LossPruning.over(sampler)`.
 
@@ -54,8 +84,6 @@ class PrunedSampler(OrderSampler):
             num_replicas=sampler.num_replicas,
         )
         self.epoch, self.takes_log_weight = sampler.epoch, sampler.takes_log_weight
-        self._batches: BatchPruning | None = None
-        self._by_batch = False  # how the running epoch is drawn
         self._forget()
 
     def _length(self) -> int:
@@ -97,7 +125,6 @@ class PrunedSampler(OrderSampler):
         if epoch != self.epoch:
             self.inner.set_epoch(epoch)
             self._forget()
-            self._by_batch = False
         self.pruning.set_epoch(epoch)
         self.num_samples = self._length()
         super().set_epoch(epoch, position)
@@ -109,7 +136,6 @@ class PrunedSampler(OrderSampler):
 
     def _decide(self) -> np.ndarray:
         """The kept positions of this epoch."""
-        self._by_batch = False
         if self._kept is not None:
             return self._kept
         m, length = self.inner.num_samples, self.num_samples
@@ -126,12 +152,7 @@ class PrunedSampler(OrderSampler):
         return self._kept
 
     def inclusion_probability(self, indices: Tensor) -> Tensor:
-        """Probability that a draw of each example is kept in this epoch, on the indices' device.
-
-        In an epoch drawn by `take`: in the batch last handed out that holds it.
-        """
-        if self._by_batch and self._batches is not None:
-            return self._batches.probability(indices)
+        """Probability that a draw of each example is kept in this epoch, on the indices' device."""
         self._decide()
         if indices.device not in self._on:
             table = torch.from_numpy(self._probability).float()
@@ -141,32 +162,6 @@ class PrunedSampler(OrderSampler):
             )
         kinds, table = self._on[indices.device]
         return table[kinds[indices.long()].long()]
-
-    def take(self, first: int, last: int) -> np.ndarray:
-        """Example ids (int64) at kept positions [first, last): a batch, chosen just in time.
-
-        The inner sampler's positions in [first · M / L, last · M / L) are its candidates, L the
-        epoch's length; `last - first` of them are kept, by the losses remembered by now (see
-        `BatchPruning`). Batches are taken one after another, from 0 on, and `hand_out` is called
-        when the next of them is about to be trained on: `inclusion_probability` is its own then.
-        """
-        if last > first:
-            self.handed_out = self.just_in_time = True
-        if self._batches is None:
-            self._batches = BatchPruning(self.pruning)
-        if first == 0:
-            self._batches.begin()
-            self._by_batch = True
-        m, length = self.inner.num_samples, self.num_samples
-        begin, end = first * m // length, last * m // length
-        ids = self.inner.take(begin, end)
-        offset = np.random.default_rng(key_of(self.seed, 22, self.epoch, first)).random()
-        return self._batches.keep(ids, last - first, offset)
-
-    def hand_out(self) -> None:
-        """Say that the next of the batches taken is about to be trained on."""
-        if self._batches is not None:
-            self._batches.hand_out()
 
     def draw(self, positions: np.ndarray) -> np.ndarray:
         """Example ids (int64) at global positions of the current epoch."""
@@ -185,8 +180,6 @@ class PrunedSampler(OrderSampler):
         return {
             **super().state_dict(),
             "kinds": kinds,
-            "by_batch": self._by_batch,
-            "batches": None if self._batches is None else self._batches.state_dict(),
             "inner": self.inner.state_dict(),
         }
 
@@ -200,7 +193,3 @@ class PrunedSampler(OrderSampler):
         self._forget()
         if state["kinds"] is not None:
             self._kinds = state["kinds"].numpy().copy()
-        self._by_batch, self._batches = state["by_batch"], None
-        if state["batches"] is not None:
-            self._batches = BatchPruning(self.pruning)
-            self._batches.load_state_dict(state["batches"])

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from equipoise._order_sampler import OrderSampler
-from equipoise.samplers.class_stream import ClassStream
 from equipoise.samplers.order import ClassOrder, ClassPlan
 from equipoise.targets import Targets
 
@@ -72,7 +71,6 @@ class ClassBalancedSampler(OrderSampler):
 
     def _begin_with(self, plan: ClassPlan) -> None:
         self._plan = self._since = plan  # of the current epoch, and of the one weights began in
-        self._stream = ClassStream(plan)
 
     @classmethod
     def undersampling(cls, targets: Any, **settings: Any) -> ClassBalancedSampler:
@@ -85,8 +83,7 @@ class ClassBalancedSampler(OrderSampler):
         """Multiply each class's natural share by exp(`log_weight`).
 
         It acts from the current epoch on, or if that has been handed out, from the next; see
-        `OrderSampler.set_log_weight`. In an epoch that is being drawn by `take` it acts on what is
-        left of it.
+        `OrderSampler.set_log_weight`.
         """
         log_weight = np.asarray(log_weight, np.float64).copy()
         if log_weight.shape != self._plan.log_weight.shape or not np.isfinite(log_weight).all():
@@ -94,9 +91,7 @@ class ClassBalancedSampler(OrderSampler):
                 f"Expected log_weight to be {len(self._plan.log_weight)} finite numbers, one for "
                 f"each class, but got {log_weight!r}."
             )
-        if self._stream.position:
-            self._since = self._stream.change(log_weight)
-        elif self.handed_out:
+        if self.handed_out:
             self._since = self._plan.next(log_weight)
         else:
             self._begin_with(replace(self._plan, log_weight=log_weight))
@@ -121,19 +116,6 @@ class ClassBalancedSampler(OrderSampler):
     def _whole_epoch(self) -> np.ndarray:
         return self._plan.at_once()
 
-    def take(self, first: int, last: int) -> np.ndarray:
-        """Example ids (int64) at global positions [first, last), for an epoch drawn just in time.
-
-        Positions are taken one after another, from 0 on. Weights set in between act on those not
-        taken yet, whose quotas they make anew; no member of a class is skipped or doubled by it.
-        See `ClassStream`.
-        """
-        if first == 0:
-            self._stream = ClassStream(self._plan)
-        if last > first:
-            self.handed_out = self.just_in_time = True
-        return self._stream.take(first, last)
-
     def _go_to_epoch(self, epoch: int) -> None:
         if epoch == self._plan.epoch:
             return
@@ -144,14 +126,12 @@ class ClassBalancedSampler(OrderSampler):
             )
         near = self._plan if self._since.epoch <= self._plan.epoch <= epoch else self._since
         self._plan = near.at(epoch)
-        self._stream = ClassStream(self._plan)
 
     def state_dict(self) -> dict[str, Any]:
         return {
             **super().state_dict(),
             "plan": self._plan.state_dict(),
             "since": self._since.state_dict(),
-            "stream": self._stream.state_dict(),
         }
 
     def _identity(self) -> dict[str, Any]:
@@ -160,7 +140,6 @@ class ClassBalancedSampler(OrderSampler):
     def _restore(self, state: dict[str, Any]) -> None:
         self._begin_with(self._plan.restored(state["plan"]))
         self._since = self._plan.restored(state["since"])
-        self._stream.load_state_dict(state["stream"])
 
 
 def _as_weight(weight: Any, targets: Targets) -> np.ndarray:

@@ -104,29 +104,26 @@ class ClassPlan:
     """Example ids at any position of one epoch, classes in proportion to count · exp(log-weight).
 
     Nothing of it ever changes: an iteration that draws from it is not disturbed by new weights or
-    another epoch, which are other plans. Positions are those of the epoch from `begin` on: an
-    epoch whose weights change on the way has a plan for what is left.
+    another epoch, which are other plans.
 
     Attributes:
         order: classes and members.
         epoch: from 0 up.
         log_weight: `(C,)` float64, in nats.
         cursors: `(C,)` int64, what each class has drawn before.
-        begin: where in the epoch the plan begins.
         shares: `(C,)` float64, of the draws on average.
-        quotas: `(C,)` int64, draws of each class from `begin` on.
+        quotas: `(C,)` int64, draws of each class.
     """
 
     order: ClassOrder
     epoch: int
     log_weight: np.ndarray
     cursors: np.ndarray
-    begin: int = 0
 
-    @cached_property
+    @property
     def size(self) -> int:
         """How many positions there are."""
-        return self.order.num_samples - self.begin
+        return self.order.num_samples
 
     @cached_property
     def shares(self) -> np.ndarray:
@@ -157,13 +154,12 @@ class ClassPlan:
             "epoch": self.epoch,
             "log_weight": torch.tensor(self.log_weight),
             "cursors": torch.tensor(self.cursors),
-            "begin": self.begin,
         }
 
     def restored(self, state: dict[str, Any]) -> ClassPlan:
         """The plan that had this state, with this one's order."""
         log_weight, cursors = (state[name].numpy().copy() for name in ("log_weight", "cursors"))
-        return ClassPlan(self.order, state["epoch"], log_weight, cursors, state["begin"])
+        return ClassPlan(self.order, state["epoch"], log_weight, cursors)
 
     @cached_property
     def _ends(self) -> np.ndarray:
@@ -181,8 +177,7 @@ class ClassPlan:
 
     @cached_property
     def _slot_key(self) -> int:
-        place = (self.begin,) if self.begin else ()
-        return key_of(self.order.seed, 3, self.epoch, *place)
+        return key_of(self.order.seed, 3, self.epoch)
 
     @cached_property
     def _lookup(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -209,10 +204,6 @@ class ClassPlan:
             behind = behind[ends.take(found[behind]) <= slots[behind]]
         found[behind] = np.searchsorted(ends, slots[behind], side="right")
         return found
-
-    def classes(self, positions: np.ndarray) -> np.ndarray:
-        """Classes at `positions`."""
-        return self._classes(self._slots(positions))
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """Example ids (int64) at `positions`, each in [0, `size`)."""

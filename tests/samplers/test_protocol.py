@@ -322,15 +322,6 @@ def test_log_weights_are_taken_or_refused(name):
             sampler.set_log_weight(log_weight)
 
 
-def test_taking_an_epoch_in_parts_draws_it(every):
-    sampler = every()
-    taken = np.concatenate([sampler.take(a, b) for a, b in ((0, 3), (3, 3), (3, 8))])
-    whole = sampler.snapshot().take(0, 8)
-    assert taken.dtype == np.int64
-    assert taken.tolist() == whole.tolist()
-    sampler.hand_out()
-
-
 # Ranks
 
 
