@@ -1,10 +1,9 @@
 """Every benchmark that takes minutes, one after the other: what `make bench` runs.
 
-    python benchmarks/run.py --data cifar10.npz --multilabel DIR
+    python benchmarks/run.py --data cifar10.npz
 
-Without a data set, those that need it are left out, and named. What trains for an hour and more
-(evidence on CIFAR-10, mining.time_to_recall, mining.hard_negatives, multilabel.methods) are
-commands of their own: see benchmarks/README.md.
+Without the data set, those that need it are left out, and named. What trains for an hour and more
+(evidence on CIFAR-10, multilabel.methods) are commands of their own: see benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -20,15 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="an .npz with x_train, y_train, x_test, y_test")
-    parser.add_argument("--multilabel", type=Path, help="a folder of multilabel .npz files")
     args = parser.parse_args()
-    jobs = [["samplers.speed"], ["samplers.scale"], ["losses.speed"], ["multilabel.scale"]]
-    jobs += [["trainers.overhead"], ["mining.cost"], ["evidence", "--seeds", "10"]]
+    jobs = [["samplers.speed"], ["losses.speed"], ["mining.cost"], ["evidence", "--seeds", "10"]]
     with_data = [["ffcv.speed"]]
     jobs += [[*job, "--data", str(args.data.resolve())] for job in with_data] if args.data else []
     jobs.append(["gpu", *(["--data", str(args.data.resolve())] if args.data else [])])
-    if args.multilabel:
-        jobs.append(["multilabel.balance", "--data", str(args.multilabel.resolve())])
     failed = []
     for name, *options in jobs:
         print(f"\n## {name}\n", flush=True)
@@ -37,8 +32,6 @@ def main() -> None:
             failed.append(name)
     if not args.data:
         print(f"\nLeft out: {', '.join(job[0] for job in with_data)} (they need --data)")
-    if not args.multilabel:
-        print("Left out: multilabel.balance (it needs --multilabel)")
     if failed:
         sys.exit(f"Failed: {', '.join(failed)}")
 

@@ -13,7 +13,6 @@ from benchmarks.evidence import __main__ as command
 from benchmarks.evidence import decisions, training
 from benchmarks.evidence.methods import METHODS, Late, WorstOfBalanced, method_of
 from benchmarks.evidence.report import apart, differences, half_width, noise_floor, table
-from benchmarks.samplers import scale
 from equipoise.weighting import InverseFrequency
 from examples import harness
 
@@ -176,22 +175,3 @@ def test_intervals_and_labels():
     assert np.diff(apart(np.array([0.5, 0.5, 0.51, 0.9]), 0, 1)).min() >= 1 / 26 - 1e-12
     # t of 2 degrees of freedom is 4.3027
     np.testing.assert_allclose(half_width(np.array([1.0, 2.0, 3.0])), 4.3027 / 3**0.5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["ours", "ours, array", "WeightedRandomSampler", "choice(p=)"])
-def test_a_sampler_is_measured(name, tmp_path):
-    path = tmp_path / "labels.npy"
-    scale.write_labels(path, 3000, 200)
-    assert len(np.unique(np.load(path))) == 200
-    row = scale.measure(name, str(path), 200)
-    assert all(row[q] > 0 for q in ("construct", "first batch", "epoch", "update"))
-    if name == "ours":
-        assert row["index"] == 4 * 3000 + 8 * 201
-
-
-def test_left_out_by_what_the_size_before_took():
-    row = {"construct": 1.0, "first batch": 1.0, "epoch": 1.0, "update": 1.0, "memory": 1e9}
-    assert scale.expected_too_much([row], 2, 180) is None
-    assert scale.expected_too_much([row], 10, 180) == "would take 10 GB"
-    assert scale.expected_too_much([row], 90, 180) == "would take 360 s"
-    assert scale.expected_too_much([{"why": "no"}], 10, 180) == "no"
