@@ -541,6 +541,7 @@ class Balancer:
                 objective,
                 max_price=max_price,
                 alpha=alpha,
+                start=self.correct(torch.zeros(1, logits.shape[1], device=logits.device))[0],
                 leave_out=self.policy.unresponsive,
                 listed=self.targets.listed,
                 images=images,
