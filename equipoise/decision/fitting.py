@@ -184,7 +184,9 @@ def _fair(
         raise ValueError(f"Expected max_price to be at least 0 or None, but got {max_price}.")
     alphas = ALPHAS if alpha is None else (*ALPHAS, alpha)
     begin = _better_start(logits, targets, start)
-    rows = front(logits.detach().cpu() + begin, targets, alphas, kappa, images=images)
+    z = logits.detach().cpu()
+    z = z + begin.to(torch.promote_types(z.dtype, torch.float32))
+    rows = front(z, targets, alphas, kappa, images=images)
     for row in rows:
         row["offset"] = row["offset"] + begin
     chosen = strongest_below(rows, max_price)
