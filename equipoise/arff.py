@@ -1,14 +1,12 @@
 """read_arff: multilabel data in the ARFF of Mulan and MEKA, dense or sparse.
 
-ARFF itself is parsed by liac-arff, the reader behind OpenML's and (as a private copy)
-scikit-learn's: `scipy.io.arff` reads no sparse files, and scikit-multilearn's `load_from_arff`
-is a wrapper of liac-arff that neither finds the labels by itself nor checks them.
+liac-arff parses: `scipy.io.arff` reads no sparse files, and scikit-multilearn's `load_from_arff`
+wraps liac-arff without finding the labels by itself or checking them.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +30,7 @@ class ArffData:
     Attributes:
         features: `(N, F)` CSR float32; nominal attributes as the number of their value, missing
             values NaN, string and date attributes left out.
-        targets: `(N, C)` multi-hot.
+        targets: `(N, C)` multi-hot, with the labels' names.
         feature_names: F names.
         label_names: C names.
     """
@@ -74,85 +72,65 @@ def read_arff(path: str | Path, labels: int | str | Path | Sequence[str] | None 
         >>> folder.cleanup()
     """
     path = Path(path)
-    relation, attributes, rows = _parse(path)
-    names = [name for name, _ in attributes]
-    chosen = _label_columns(path, relation, names, labels)
-    columns = dict.fromkeys(chosen)
-    readable = [
-        column
-        for column, (_, kind) in enumerate(attributes)
-        if column not in columns and (isinstance(kind, list) or kind not in ("STRING", "DATE"))
-    ]
-    matrix = _matrix(path, attributes, rows, chosen + readable)
-    label_part = matrix[:, : len(chosen)].tocsr()
-    for place, column in enumerate(chosen):
-        _check_label(path, attributes[column], label_part[:, [place]].data)
-    return ArffData(
-        features=matrix[:, len(chosen) :].tocsr(),
-        targets=Targets(label_part),
-        feature_names=[names[column] for column in readable],
-        label_names=[names[column] for column in chosen],
-    )
+    found = _parsed(path)
+    kinds = dict(found["attributes"])
+    chosen = _label_names(path, str(found["relation"]), [*kinds], labels)
+    features = [name for name in kinds if name not in chosen and kinds[name] not in WORDS]
+    matrix = _matrix(found, chosen + features)
+    hot = matrix[:, : len(chosen)]
+    odd = [name for name in chosen if not {*_numbers(kinds[name]).values()} <= {0.0, 1.0}]
+    wrong = np.flatnonzero(hot.data != 1)
+    if odd or wrong.size:
+        value = kinds[odd[0]] if odd else hot.data[wrong[0]]
+        got = "a missing value" if value != value else value
+        name = odd[0] if odd else chosen[hot.indices[wrong[0]]]
+        raise ValueError(f"Expected label {name!r} of {path} to be 0 or 1, but got {got}.")
+    return ArffData(matrix[:, len(chosen) :], Targets(hot, names=chosen), features, chosen)
 
 
-def _parse(path: Path) -> tuple[str, list[tuple[str, Any]], list[dict[int, Any]]]:
-    """Relation, attributes, and each row's stored values by column (nominal ones as text)."""
+WORDS = ("STRING", "DATE")
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    """What liac-arff makes of the file: "relation", "attributes", and "data" by row or sparse."""
     try:
         import arff
     except ImportError as error:
-        raise ImportError(
-            "Reading ARFF needs liac-arff: pip install 'equipoise[multilabel]'"
-        ) from error
+        raise ImportError("ARFF needs liac-arff: pip install 'equipoise[multilabel]'") from error
     content = path.read_bytes()
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         text = content.decode("latin-1")
-    data = re.search(r"^\s*@data\s*$(.*)", text, re.IGNORECASE | re.MULTILINE | re.DOTALL)
-    if data is None or not re.search(r"^[^%\s]", data[1], re.MULTILINE):
-        raise ValueError(
-            f"Expected {path} to be an ARFF file with rows after @data, but it has none."
-        )
-    sparse = bool(re.match(r"(?:\s|%[^\n]*\n)*\{", data[1]))
+    rows = re.search(r"^\s*@data\s*$(?:\s|%.*$)*(.)", text, re.IGNORECASE | re.MULTILINE)
+    if rows is None:
+        raise ValueError(f"Expected {path} to be ARFF with rows after @data, but it has none.")
     try:
-        found = arff.loads(text, return_type=arff.LOD if sparse else arff.DENSE)
-        rows = found["data"]
+        return dict(arff.loads(text, return_type=arff.LOD if rows[1] == "{" else arff.DENSE))
     except (arff.ArffException, ValueError, LookupError, StopIteration) as error:
         reason = str(error).replace("%d", str(getattr(error, "line", "?"))) or type(error).__name__
         raise ValueError(f"Expected {path} to be an ARFF file, but: {reason}") from error
-    attributes = found["attributes"]
-    if not sparse:
-        rows = [dict(enumerate(row)) for row in rows]
-    return str(found["relation"]), attributes, rows
 
 
-def _matrix(
-    path: Path, attributes: list[tuple[str, Any]], rows: list[dict[int, Any]], columns: list[int]
-) -> csr_matrix:
-    """`(N, len(columns))` numbers; what a sparse row leaves out is 0 or the first nominal value."""
-    from scipy.sparse import coo_matrix
+def _matrix(found: dict[str, Any], names: list[str]) -> csr_matrix:
+    """`(N, len(names))` numbers; what a sparse row leaves out is 0 or the first nominal value."""
+    from scipy.sparse import csr_matrix
 
-    place = {column: at for at, column in enumerate(columns)}
-    number = {c: _numbers(attributes[c][1]) for c in columns}
-    unwritten = {c: kinds[attributes[c][1][0]] for c, kinds in number.items() if kinds}
-    unwritten = {c: value for c, value in unwritten.items() if value}
-    at: tuple[list[int], list[int]] = ([], [])
+    attributes, rows = found["attributes"], found["data"]
+    place = {name: at for at, name in enumerate(names)}
+    numbers = {c: _numbers(kind) for c, (name, kind) in enumerate(attributes) if name in place}
+    first = {c: attributes[c][1][0] for c, number in numbers.items() if number}
+    first = {c: value for c, value in first.items() if numbers[c][value]}
     values: list[float] = []
+    at: tuple[list[int], list[int]] = ([], [])
     for i, row in enumerate(rows):
-        for column, value in (row if not unwritten else unwritten | row).items():
-            if column not in place:
-                continue
-            kinds = number[column]
-            if value is None:
-                value = np.nan
-            elif kinds and value in kinds:
-                value = kinds[value]
-            if value != 0:
+        for c, value in (first | row if isinstance(row, dict) else dict(enumerate(row))).items():
+            number = np.nan if value is None else numbers.get(c, {}).get(value, value)
+            if c in numbers and number != 0:
                 at[0].append(i)
-                at[1].append(place[column])
-                values.append(value)
-    shape, ids = (len(rows), len(columns)), np.array(at, np.int64)
-    return coo_matrix((np.array(values, np.float32), (ids[0], ids[1])), shape=shape).tocsr()
+                at[1].append(place[attributes[c][0]])
+                values.append(number)
+    return csr_matrix((np.array(values, np.float32), at), (len(rows), len(names)))
 
 
 def _numbers(kind: Any) -> dict[Any, float]:
@@ -166,52 +144,34 @@ def _numbers(kind: Any) -> dict[Any, float]:
         return {value: float(place) for place, value in enumerate(kind)}
 
 
-def _check_label(path: Path, attribute: tuple[str, Any], stored: np.ndarray) -> None:
-    name, kind = attribute
-    if isinstance(kind, list) and not set(_numbers(kind).values()) <= {0.0, 1.0}:
-        raise ValueError(f"Expected label {name!r} of {path} to be of {{0,1}}, but got {kind}.")
-    wrong = stored[stored != 1]
-    if len(wrong):
-        got = "a missing value" if np.isnan(wrong[0]) else f"{wrong[0]:g}"
-        raise ValueError(f"Expected label {name!r} of {path} to be 0 or 1, but got {got}.")
-
-
-def _label_columns(
+def _label_names(
     path: Path, relation: str, names: list[str], labels: int | str | Path | Sequence[str] | None
-) -> list[int]:
+) -> list[str]:
+    beside = path.with_suffix(".xml")
+    if labels is None and (option := re.search(r"(?:^|\s)-[cC]\s+(-?\d+)", relation)):
+        labels = int(option[1])
+    elif labels is None and beside.is_file():
+        labels = beside
     if labels is None:
-        in_name = re.search(r"(?:^|\s)-[cC]\s+(-?\d+)", relation)
-        beside = path.with_suffix(".xml")
-        if in_name:
-            labels = int(in_name[1])
-        elif beside.is_file():
-            labels = beside
-        else:
-            raise ValueError(
-                f"Expected labels to be given for {path}: it has neither MEKA's '-C n' in its "
-                f"relation ({shlex.quote(relation)}) nor Mulan's {beside.name} beside it. Pass n "
-                "for the first n attributes, -n for the last n, an XML file, or their names."
-            )
-    if isinstance(labels, int | np.integer) and not isinstance(labels, bool):
+        raise ValueError(
+            f"Expected labels to be given for {path}: it has neither MEKA's '-C n' in its relation "
+            f"({relation!r}) nor Mulan's {beside.name} beside it. Pass n for the first n "
+            "attributes, -n for the last n, an XML file, or their names."
+        )
+    if isinstance(labels, int | np.integer):
         if not 0 < abs(labels) <= len(names):
             raise ValueError(
                 f"Expected labels to be a number of attributes from 1 to {len(names)}, or its "
                 f"negative, but got {labels}."
             )
-        everything = list(range(len(names)))
-        return everything[:labels] if labels > 0 else everything[labels:]
-    wanted = _names_in(Path(labels)) if isinstance(labels, str | Path) else [*labels]  # type: ignore[misc]
-    missing = [name for name in wanted if name not in names]
-    if missing or not wanted:
+        return names[:labels] if labels > 0 else names[labels:]
+    if isinstance(labels, str | Path):
+        try:
+            elements = ElementTree.parse(labels).iter()
+        except ElementTree.ParseError as error:
+            raise ValueError(f"Expected {labels} to be Mulan's XML of labels: {error}.") from error
+        labels = [e.attrib["name"] for e in elements if e.tag.endswith("label") and e.attrib]
+    missing = [name for name in labels if name not in names]
+    if missing or not labels:
         raise ValueError(f"Expected labels to be attributes of {path}, but got {missing[:5]}.")
-    column = {name: at for at, name in enumerate(names)}
-    return [column[name] for name in wanted]
-
-
-def _names_in(path: Path) -> list[str]:
-    """Label names of a Mulan XML file, also of nested labels."""
-    try:
-        root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        raise ValueError(f"Expected {path} to be Mulan's XML file of labels: {error}.") from error
-    return [e.attrib["name"] for e in root.iter() if e.tag.endswith("label") and "name" in e.attrib]
+    return list(labels)

@@ -1,16 +1,11 @@
-"""Losses against torch's own and against peers: CPU time of forward + backward, bytes kept.
+"""Losses against plain torch of the same formula: processor time of forward + backward.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.losses.speed [--batch 4096 --labels 1000 --positives 16]
+    OMP_NUM_THREADS=1 python -m benchmarks.losses.speed [--sizes 32x10 256x7900] [--repeats 15]
 
-Multilabel losses are measured against torch's binary_cross_entropy_with_logits, losses for class
-ids against torch's cross_entropy. Each run of a loss is paired with a run of torch's next to it;
-thread CPU time, so that other work on the machine matters less. Prints, as Markdown, the median
-ratio of the pairs with its quartiles, and what autograd keeps for backward in units of one logits
-tensor, apart from the logits and the targets themselves.
-
-Peers: torchvision's focal loss, timm's asymmetric loss where timm can be imported, and the
-published formulas written with torch's operations, as the authors' code has them. "compiled"
-rows are ours under torch.compile (with --compiled; this takes minutes).
+Each run of a loss is paired with one of the plain formula next to it, in one process and one
+thread; thread CPU time, so that other work on the machine matters less. Prints, as Markdown, the
+median ratio of the pairs with its quartiles. At small sizes a run is many steps. `--form` gives
+labels as float32 (the default), bool, or sparse CSR; plain torch always has float32.
 """
 
 from __future__ import annotations
@@ -26,14 +21,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import sigmoid_focal_loss as torchvision_focal
+from torchvision.ops import sigmoid_focal_loss
 
 from equipoise import losses
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+SIZES = ["32x10", "128x10", "256x100", "512x1000", "256x7900", "4096x1000"]
 
 
-def plain_asymmetric(logits: Tensor, targets: Tensor) -> Tensor:
+def focal(logits: Tensor, targets: Tensor) -> Tensor:
+    surprise = F.cross_entropy(logits, targets, reduction="none")
+    return ((1 - torch.exp(-surprise)) ** 2 * surprise).mean()
+
+
+def asymmetric(logits: Tensor, targets: Tensor) -> Tensor:
     """Ridnik et al. (2021), with the operations of the authors' ``AsymmetricLoss``."""
     p = logits.sigmoid()
     q = (1 - p + 0.05).clamp(max=1)
@@ -43,23 +44,7 @@ def plain_asymmetric(logits: Tensor, targets: Tensor) -> Tensor:
     return -(value * weight).mean()
 
 
-def plain_distribution_balanced(counts: Tensor, num_examples: float) -> Loss:
-    """Wu et al. (2020): rebalanced weights, negative-tolerant regularisation."""
-    inverse = 1 / counts
-    bias = 0.05 * (num_examples / counts - 1).log()
-
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        share = inverse / (targets * inverse).sum(1, keepdim=True)
-        weight = 0.1 + torch.sigmoid(10 * (share - 0.2))
-        shifted = logits - bias
-        shifted = shifted * (1 - targets) * 2 + shifted * targets
-        weight = weight / 2 * (1 - targets) + weight * targets
-        return F.binary_cross_entropy_with_logits(shifted, targets, weight)
-
-    return loss
-
-
-def plain_two_way(logits: Tensor, targets: Tensor) -> Tensor:
+def two_way(logits: Tensor, targets: Tensor) -> Tensor:
     """Kobayashi (2023), with −∞ for the other side."""
     positive = targets != 0
     rising = logits.masked_fill(positive, -math.inf)
@@ -72,141 +57,113 @@ def plain_two_way(logits: Tensor, targets: Tensor) -> Tensor:
     return total
 
 
-def seconds(loss: Loss, logits: Tensor, targets: Tensor) -> float:
+def single_label(counts: Tensor) -> dict[str, tuple[Loss, Loss]]:
+    """Each loss and its plain formula."""
+    weight, log_prior = counts / counts.mean(), (counts / counts.sum()).log()
+    margins, divisor = losses.ldam_margins(counts), (counts.max() / counts) ** 0.15
+
+    def weighted(z: Tensor, y: Tensor) -> Tensor:  # a mean over the targets that are counted
+        return F.cross_entropy(z, y, weight, reduction="sum") / (y != -100).sum()
+
+    def seesaw(z: Tensor, y: Tensor) -> Tensor:
+        share = z.detach().softmax(1)
+        compensation = (share / share.gather(1, y[:, None])).clamp(min=1) ** 2
+        mitigation = (counts / counts[y][:, None]).clamp(max=1) ** 0.8
+        return F.cross_entropy(z + (mitigation * compensation).log(), y)
+
+    return {
+        "weighted cross-entropy": (losses.WeightedCrossEntropy(weight), weighted),
+        "logit-adjusted": (
+            losses.LogitAdjustedCrossEntropy(counts),
+            lambda z, y: F.cross_entropy(z + log_prior, y),
+        ),
+        "LDAM": (
+            losses.LDAM(counts),
+            lambda z, y: F.cross_entropy(30 * (z - F.one_hot(y, len(counts)) * margins), y),
+        ),
+        "vector scaling": (
+            losses.VectorScaling(counts),
+            lambda z, y: F.cross_entropy(z / divisor + 1.25 * log_prior, y),
+        ),
+        "focal": (losses.FocalLoss(), focal),
+        "seesaw": (losses.Seesaw(counts), seesaw),
+    }
+
+
+def multilabel(counts: Tensor) -> dict[str, tuple[Loss, Loss]]:
+    """Each loss and its plain formula."""
+    weight, inverse = counts / counts.mean(), 1 / counts
+    bias = 0.05 * (1e3 / counts - 1).log()
+
+    def distribution_balanced(z: Tensor, y: Tensor) -> Tensor:
+        share = inverse / (y * inverse).sum(1, keepdim=True)
+        factor = (0.1 + torch.sigmoid(10 * (share - 0.2))) * (y + (1 - y) / 2)
+        shifted = (z - bias) * (y + (1 - y) * 2)
+        return F.binary_cross_entropy_with_logits(shifted, y, factor)
+
+    return {
+        "weighted BCE": (losses.WeightedBCE(), F.binary_cross_entropy_with_logits),
+        "weighted BCE, both weights": (
+            losses.WeightedBCE(weight, weight),
+            lambda z, y: F.binary_cross_entropy_with_logits(z, y, weight, pos_weight=weight),
+        ),
+        "sigmoid focal": (
+            losses.SigmoidFocalLoss(),
+            lambda z, y: sigmoid_focal_loss(z, y, reduction="mean"),
+        ),
+        "asymmetric": (losses.AsymmetricLoss(), asymmetric),
+        "distribution-balanced": (
+            losses.DistributionBalancedLoss(counts, 1e3),
+            distribution_balanced,
+        ),
+        "two-way": (losses.TwoWayLoss(), two_way),
+    }
+
+
+def seconds(loss: Loss, logits: Tensor, targets: Tensor, steps: int) -> float:
     logits = logits.detach().requires_grad_()
     began = time.thread_time()
-    loss(logits, targets).backward()
+    for _ in range(steps):
+        logits.grad = None
+        loss(logits, targets).backward()
     return time.thread_time() - began
 
 
-def kept(loss: Loss, logits: Tensor, targets: Tensor) -> float:
-    """Bytes kept for backward, without logits and targets, in units of one logits tensor."""
-    logits = logits.detach().requires_grad_()
-    given = {t.data_ptr() for t in (logits, targets) if t.layout == torch.strided}
-    found: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if tensor.layout == torch.strided and tensor.data_ptr() not in given:
-            found[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss(logits, targets)
-    return sum(found.values()) / (logits.numel() * logits.element_size())
-
-
-def ratios(
-    loss: Loss, logits: Tensor, targets: Tensor, base: Loss, base_targets: Tensor, repeats: int
-) -> str:
-    pairs = []
-    for number in range(repeats + 3):
-        order = [(loss, targets), (base, base_targets)]
-        times = [seconds(f, logits, y) for f, y in (order if number % 2 else order[::-1])]
-        pairs.append(times if number % 2 else times[::-1])
-    low, middle, high = np.quantile([a / b for a, b in pairs[3:]], [0.25, 0.5, 0.75])
+def ratio(pair: tuple[Loss, Loss], logits: Tensor, given: list[Tensor], repeats: int) -> str:
+    steps, found = max(1, 100_000 // logits.numel()), []
+    for number in range(repeats + 2):
+        order = (0, 1) if number % 2 else (1, 0)
+        times = {i: seconds(pair[i], logits, given[i], min(40, steps)) for i in order}
+        found.append(times[0] / times[1])
+    low, middle, high = np.quantile(found[2:], [0.25, 0.5, 0.75])
     return f"{middle:.2f} ({low:.2f}–{high:.2f})"
-
-
-def multilabel(args: argparse.Namespace) -> None:
-    generator = torch.Generator().manual_seed(0)
-    shape = (args.batch, args.labels)
-    logits = torch.randn(shape, generator=generator) * 3 - 3
-    positive = torch.rand(shape, generator=generator) < args.positives / args.labels
-    dense = positive.float()
-    forms = {"bool": positive, "float32": dense, "CSR": dense.to_sparse_csr()}
-    counts = torch.rand(args.labels, generator=generator) * 100 + 1
-    weight = torch.rand(args.labels, generator=generator) + 0.5
-    rows: list[tuple[str, Loss, bool]] = [
-        ("torch's BCE", F.binary_cross_entropy_with_logits, True),
-        ("weighted BCE", losses.weighted_bce, False),
-        (
-            "weighted BCE, `weight` and `pos_weight`",
-            lambda z, y: losses.weighted_bce(z, y, weight, pos_weight=weight),
-            False,
-        ),
-        ("sigmoid focal", losses.sigmoid_focal_loss, False),
-        (
-            "torchvision's focal",
-            lambda z, y: torchvision_focal(z, y, reduction="mean"),
-            True,
-        ),
-        ("asymmetric", losses.asymmetric_loss, False),
-        ("asymmetric, authors' operations", plain_asymmetric, True),
-        (
-            "distribution-balanced",
-            lambda z, y: losses.distribution_balanced_loss(z, y, counts, 1e3),
-            False,
-        ),
-        (
-            "distribution-balanced, plain autograd",
-            plain_distribution_balanced(counts, 1e3),
-            True,
-        ),
-        ("two-way", losses.two_way_loss, False),
-        ("two-way, plain autograd", plain_two_way, True),
-    ]
-    try:
-        from timm.loss import AsymmetricLossMultiLabel
-
-        timm_loss = AsymmetricLossMultiLabel(gamma_neg=4, gamma_pos=1, clip=0.05)
-        rows.insert(6, ("timm's asymmetric", lambda z, y: timm_loss(z, y), True))
-    except ImportError:
-        print("timm cannot be imported: its row is left out.\n")
-    if args.compiled:
-        for name, loss, peer in [row for row in rows if not row[2]]:
-            rows.append((f"{name}, compiled", torch.compile(loss, dynamic=False), peer))
-    print(
-        f"{shape[0]:,} × {shape[1]:,} float32, {int(positive.sum()) / args.batch:.0f} positives an "
-        f"example, {args.repeats} pairs.\n"
-    )
-    print("| loss | " + " | ".join(forms) + " | kept |\n" + "|-" * (2 + len(forms)) + "|")
-    for name, loss, peer in rows:
-        cells = [
-            ""
-            if form != "float32" and (peer or "compiled" in name)
-            else ratios(
-                loss, logits, targets, F.binary_cross_entropy_with_logits, dense, args.repeats
-            )
-            for form, targets in forms.items()
-        ]
-        print(f"| {name} | " + " | ".join(cells) + f" | {kept(loss, logits, dense):.1f} |")
-
-
-def single_label(args: argparse.Namespace) -> None:
-    generator = torch.Generator().manual_seed(0)
-    shape = (4096, 1000)
-    logits = torch.randn(shape, generator=generator) * 3
-    targets = torch.randint(shape[1], shape[:1], generator=generator)
-    counts = torch.rand(shape[1], generator=generator) * 100 + 1
-    rows: dict[str, Loss] = {
-        "torch's cross_entropy": F.cross_entropy,
-        "weighted cross-entropy": losses.WeightedCrossEntropy(counts / counts.mean()),
-        "logit-adjusted": losses.LogitAdjustedCrossEntropy(counts),
-        "LDAM": losses.LDAM(counts),
-        "vector scaling": losses.VectorScaling(counts),
-        "focal": losses.FocalLoss(),
-        "seesaw": losses.Seesaw(counts),
-    }
-    print(f"\n{shape[0]:,} × {shape[1]:,} float32, class ids, {args.repeats} pairs.\n")
-    print("| loss | to torch's cross_entropy | kept |\n|-|-|-|")
-    for name, loss in rows.items():
-        cell = ratios(loss, logits, targets, F.cross_entropy, targets, args.repeats)
-        print(f"| {name} | {cell} | {kept(loss, logits, targets):.1f} |", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--labels", type=int, default=7900)
-    parser.add_argument("--positives", type=int, default=130, help="of an example, on average")
-    parser.add_argument("--repeats", type=int, default=25)
-    parser.add_argument("--compiled", action="store_true", help="also under torch.compile")
+    parser.add_argument("--sizes", nargs="+", default=SIZES, help="examples x classes")
+    parser.add_argument("--form", choices=["float32", "bool", "CSR"], default="float32")
+    parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # torch calls its sparse CSR tensors beta
-    print(f"Python {platform.python_version()}, torch {torch.__version__}, one thread.")
-    multilabel(args)
-    single_label(args)
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, one thread.\n")
+    print("| examples × classes | loss | to plain torch |\n|-|-|-|")
+    for size in args.sizes:
+        examples, classes = map(int, size.split("x"))
+        generator = torch.Generator().manual_seed(0)
+        logits = 3 * torch.randn(examples, classes, generator=generator)
+        counts = torch.rand(classes, generator=generator) * 100 + 1
+        ids = torch.randint(classes, (examples,), generator=generator)
+        labels = (torch.rand(logits.shape, generator=generator) < max(0.016, 1.5 / classes)).float()
+        forms = {"float32": labels, "bool": labels.bool(), "CSR": labels.to_sparse_csr()}
+        rows = [(name, pair, logits, [ids, ids]) for name, pair in single_label(counts).items()]
+        given = [forms[args.form], labels]
+        rows += [(name, pair, logits - 3, given) for name, pair in multilabel(counts).items()]
+        for name, *row in rows:
+            print(
+                f"| {examples:,} × {classes:,} | {name} | {ratio(*row, args.repeats)} |", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -28,12 +28,22 @@ def advice(found: Audit) -> list[str]:
             )
 
     of(counts == 0, "No example, so not to be learnt: {} ({}). Drop, or collect examples.")
-    of(counts == n, "In every example, so nothing to learn: {} ({}). Drop.")
+    unknown = found.targets.unknown_counts
+    of(
+        (counts == n - unknown) & (counts > 0),
+        "In every example, so nothing to learn: {} ({}). Drop.",
+    )
     of(
         (counts > 0) & (counts < 20),
         "Fewer than 20 examples: {} ({}). Recalls on a hold-out of these are mostly noise; do not "
         "let them steer, and cap how often an example is repeated.",
     )
+    if unknown.any():
+        said.append(
+            f"{unknown.sum() / (n * len(counts)):.1%} of the labels are unknown, at most "
+            f"{unknown.max():,} examples of one ({found.class_names[int(unknown.argmax())]}): "
+            "shares are of the known ones, and all losses, rates and thresholds leave them out."
+        )
     if multilabel and (empty := int(found.cardinality_counts[0])):
         said.append(f"{empty:,} of {n:,} examples carry no label: they serve as negatives only.")
     if (counts > 0).sum() > 1:

@@ -31,7 +31,7 @@ class Audit:
         targets: what was audited.
         class_names: C names; the class ids where none were given.
         counts: `(C,)` int64, n_c, the examples of each class.
-        prevalence: `(C,)` float64, n_c / N.
+        prevalence: `(C,)` float64, n_c over the examples whose label is known.
         imbalance_ratio: largest count over smallest count, of the classes that have examples.
         irlbl: `(C,)` float64, IRLbl_c = max_k n_k / n_c.
         mean_ir: mean of `irlbl` over all C.
@@ -176,7 +176,7 @@ def audit(targets: Any, class_names: Sequence[str] | None = None, *, most: int =
         0.134
     """
     targets = Targets.of(targets)
-    counts, n = targets.counts, targets.num_examples
+    counts = targets.counts
     names = [str(c) for c in range(len(counts))] if class_names is None else list(class_names)
     if len(names) != len(counts):
         raise ValueError(f"Expected class_names to be {len(counts)} names, but got {len(names)}.")
@@ -192,7 +192,7 @@ def audit(targets: Any, class_names: Sequence[str] | None = None, *, most: int =
         targets=targets,
         class_names=names,
         counts=counts,
-        prevalence=counts / n,
+        prevalence=counts / np.maximum(targets.num_examples - targets.unknown_counts, 1),
         imbalance_ratio=float(present.max() / present.min()),
         irlbl=irlbl,
         mean_ir=mean_ir,

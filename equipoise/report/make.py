@@ -89,6 +89,7 @@ def make_report(
         num_examples=held.num_examples,
         names=_names(held.names if names is None else names, held),
         counts=held.counts.tolist(),
+        known=(held.num_examples - held.unknown_counts).tolist(),
         parts=_parts(balancer),
         draws=plain(balancer.sampler.expected_draws(), 2),
         log_weight=plain(balancer.log_weight),

@@ -26,6 +26,7 @@ class Report:
         num_examples: of the training set.
         names: C names.
         counts: `(C,)` training examples of each class.
+        known: `(C,)` training examples in which it is known whether the class is there.
         parts: the names of policy, sampler, loss, mining and of the decision's objective; the
             `sampler_share` of λ and `num_samples` of an epoch.
         draws: `(C,)` how many examples of each class the next epoch draws on average.
@@ -49,6 +50,7 @@ class Report:
     num_examples: int
     names: list[str]
     counts: list[int]
+    known: list[int]
     parts: dict[str, Any]
     draws: list[float]
     log_weight: list[float]

@@ -99,11 +99,15 @@ def _unbalanced(report: Report) -> str:
     counts, n = np.array(report.counts), report.num_examples
     most, least = int(counts.argmax()), int(counts.argmin())
     if report.multilabel:
-        shares = _percent(counts[most] / n), _percent(counts[least] / n)
+        known = np.array(report.known)
+        share = counts / np.maximum(known, 1)
+        most, least = int(share.argmax()), int(share.argmin())
         text = (
-            f"{name_of(report, most)} is on {shares[0]} of the {n:,} training examples, "
-            f"{name_of(report, least)} on {shares[1]}."
+            f"{name_of(report, most)} is on {_percent(share[most])} of the {n:,} training "
+            f"examples, {name_of(report, least)} on {_percent(share[least])}."
         )
+        if (known < n).any():
+            text += " Examples in which a label is unknown are left out of its share."
     elif counts[most] < 1.05 * counts[least]:
         text = f"Each of {len(counts):,} classes has about {counts.mean():,.0f} training examples."
     else:

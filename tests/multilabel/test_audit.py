@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from equipoise.audit import audit
+from equipoise.targets import Targets
 
 EMOTIONS = [173, 166, 264, 148, 168, 189]  # counts, and truths as stored by R's mldr
 
@@ -120,9 +122,18 @@ def test_views(tmp_path):
     ],
 )
 def test_advice(targets, words):
-    import re
-
     assert any(re.search(words, line) for line in audit(targets).advice), audit(targets).advice
+
+
+def test_unknown_labels_are_left_out_of_shares():
+    rows = np.zeros((10, 2))
+    rows[:2, 0], rows[2:6, 0], rows[:5, 1] = 1, -1, 1
+    found = audit(Targets(rows, unknown=-1), class_names=["partly", "known"])
+    assert found.prevalence.tolist() == [2 / 6, 5 / 10]
+    said = "20.0% of the labels are unknown, at most 4 examples of one (partly)"
+    assert any(said in line for line in found.advice)
+    everywhere = audit(Targets([[1, 0], [-1, 1]], unknown=-1))
+    assert "In every example, so nothing to learn: 1 label (0)" in " ".join(everywhere.advice)
 
 
 def test_bad_names_are_named():

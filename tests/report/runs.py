@@ -37,6 +37,10 @@ class Held:
     def num_classes(self) -> int:
         return len(self.counts)
 
+    @property
+    def unknown_counts(self) -> np.ndarray:
+        return np.zeros_like(self.counts)
+
 
 class EqualSampler:
     """The public attributes of a sampler: each class is drawn as often as the others."""

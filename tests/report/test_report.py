@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -261,6 +262,15 @@ def test_the_story_of_a_raised_class():
     precisions = [row["precisions"][2] for row in (first, now)]
     assert f"from {precisions[0]:.2f} to {precisions[1]:.2f}." in said["What it changed"]
     assert f"{abs(now['price']):.3f}" in said["What it cost"]
+
+
+def test_the_story_divides_by_the_known_examples():
+    report = make_report(of_labels(3, 1))
+    known = replace(report, num_examples=100, counts=[30, 5, 10], known=[40, 100, 50])
+    said = told(known)["What was unbalanced"]
+    assert "label 0 is on 75% of the 100 training examples, label 1 on 5%." in said
+    assert "Examples in which a label is unknown are left out of its share." in said
+    assert "unknown" not in told(report)["What was unbalanced"]
 
 
 def test_names_lose_control_characters_only():
