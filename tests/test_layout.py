@@ -38,6 +38,7 @@ LAYERS: dict[str, int] = {
     "audit": 2,
     "balancer": 3,
     "ffcv": 4,
+    "streams": 4,
     "trainers": 4,
     "report": 4,
     "cli": 5,  # a user of report and audit
@@ -45,7 +46,7 @@ LAYERS: dict[str, int] = {
     "__main__": 6,
 }
 # These are loaded when asked for: inside a function, not when the module is imported.
-ON_DEMAND = {("balancer", "ffcv"), ("balancer", "report"), ("audit", "ffcv")}
+ON_DEMAND = {("balancer", "ffcv"), ("balancer", "report"), ("balancer", "streams"), ("audit", "ffcv")}
 
 # Optional packages, and the one unit that adapts each.
 ADAPTERS = {
@@ -82,6 +83,8 @@ NOT_AT_IMPORT = [
     "pytorch_lightning",
     "transformers",
     "accelerate",
+    "webdataset",
+    "datasets",
     "tensorboard",
     "triton",
 ]

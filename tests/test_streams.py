@@ -1,0 +1,228 @@
+"""Streams: the shares, what is left out and repeated, the bounds, workers, states, real shards."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from equipoise.streams import BalancedStream, MixedStream
+
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+
+
+def long_tailed(n: int, classes: int, rarest: float, seed: int = 0) -> list[tuple[int, int]]:
+    """Pairs of an example's number and its class, on a geometric scale of shares."""
+    shares = rarest ** (np.arange(classes) / (classes - 1))
+    labels = np.random.default_rng(seed).choice(classes, n, p=shares / shares.sum())
+    return list(enumerate(labels.tolist()))
+
+
+def apart(labels: list[int], shares: np.ndarray) -> float:
+    """Total variation between the labels' shares and those asked for."""
+    counts = np.bincount(labels, minlength=len(shares))
+    return 0.5 * float(np.abs(counts / len(labels) - shares / shares.sum()).sum())
+
+
+@pytest.mark.parametrize("asked", ["flat", "steep"])
+@pytest.mark.parametrize("classes", [2, 10, 100])
+def test_any_window_has_the_shares_asked_for(classes: int, asked: str):
+    source = long_tailed(20_000, classes, rarest=0.05)
+    shares = np.ones(classes) if asked == "flat" else np.arange(1.0, classes + 1)
+    labels = [c for _, c in BalancedStream(source, 1, shares)]
+    assert abs(len(labels) - len(source)) <= 2 * classes
+    window = 20 * classes
+    for first in range(5000, len(labels) - window, window // 3):
+        counts = np.bincount(labels[first : first + window], minlength=classes)
+        assert np.abs(counts - window * shares / shares.sum()).max() < 2
+
+
+def test_relative_shares_follow_what_the_source_has():
+    source = long_tailed(20_000, 5, rarest=0.05)
+    natural = np.bincount([c for _, c in source], minlength=5) / len(source)
+    factors = np.array([1.0, 1.0, 2.0, 1.0, 8.0])
+    labels = [c for _, c in BalancedStream(source, 1, factors, relative=True)]
+    assert apart(labels[2000:], natural * factors) < 0.01
+    kept = [i for i, _ in BalancedStream(source, 1, np.ones(5), relative=True)]
+    assert len(set(kept)) > 0.97 * len(source)  # little is left out where nothing is asked for
+
+
+def test_all_examples_of_a_class_are_treated_alike():
+    """Where thinned, by chance: the earlier and the later, and places within a chunk, as often."""
+    source = [(i, int(i % 4 == 0)) for i in range(40_000)]
+    counts = Counter(i for i, _ in BalancedStream(source, 1, [0.3, 0.7]))
+    frequent = np.array([counts[i] for i in range(40_000) if i % 4])
+    rare = np.array([counts[i] for i in range(0, 40_000, 4)])
+    assert frequent.max() == 1
+    assert frequent.mean() == pytest.approx(0.3 / 0.75, abs=0.01)
+    assert rare.mean() == pytest.approx(0.7 / 0.25, abs=0.02)
+    inside = frequent[576:-576]  # but for the start and the end, where buffers fill and are left
+    for by_place in (inside[: 192 * 148].reshape(-1, 192), inside.reshape(-1, 96)):
+        p, n = inside.mean(), len(by_place)
+        off = (by_place.mean(0) - p) / np.sqrt(p * (1 - p) / n)
+        assert np.abs(off).max() < 4.7  # of 192 standard normal ones: once in 2,000 trials
+    thirds = [part.mean() for part in np.array_split(rare[100:-100], 3)]
+    assert thirds == pytest.approx([rare.mean()] * 3, rel=0.02)
+    assert rare[100:-100].std() < 1.0  # in turn, not by chance
+
+
+def test_memory_and_delay_are_bounded():
+    source = long_tailed(20_000, 10, rarest=0.02)
+    stream = BalancedStream(source, 1, np.ones(10), buffer=16, chunk_size=64)
+    last = {}
+    for n, (i, c) in enumerate(stream):
+        if n % 50 == 0:
+            kept = sum(map(len, stream.state_dict()["new"] + stream.state_dict()["used"]))
+            assert kept <= 10 * 16 + 2 * 64 + 10
+        last.setdefault(c, []).append(i)
+    for numbers in last.values():
+        first = list(dict.fromkeys(numbers))
+        assert first == sorted(first)  # new ones come in their order
+        assert all(a != b for a, b in zip(numbers[-50:], numbers[-49:], strict=False))
+
+
+def test_more_is_read_where_repeats_are_bounded():
+    source = [(i, int(i % 100 == 0)) for i in range(60_000)]
+    stream = BalancedStream(source, 1, [0.5, 0.5], max_repeats=10, max_read=10)
+    drawn = list(stream)
+    counts = Counter(i for i, _ in drawn)
+    assert max(counts.values()) <= 10
+    assert stream.price == {
+        "read": pytest.approx(5.0, rel=0.05),
+        "yields": len(drawn) / len(counts),
+        "most": 10,
+    }
+    assert apart([c for _, c in drawn], np.ones(2)) < 0.01
+    scarce = BalancedStream(source, 1, [0.5, 0.5], max_repeats=10, max_read=2)
+    with pytest.warns(UserWarning, match="Reading 2 source examples .* max_repeats=10 times"):
+        drawn = list(scarce)
+    assert scarce.price["read"] == pytest.approx(2.0, rel=0.05)
+    assert apart([c for _, c in drawn], np.ones(2)) < 0.01
+
+
+def test_only_what_is_yielded_is_decoded_and_labels_are_read_by_key_position_or_function():
+    source = [{"x": b"%d" % i, "cls": b"%d" % (i % 3 == 0)} for i in range(3000)]
+    decoded = []
+
+    def decode(example):
+        decoded.append(example)
+        return int(example["x"])
+
+    stream = BalancedStream(source, "cls", [0.1, 0.9], decode=decode)
+    drawn = list(stream)
+    assert len(decoded) == len(drawn)
+    assert len(set(drawn)) < 1500
+    by_function = BalancedStream(source, lambda e: int(e["x"]) % 3 == 0, [0.1, 0.9])
+    assert [int(e["x"]) for e in by_function] == drawn
+
+
+def test_passes_go_on_and_differ_and_the_seed_decides():
+    source = long_tailed(600, 3, rarest=0.1)
+
+    def first(n: int, **settings) -> list[int]:
+        stream = BalancedStream(source, 1, np.ones(3), repeat=True, chunk_size=32, **settings)
+        return [i for (i, _), _ in zip(stream, range(n), strict=False)]
+
+    drawn = first(1800)
+    torch.manual_seed(5)
+    assert first(1800) == drawn
+    assert first(1800, seed=1) != drawn
+    assert first(1800, rank=1, num_replicas=2) != drawn
+    assert len(set(drawn)) > 1.3 * len(set(drawn[:600]))  # what one pass leaves out another takes
+    once = BalancedStream(source, 1, np.ones(3), chunk_size=32)
+    assert list(once) != list(once)
+    with pytest.raises(ValueError, match=r"can be iterated again, but got a list_iterator"):
+        list(BalancedStream(iter(source), 1, np.ones(3), repeat=True))
+
+
+def test_a_class_that_does_not_come_leaves_its_place_to_the_others():
+    labels = [c for _, c in BalancedStream([(i, i % 2) for i in range(4000)], 1, [1, 1, 2])]
+    assert abs(len(labels) - 4000) < 5
+    assert apart(labels, np.array([1, 1, 0])) < 0.01
+
+
+@pytest.mark.parametrize("source", [[], [(0, 0)], [(0, 1)] * 3])
+def test_small_sources(source):
+    drawn = list(BalancedStream(source, 1, [1, 1]))
+    assert len(drawn) <= len(source) + 1
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="shares to be"):
+        BalancedStream([], 0, [-1.0, 2.0])
+    with pytest.raises(ValueError, match="buffer to be at least 1, but got 0"):
+        BalancedStream([], 0, [1, 1], buffer=0)
+    with pytest.raises(ValueError, match="class ids from 0 to 1, but got 7"):
+        list(BalancedStream([7], lambda e: e, [1, 1]))
+    with pytest.raises(ValueError, match="shares of 1 sources"):
+        MixedStream({"a": []}, [1, 1])
+
+
+class Endless(torch.utils.data.IterableDataset):
+    """Class 0 and 1 in turn, numbered; each worker has its own."""
+
+    def __iter__(self):
+        yield from ((i, i % 2) for i in range(200_000))
+
+
+def test_new_shares_reach_workers_that_run():
+    stream = BalancedStream(Endless(), 1, [1, 1], chunk_size=64)
+    loader = DataLoader(stream, 50, num_workers=2, prefetch_factor=1, persistent_workers=True)
+    batches = iter(loader)
+    before = np.mean([next(batches)[1].float().mean() for _ in range(20)])
+    stream.set_shares([1, 9])
+    [next(batches) for _ in range(8)]  # prefetched ones and a chunk
+    after = np.mean([next(batches)[1].float().mean() for _ in range(20)])
+    assert before == pytest.approx(0.5, abs=0.02)
+    assert after == pytest.approx(0.9, abs=0.02)
+    assert stream.price["read"] == pytest.approx(1.0, abs=0.1)
+    del batches
+
+
+def test_passes_differ_in_workers_made_anew():
+    source = long_tailed(600, 3, rarest=0.1)
+    loader = DataLoader(BalancedStream(source, 1, np.ones(3)), 32, num_workers=1)
+    passes = [torch.cat([i for i, _ in loader]).tolist() for _ in range(2)]
+    assert passes[0] != passes[1]
+
+
+@pytest.mark.parametrize("at", [0, 1, 100, 700, 1399])
+@pytest.mark.parametrize("kind", ["balanced", "bounded", "mixed"])
+def test_a_state_goes_on_exactly(kind: str, at: int):
+    source = long_tailed(700, 3, rarest=0.1)
+
+    def made():
+        if kind == "mixed":
+            return MixedStream({"a": source, "b": source[::5]}, [3, 1], repeat=True)
+        bound = {"max_repeats": 3} if kind == "bounded" else {}
+        return BalancedStream(source, 1, np.ones(3), repeat=True, chunk_size=50, **bound)
+
+    stream = made()
+    drawn = iter(stream)
+    [next(drawn) for _ in range(at)]
+    state = json.loads(json.dumps(stream.state_dict()))  # plain values
+    rest = [next(drawn) for _ in range(500)]
+    again = made()
+    again.load_state_dict(state)
+    assert again.state_dict()["order"] == state["order"]
+    drawn = iter(again)
+    assert json.dumps([next(drawn) for _ in range(500)]) == json.dumps(rest)
+    with pytest.raises(ValueError, match="stream of 2 classes, but got one of"):
+        BalancedStream(source, 1, [1, 1]).load_state_dict(
+            BalancedStream(source, 1, [1, 1, 1]).state_dict()
+        )
+
+
+def test_sources_are_mixed_by_their_shares():
+    a, b = range(9000), range(9000)
+    drawn = list(MixedStream({"a": a, "b": b}, [0.9, 0.1]))
+    assert abs(len(drawn) - 10_000) < 5
+    sources = [s for _, s in drawn]
+    assert all(abs(sum(sources[i : i + 1000]) - 100) <= 1 for i in range(0, 9000, 370))
+    assert [i for i, s in drawn if s == 1] == list(range(sum(sources)))
+    repeated = MixedStream({"a": [0], "b": [1]}, [0.5, 0.5], repeat=True)
+    assert sum(s for (_, s), _ in zip(repeated, range(100), strict=False)) in (49, 50, 51)
