@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from equipoise._ranks import rank_and_replicas
 from equipoise.samplers.permutation import key_of, keys_of
 
-__all__ = ["BalancedStream", "MixedStream", "due_order"]
+__all__ = ["BalancedStream", "MixedStream", "due_order", "make_stream"]
 
 WORKERS = 1024  # whose passes and counts are kept apart
 PASSES, READ, YIELDED, DISTINCT, MOST = range(5)
@@ -211,7 +211,7 @@ class BalancedStream(_ShareStream):
         >>> len(labels), 990 < sum(labels) < 1010
         (2000, True)
         >>> round(stream.price["read"], 2), round(stream.price["yields"], 1)
-        (1.0, 1.9)
+        (1.0, 1.7)
     """
 
     def __init__(
@@ -271,16 +271,16 @@ class BalancedStream(_ShareStream):
         """Read a chunk into the buffers; how many examples it had."""
         examples = list(islice(self._examples, self.chunk_size))
         if not examples and self.repeat:
-            if not self._ahead:
+            self._pass += 1
+            self._row[PASSES] = self._pass
+            self._open(resume=False)
+            examples = list(islice(self._examples, self.chunk_size))
+            if not examples:
                 raise ValueError(
                     "Expected source to be one that can be iterated again, but got a "
                     f"{type(self.source).__name__} that gave no example. Leave repeat out, or "
                     "pass what makes an iterator."
                 )
-            self._pass += 1
-            self._row[PASSES] = self._pass
-            self._open(resume=False)
-            examples = list(islice(self._examples, self.chunk_size))
         labels = np.fromiter(map(int, map(self.label, examples)), np.int64, len(examples))
         classes = len(self.shares)
         if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
@@ -465,3 +465,20 @@ class MixedStream(_ShareStream):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._ahead = list(state["ahead"])
+
+
+def make_stream(
+    source: Any, label: Any, shares: Any, names: list[str] | None, options: dict[str, Any]
+) -> BalancedStream | MixedStream:
+    """A `BalancedStream` of one source, or a `MixedStream` of a dict in the order of `names`."""
+    if not isinstance(source, Mapping):
+        if label is None:
+            raise ValueError("Expected label to say where an example's class stands, but got None.")
+        return BalancedStream(source, label, shares, **options)
+    if label is not None:
+        raise ValueError(f"Expected label=None for a dict of sources, but got {label!r}.")
+    if names is not None:
+        if source.keys() != set(names):
+            raise ValueError(f"Expected a source for each of {names}, but got {list(source)}.")
+        source = {name: source[name] for name in names}
+    return MixedStream(source, shares, **options)

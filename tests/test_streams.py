@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from equipoise import Balancer, Targets
 from equipoise.streams import BalancedStream, MixedStream
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
@@ -61,7 +62,7 @@ def test_all_examples_of_a_class_are_treated_alike():
     assert frequent.mean() == pytest.approx(0.3 / 0.75, abs=0.01)
     assert rare.mean() == pytest.approx(0.7 / 0.25, abs=0.02)
     inside = frequent[576:-576]  # but for the start and the end, where buffers fill and are left
-    for by_place in (inside[: 192 * 148].reshape(-1, 192), inside.reshape(-1, 96)):
+    for by_place in (inside[: 192 * 148].reshape(-1, 192), inside[:28800].reshape(-1, 96)):
         p, n = inside.mean(), len(by_place)
         off = (by_place.mean(0) - p) / np.sqrt(p * (1 - p) / n)
         assert np.abs(off).max() < 4.7  # of 192 standard normal ones: once in 2,000 trials
@@ -226,3 +227,40 @@ def test_sources_are_mixed_by_their_shares():
     assert [i for i, s in drawn if s == 1] == list(range(sum(sources)))
     repeated = MixedStream({"a": [0], "b": [1]}, [0.5, 0.5], repeat=True)
     assert sum(s for (_, s), _ in zip(repeated, range(100), strict=False)) in (49, 50, 51)
+
+
+def test_a_balancers_stream_follows_its_lambda_and_correct_takes_it_out():
+    counts = Targets.from_class_counts([800, 150, 50], names=["a", "b", "c"])
+    balancer = Balancer(counts, seed=1)
+    source = [(i, 0 if i % 20 < 16 else 1 if i % 20 < 19 else 2) for i in range(4000)]
+    stream = balancer.stream(source, label=1, repeat=True, chunk_size=50)
+    drawn = iter(stream)
+    for recalls in ([0.9, 0.5, 0.1], [0.9, 0.4, 0.3]):
+        asked = balancer.sampler.expected_draws()
+        [next(drawn) for _ in range(200)]
+        assert apart([next(drawn)[1] for _ in range(3000)], asked) < 0.005
+        balancer.loss(torch.zeros(3, 3), torch.arange(3))
+        shift = balancer.correct(torch.zeros(1, 3, dtype=torch.float64))[0]
+        shift = -(shift - shift.mean()).numpy()
+        assert shift == pytest.approx(balancer.log_weight, abs=1e-6)  # of sampler and loss together
+        balancer.observe(*scores(recalls))
+        balancer.step()
+    assert apart([0, 1, 2], balancer.sampler.expected_draws()) > 0.01
+    mixed = balancer.stream({"c": [9], "a": [7], "b": [8]}, repeat=True)
+    assert [example for (example, _), _ in zip(mixed, range(50), strict=False)].count(7) > 5
+    with pytest.raises(ValueError, match="source for each of"):
+        balancer.stream({"a": []})
+    with pytest.raises(ValueError, match="label to say"):
+        balancer.stream(source)
+    with pytest.raises(ValueError, match="class counts"):
+        Balancer([0, 1]).stream(source, label=1)
+
+
+def scores(recalls: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and targets of 100 examples a class with these recalls."""
+    targets = torch.arange(len(recalls)).repeat_interleave(100)
+    hit = (
+        torch.arange(100).repeat(len(recalls)) < torch.tensor(recalls).repeat_interleave(100) * 100
+    )
+    chosen = torch.where(hit, targets, (targets + 1) % len(recalls))
+    return 10 * torch.nn.functional.one_hot(chosen, len(recalls)).float(), targets

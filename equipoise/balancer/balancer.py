@@ -162,6 +162,7 @@ class Balancer:
         self.epoch = 0
         self._rows: list[dict[str, Any]] = []
         self._warn_once = WarnOnce()
+        self._stream_shares: Tensor | None = None  # read by streams in other processes
         self._ranks_given, self._loaded = rank is not None, 0
         self.ledger = Ledger(self.sampler, self.targets, self._warn_once)
         self._set_log_weight(first)
@@ -176,6 +177,8 @@ class Balancer:
             self.log_weight[self._fixed] = 0.0
         if self.sampler_share > 0:
             self.sampler.set_log_weight(self.sampler_share * self.log_weight)
+        if self._stream_shares is not None:
+            self._stream_shares.copy_(torch.from_numpy(self.sampler.expected_draws()))
         self._learnt = False
 
     def _learn(self) -> None:
@@ -209,6 +212,46 @@ class Balancer:
         from equipoise.ffcv import attach
 
         return attach(loader, self.sampler, follow_epoch=False)
+
+    def stream(self, source: Any, label: Any = None, **options: Any) -> Any:
+        """Examples of a source without an index, in the class shares that λ asks for.
+
+        For a Balancer of `Targets.from_class_counts`. λ reaches a running stream, also in worker
+        processes, with the next chunk after `step`. See docs/streams.md.
+
+        Args:
+            source: an iterable of examples, of which this rank and worker get their part; or a
+                dict of one for each class (of a domain, say), which are mixed.
+            label: of an example: its key or position, or a function that gives a class id. Leave
+                it out for a dict.
+            options: of `equipoise.streams.BalancedStream` or `MixedStream`, such as `decode=`,
+                `repeat=True`, `buffer=` and `max_repeats=`.
+
+        Returns:
+            An `IterableDataset` for `DataLoader(stream, batch_size)`.
+
+        Example:
+            >>> counts = Targets.from_class_counts([900, 100])
+            >>> balancer = Balancer(counts, policy="inverse-frequency")
+            >>> stream = balancer.stream([(i, int(i % 10 == 0)) for i in range(1000)], label=1)
+            >>> sum(label for _, label in stream)
+            501
+        """
+        from equipoise.streams import make_stream
+
+        if self.targets.indexed or self.multilabel:
+            raise ValueError(
+                "Expected targets of a Balancer that streams to be class counts, as of "
+                f"Targets.from_class_counts(counts), but got {self.targets!r}."
+            )
+        if self._stream_shares is None:
+            self._stream_shares = torch.from_numpy(self.sampler.expected_draws())
+        options = {
+            "seed": self.sampler.seed,
+            "rank": self.sampler.rank,
+            "num_replicas": self.sampler.num_replicas,
+        } | options
+        return make_stream(source, label, self._stream_shares, self.targets.names, options)
 
     def loss(
         self,
