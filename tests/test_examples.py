@@ -154,3 +154,35 @@ def test_runs_wait_for_plain():
     assert found == {("after", 0): [0], ("plain", 0): None, ("after", 1): [7], ("other", 0): None}
     with pytest.raises(ValueError, match='Expected "plain" to be among the methods'):
         list(harness.run_all(doubled, [("after", 0)], after_plain={"after"}))
+
+
+def test_segmentation_on_an_npz_is_taken_up_again(tmp_path):
+    rng = np.random.default_rng(0)
+    parts = {"train": 8, "val": 4, "test": 20}
+    labels = {
+        part: rng.choice(4, (n, 16, 16), p=[0.6, 0.3, 0.05, 0.05]) for part, n in parts.items()
+    }
+    arrays = {f"y_{part}": y.astype(np.uint8) for part, y in labels.items()}
+    for part, y in labels.items():
+        arrays[f"x_{part}"] = np.repeat((60 * y)[..., None], 3, axis=3).astype(np.uint8)
+    np.savez(tmp_path / "blocks.npz", **arrays)
+    command = (
+        *("examples/segmentation.py", "--data", str(tmp_path / "blocks.npz"), "--void", "3"),
+        *("--epochs", "1", "--width", "4", "--out", str(tmp_path / "run"), "--method"),
+    )
+    printed = run(*command, "plain", "balancer")
+    assert "mean IoU" in printed
+    found = json.loads((tmp_path / "run" / "plain-0.json").read_text())
+    assert [len(found[way]) for way in found] == [4, 4, 4]
+    assert (tmp_path / "run" / "scene.png").exists()
+    before = (tmp_path / "run" / "plain-0.pt").stat().st_mtime_ns
+    run(*command, "plain")
+    assert (tmp_path / "run" / "plain-0.pt").stat().st_mtime_ns == before
+
+
+def test_pasted_digits_are_uneven_and_of_one_size():
+    scenes = harness.load_scenes("digits", 11)
+    pixels = np.bincount(scenes["train"][1].flatten(), minlength=11)
+    assert (np.diff(pixels[1:]) < 0).sum() >= 7
+    assert pixels[10] > 100
+    assert scenes["test"][0].shape == (200, 3, 64, 64)

@@ -53,7 +53,7 @@ def fit_class_decision(
 
     Args:
         logits: `(N, C)` of a hold-out that the network was not trained on, or `(N, C, d1, …)`, of
-            whose elements a random sample is looked at: 200,000, or 50,000 but for "iou".
+            whose elements a random sample is looked at: 100,000, or 50,000 but for "iou".
         targets: class ids, `(N,)` or `(N, d1, …)`.
         objective: see above.
         max_price: in mean recall, of "fair" only.

@@ -22,6 +22,7 @@ EPOCH = {
     "lowest_recall": "lowest",
     "price": "price",
     "mean_average_precision": "mean AP",
+    "mean_iou": "mean IoU",
     "share_kept": "share kept",
     "mean_loss_kept": "loss of kept",
     "mean_loss_dropped": "loss of dropped",

@@ -82,6 +82,12 @@ def columns(report: Report) -> list[Column]:
         times = ratio(array(row["predicted"]), support)
         meaning = f"predictions for each true one, {row['name']}"
         found.append(Column("pred./true", meaning, times, _times, 7))
+        if any("mean_iou" in epoch for epoch in report.epochs):  # of pixels or tokens
+            hits, predicted = array(row["recalls"]) * support, array(row["predicted"])
+            iou = ratio(hits, support + predicted - hits)
+            found.append(
+                Column("IoU", f"hits over true or predicted, {row['name']}", iou, _rate, 1)
+            )
     if report.evaluation is not None and report.multilabel:
         areas = array(report.evaluation["average_precisions"])
         found.append(Column("AP", "average precision", areas, _rate, 4))

@@ -20,6 +20,7 @@ TAGS = {
     "lowest_recall": "recall/lowest",
     "price": "recall/price",
     "mean_average_precision": "precision/mean_average_precision",
+    "mean_iou": "iou/mean",
     "share_kept": "mining/share_kept",
     "mean_loss_kept": "mining/mean_loss_kept",
     "mean_loss_dropped": "mining/mean_loss_dropped",
