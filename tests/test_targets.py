@@ -26,55 +26,6 @@ class Dataset:
         return len(self.targets)
 
 
-@pytest.mark.parametrize(
-    "labels",
-    [
-        IDS,
-        tuple(IDS),
-        np.array(IDS),
-        np.array(IDS, np.uint8),
-        np.array(IDS, float),
-        torch.tensor(IDS),
-        torch.tensor(IDS, dtype=torch.bfloat16),
-        Dataset(IDS),
-        Dataset(torch.tensor(IDS)),
-        Subset(Dataset([9, 0, 2, 2, 1, 2, 9]), [1, 2, 3, 4, 5]),
-    ],
-)
-def test_class_ids_from_anything(labels):
-    targets = Targets(labels)
-    assert targets.labels.tolist() == IDS
-    assert targets.counts.tolist() == [1, 1, 3]
-    assert not targets.multilabel
-    assert targets.labels.dtype == np.uint8
-    assert [targets.members[a:b].tolist() for a, b in pairwise(targets.starts)] == [
-        [0],
-        [3],
-        [1, 2, 4],
-    ]
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        HOT,
-        np.array(HOT),
-        np.array(HOT, bool),
-        torch.tensor(HOT, dtype=torch.float16),
-        lambda: torch.tensor(HOT).to_sparse_csr(),
-        lambda: torch.tensor(HOT).to_sparse(),
-        scipy.sparse.csr_matrix(HOT),
-        scipy.sparse.coo_array(np.array(HOT)),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
-def test_multi_hot_from_anything(labels):
-    targets = Targets(labels() if callable(labels) else labels)
-    assert targets.multilabel
-    assert targets.matrix.toarray().tolist() == HOT
-    assert targets.counts.tolist() == [1, 0, 2]
-
-
 def test_num_classes_beyond_the_largest_id():
     with pytest.warns(UserWarning, match=r"Of 4 classes these have no example: 2, 3\. They are"):
         targets = Targets([0, 1], num_classes=4)
@@ -159,6 +110,7 @@ def containers(ids: list[int]):
     array = np.array(ids)
     yield from (ids, tuple(ids), array, array.astype(np.uint16), array.astype(float))
     yield from (array[:, None][:, 0], np.array(ids, object), torch.tensor(ids))
+    yield torch.tensor(ids, dtype=torch.bfloat16)
     yield from (pd.Series(ids), pd.Series(ids, dtype="Int64"), pd.Index(ids))
     yield from (
         Dataset(ids),
@@ -180,6 +132,9 @@ def test_class_ids_are_the_same_whatever_holds_them(ids):
         assert targets.labels.tolist() == ids
         assert targets.counts.tolist() == targets.support.tolist() == expected
         assert targets.empty.tolist() == [c for c in range(8) if c not in ids]
+        members = [targets.members[a:b].tolist() for a, b in pairwise(targets.starts)]
+        assert members == [[i for i, y in enumerate(ids) if y == c] for c in range(8)]
+        assert targets.labels.dtype == np.uint8
         assert targets.checksum == found[0].checksum
         assert not targets.multilabel
         assert not targets.elements
@@ -212,7 +167,8 @@ def test_rows_are_the_same_whatever_holds_them(data):
             scipy.sparse.csr_matrix(rows), scipy.sparse.csc_array(rows),
             torch.from_numpy(rows).to_sparse()]  # fmt: skip
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # torch's, that sparse CSR is in beta
+        held.append(torch.from_numpy(rows).to_sparse_csr())
         counted = [Targets.from_counts(labels) for labels in held]
     for targets in counted:
         assert targets.matrix.toarray().tolist() == rows.tolist()
@@ -396,28 +352,3 @@ def test_hugging_face_columns():
     assert Targets(data["word"]).names == ["x", "y"]
     with pytest.raises(TypeError, match=r"columns \['label', 'tags', 'word'\]"):
         Targets(data)
-
-
-class Column(list):
-    """As a column of the datasets library, from its version 4 on."""
-
-    def __init__(self, values, feature):
-        super().__init__(values)
-        self.column_name = "label"
-        self.source = type("Source", (), {"features": {"label": feature}})
-
-
-class ClassLabel:
-    names = ("ant", "bee")
-
-
-class ListOfClassLabel:
-    feature = ClassLabel
-
-
-def test_columns_are_known_by_what_they_have():
-    targets = Targets(Column([1, 0, 1], ClassLabel))
-    assert (targets.names, targets.labels.tolist()) == (["ant", "bee"], [1, 0, 1])
-    tags = Targets(Column([[0, 1], [], [1]], ListOfClassLabel))
-    assert (tags.names, tags.counts.tolist()) == (["ant", "bee"], [1, 2])
-    assert Targets(Column(["x", "y"], None)).names == ["x", "y"]

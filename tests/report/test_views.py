@@ -1,10 +1,11 @@
-"""Pictures, page, terminal and TensorBoard, without a browser."""
+"""Pictures, page, terminal and TensorBoard."""
 
 from __future__ import annotations
 
 import base64
 import re
 import sys
+from collections import Counter
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -151,6 +152,10 @@ def test_the_page_is_whole_and_loads_nothing(case, tmp_path):
         assert kind == "data:image/svg+xml;"
         assert ElementTree.fromstring(base64.b64decode(data)).tag.endswith("svg")
         assert image["alt"] == picture.title
+    assert ("html", {"lang": "en"}) in tags.found
+    assert all("scope" in attributes for tag, attributes in tags.found if tag == "th")
+    counts = Counter(tag for tag, _ in tags.found)
+    assert (counts["h1"], counts["script"], counts["caption"]) == (1, 0, counts["table"])
     others = [tag for tag, attributes in tags.found if {"src", "href"} & attributes.keys()]
     assert set(others) <= {"img"}
     assert not re.search(r">\s*(nan|None|inf)\s*<", text)
