@@ -236,7 +236,7 @@ def checks() -> Iterator[tuple[str, Callable[[str], list[Tensor]]]]:
     yield "hard negatives", lambda on: chosen(on, True)
 
     def memory(on: str) -> list[Tensor]:
-        remembered = LossMemory(240, decay=0.5)
+        remembered = LossMemory(240)
         logits, targets, indices = batches(240, 200, False, on)
         each = F.cross_entropy(logits.detach(), targets, reduction="none")
         for factor in (1, 2):

@@ -33,10 +33,10 @@ from __future__ import annotations
 from equipoise.mining.base import BatchMiner, LoaderMiner, Miner, SamplerMiner
 from equipoise.mining.hard_negatives import HardNegatives, hard_negatives
 from equipoise.mining.hardest_examples import HardestExamples, hardest_examples
-from equipoise.mining.loss_memory import LossMemory, class_means, hardness
+from equipoise.mining.loss_memory import LossMemory, class_means
 from equipoise.mining.loss_pruning import LossPruning, keep_probabilities
 from equipoise.mining.pruned_sampler import PrunedSampler
-from equipoise.mining.selective_backprop import SelectiveBackprop, scoring
+from equipoise.mining.selective_backprop import SelectiveBackprop
 
 __all__ = [
     "BatchMiner",
@@ -52,7 +52,5 @@ __all__ = [
     "class_means",
     "hard_negatives",
     "hardest_examples",
-    "hardness",
     "keep_probabilities",
-    "scoring",
 ]

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from equipoise.mining.base import BatchMiner, check_share
-from equipoise.mining.hardest_examples import check_losses, reduce_chosen
+from equipoise.mining.hardest_examples import check_losses, sum_of_chosen
 
 __all__ = ["HardNegatives", "hard_negatives"]
 
-REDUCTIONS = ("mean", "positives", "sum", "none")
+REDUCTIONS = ("mean", "positives")
 DEFAULT_RATIO = 10.0
 
 
@@ -22,13 +22,12 @@ def hard_negatives(
     keep: float | None = None,
     per: str = "example",
     trim: float = 0.0,
-    at_least: int = 1,
     most: int | None = None,
 ) -> Tensor:
     """The mask of all positives and, of each example or label, the hardest negatives.
 
     Of n negatives and P positives in a row (or column), ⌈ratio · P⌉ or ⌈keep · n⌉ negatives are
-    chosen, `at_least` so many where there are: those of the largest losses after the ⌊trim · n⌋
+    chosen, at least 1 where there is one: those of the largest losses after the ⌊trim · n⌋
     largest. Nothing is chosen whose loss is NaN or infinite.
 
     Source: Liu et al. 2016 (SSD, 3 negatives a positive), Shrivastava et al. 2016.
@@ -41,7 +40,6 @@ def hard_negatives(
         per: "example" to rank within a row, "label" within a column.
         trim: share of the negatives in [0, 1) to leave out at the top: a label that was missed
             by the annotators looks like a very hard negative.
-        at_least: negatives of a row (or column) without positives.
         most: no more negatives of a row (or column) than this. With many labels a small one is
             several times faster: the rest need not be sorted.
 
@@ -71,7 +69,7 @@ def hard_negatives(
         wanted = (DEFAULT_RATIO if ratio is None else ratio) * (positives & finite).sum(
             dim, keepdim=True
         )
-    wanted = (wanted - 1e-6).ceil().long().clamp(at_least, most)
+    wanted = (wanted - 1e-6).ceil().long().clamp(1, most)
     skipped = torch.minimum((trim * count).long(), (count - wanted).clamp_min(0))
     hard = (rank >= skipped) & (rank < skipped + wanted)
     return (finite & positives) | (negatives & torch.zeros_like(finite).scatter_(dim, order, hard))
@@ -90,12 +88,10 @@ class HardNegatives(BatchMiner):
         keep: share of the negatives instead.
         per: "example" or "label".
         trim: share of the negatives to leave out at the top.
-        at_least: negatives of a row (or column) without positives.
         most: no more negatives of a row (or column) than this.
         reduction: "mean" over the chosen entries; "positives": their sum over the number of
-            positives (SSD); "sum"; or "none": `(B, C)`, 0 where not chosen. The mean is over
-            fewer, harder entries than `Loss`'s mean over B · C: the learning rate may have to
-            follow.
+            positives (SSD). The mean is over fewer, harder entries than `Loss`'s mean over B · C:
+            the learning rate may have to follow.
         warm_up, final, num_epochs, num_classes, seed: see `Miner`.
 
     Raises:
@@ -117,7 +113,6 @@ class HardNegatives(BatchMiner):
         keep: float | None = None,
         per: str = "example",
         trim: float = 0.0,
-        at_least: int = 1,
         most: int | None = None,
         reduction: str = "mean",
         warm_up: int = 0,
@@ -141,16 +136,11 @@ class HardNegatives(BatchMiner):
             raise ValueError(
                 f"Expected reduction to be one of {REDUCTIONS}, but got {reduction!r}."
             )
-        if not isinstance(at_least, int) or at_least < 0:
-            raise ValueError(f"Expected at_least to be an int from 0 up, but got {at_least!r}.")
         self.ratio, self.keep = ratio, None if keep is None else check_share("keep", keep)
         self.trim = check_share("trim", trim, zero=True)
-        if most is not None and (not isinstance(most, int) or most < max(at_least, 1)):
-            raise ValueError(
-                f"Expected most to be an int of at least {max(at_least, 1)}, but got {most!r}."
-            )
-        self.per, self.reduction = per, reduction
-        self.at_least, self.most = at_least, most
+        if most is not None and (not isinstance(most, int) or most < 1):
+            raise ValueError(f"Expected most to be an int of at least 1, but got {most!r}.")
+        self.per, self.reduction, self.most = per, reduction, most
 
     def select(self, losses: Tensor, targets: Tensor) -> Tensor:
         """The `(B, C)` mask of the entries to learn from in this epoch."""
@@ -163,7 +153,6 @@ class HardNegatives(BatchMiner):
             keep=self.keep,
             per=self.per,
             trim=self.trim,
-            at_least=self.at_least,
             most=self.most,
         )
 
@@ -186,6 +175,5 @@ class HardNegatives(BatchMiner):
         targets = targets.to(losses.device)
         chosen = self.select(losses, targets)
         self.tally.add(losses, chosen)
-        if self.reduction == "positives":
-            return reduce_chosen(losses, chosen, "sum") / (targets > 0).sum().clamp_min(1)
-        return reduce_chosen(losses, chosen, self.reduction)
+        over = chosen if self.reduction == "mean" else targets > 0
+        return sum_of_chosen(losses, chosen) / over.sum().clamp_min(1)

@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 
 from equipoise.mining.base import BatchMiner, check_share
-from equipoise.mining.ranking import hardest, percentiles
+from equipoise.mining.ranking import hardest
 
 __all__ = ["HardestExamples", "hardest_examples"]
-
-SELECTIONS = ("top", "percentile")
-REDUCTIONS = ("mean", "sum", "none")
 
 
 def hardest_examples(
@@ -23,9 +20,7 @@ def hardest_examples(
     threshold: float | None = None,
     groups: Tensor | None = None,
     trim: float = 0.0,
-    power: float | None = None,
     offset: float = 0.0,
-    generator: torch.Generator | None = None,
     carry: Tensor | None = None,
 ) -> Tensor:
     """The mask of the examples to learn from.
@@ -36,11 +31,7 @@ def hardest_examples(
     of each group, on average over batches exactly (see `ranking.hardest`); where a small group
     has too few left, its quota goes before the trimming.
 
-    With `power` β the choice up to `keep` is random, without replacement, in proportion to
-    F(loss)^β, where F is the place among the batch's (or group's) losses in (0, 1): 0 is a random
-    choice, large β the top.
-
-    Source: Shrivastava et al. 2016 (OHEM); the percentiles: Jiang et al. 2019 (Selective-Backprop).
+    Source: Shrivastava et al. 2016 (OHEM).
 
     Args:
         losses: `(B,)`, any floating dtype.
@@ -48,9 +39,7 @@ def hardest_examples(
         threshold: loss from which on an example is always chosen; `None` for none.
         groups: `(B,)` class ids, for a quota in each.
         trim: share in [0, 1) of the largest losses to leave out, as they are often mislabelled.
-        power: β ≥ 0; `None` for the top.
         offset: in [0, 1), rounds the shares; spread it evenly over the batches.
-        generator: of the random choice, on the losses' device.
         carry: `(C,)`, see `ranking.hardest`; it is overwritten.
 
     Returns:
@@ -70,13 +59,8 @@ def hardest_examples(
     if trim:
         trimmed = hardest(losses, trim, groups, offset=offset)
     if keep is not None:
-        scores = losses
-        if power is not None:
-            uniform = torch.rand(losses.shape, generator=generator, device=losses.device)
-            gumbel = -torch.log(-torch.log(uniform.clamp(1e-20, 1 - 1e-7)))
-            scores = power * percentiles(losses, groups).log() + gumbel
         # last in rank rather than left out, so that quotas stay what they are
-        scores = scores.masked_fill(trimmed, torch.finfo(scores.dtype).min)
+        scores = losses.masked_fill(trimmed, torch.finfo(losses.dtype).min)
         chosen = hardest(scores, keep, groups, offset=offset, at_least=1, carry=carry)
     if threshold is not None:
         chosen = chosen | ((losses >= threshold) & torch.isfinite(losses) & ~trimmed)
@@ -105,10 +89,6 @@ class HardestExamples(BatchMiner):
             Needs class ids for targets. With hardly any examples of a class in a batch the
             choice within it is close to random: what is hard cannot be told from one example.
         trim: share of the largest losses (of each class) to leave out.
-        selection: "top", or "percentile" for a random choice in proportion to F(loss)^power.
-        power: β; by default 1/keep − 1, with which independent draws would keep `keep`.
-        reduction: "mean" over the chosen examples (0 if there are none), "sum" over them, or
-            "none": `(B,)`, 0 where not chosen.
         warm_up, final, num_epochs, num_classes, seed: see `Miner`.
 
     Raises:
@@ -127,9 +107,6 @@ class HardestExamples(BatchMiner):
         threshold: float | None = None,
         per_class: bool = True,
         trim: float = 0.0,
-        selection: str = "top",
-        power: float | None = None,
-        reduction: str = "mean",
         warm_up: int = 0,
         final: int = 0,
         num_epochs: int | None = None,
@@ -147,15 +124,7 @@ class HardestExamples(BatchMiner):
             raise ValueError(f"Expected keep + trim to be at most 1, but got {keep} + {trim}.")
         if threshold is not None and not threshold == threshold:
             raise ValueError(f"Expected threshold to be a number, but got {threshold!r}.")
-        for name, value, choices in (
-            ("selection", selection, SELECTIONS),
-            ("reduction", reduction, REDUCTIONS),
-        ):
-            if value not in choices:
-                raise ValueError(f"Expected {name} to be one of {choices}, but got {value!r}.")
-        self.power = check_power(power, self.keep) if selection == "percentile" else None
         self.threshold, self.per_class = threshold, per_class
-        self.selection, self.reduction = selection, reduction
         # What each class is owed; staggered, so that they are not all paid in the same batch
         stagger = torch.arange(num_classes or 0, dtype=torch.float64) * (5**0.5 - 1) / 2
         self._carry = (stagger + self._next_offset()).frac()
@@ -173,16 +142,14 @@ class HardestExamples(BatchMiner):
             threshold=self.threshold,
             groups=check_groups(losses, targets) if self.per_class else None,
             trim=self.trim,
-            power=self.power,
             offset=offset,
-            generator=None if self.power is None else self._generator(losses.device),
             carry=self._carry if self.per_class and len(self._carry) else None,
         )
 
     def __call__(
         self, losses: Tensor, targets: Tensor | None = None, indices: Tensor | None = None
     ) -> Tensor:
-        """The batch's reduced loss.
+        """The mean loss of the chosen examples; 0 if there are none.
 
         Args:
             losses: `(B,)`, as `Loss.unreduced` gives them; of `(B, C)` the mean over labels.
@@ -193,7 +160,7 @@ class HardestExamples(BatchMiner):
         check_losses(losses, 1)
         chosen = self.select(losses, targets)
         self.tally.add(losses, chosen, targets)
-        return reduce_chosen(losses, chosen, self.reduction)
+        return sum_of_chosen(losses, chosen) / chosen.sum().clamp_min(1)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "carry": self._carry.cpu().clone()}
@@ -203,12 +170,11 @@ class HardestExamples(BatchMiner):
         self._carry = state["carry"].clone()
 
 
-def reduce_chosen(losses: Tensor, chosen: Tensor, reduction: str) -> Tensor:
-    """Mean over the chosen (0 of none), their sum, or all with 0 where not chosen."""
-    if reduction == "none":
-        return torch.where(chosen, losses, 0)
-    values = torch.where(chosen, losses, 0).to(torch.promote_types(losses.dtype, torch.float32))
-    return values.sum() / chosen.sum().clamp_min(1) if reduction == "mean" else values.sum()
+def sum_of_chosen(losses: Tensor, chosen: Tensor) -> Tensor:
+    """Σ of the chosen losses, in float32 or float64."""
+    return torch.where(chosen, losses, 0).sum(
+        dtype=torch.promote_types(losses.dtype, torch.float32)
+    )
 
 
 def check_losses(losses: Tensor, ndim: int) -> None:
@@ -232,14 +198,3 @@ def check_groups(losses: Tensor, targets: Tensor | None) -> Tensor:
             f"{got}. Without class ids use per_class=False."
         )
     return targets.to(losses.device).long()
-
-
-def check_power(power: float | None, keep: float | None) -> float:
-    """β: as given, or 1/keep − 1."""
-    if keep is None:
-        raise ValueError('Expected keep to be given with selection="percentile", but got None.')
-    if power is None:
-        return 1 / keep - 1
-    if not 0 <= power < float("inf"):
-        raise ValueError(f"Expected power to be a finite number from 0 up, but got {power!r}.")
-    return float(power)

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from equipoise._ranks import several, sum_over_ranks
-from equipoise.targets import Targets
 
-__all__ = ["LossMemory", "class_means", "hardness"]
+__all__ = ["LossMemory", "class_means"]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -30,48 +29,10 @@ def class_means(losses: np.ndarray, labels: np.ndarray | None, num_classes: int)
     return np.divide(sums, counts, out=np.full(num_classes, np.nan), where=counts > 0)
 
 
-def hardness(
-    losses: np.ndarray,
-    labels: np.ndarray | None = None,
-    num_classes: int = 1,
-    *,
-    power: float = 1.0,
-    least: float = 0.1,
-    most: float = 10.0,
-) -> np.ndarray:
-    """Weights to draw by: (loss / mean loss of the class)^power, within [least, most].
-
-    An example never seen weighs as much as its class's mean does. Weights are scaled to a mean of
-    1 in each class, so that classes keep their shares: multiply with a class's weight at will.
-
-    Args:
-        losses: `(N,)`, NaN where never seen.
-        labels: `(N,)` class ids; `None` for one class.
-        num_classes: C.
-        power: 0 for the same weight for all.
-        least: lower limit before scaling.
-        most: upper limit before scaling.
-
-    Returns:
-        `(N,)` float64.
-
-    Example:
-        >>> hardness(np.array([1.0, 3.0, np.nan]), power=1).tolist()
-        [0.5, 1.5, 1.0]
-    """
-    means = class_means(losses, labels, num_classes)
-    groups = np.zeros(len(losses), np.int64) if labels is None else labels
-    mean = means[groups]
-    relative = np.divide(np.maximum(losses, 0), mean, out=np.ones(len(losses)), where=mean > 0)
-    weight = np.clip(np.where(np.isnan(relative), 1.0, relative) ** power, least, most)
-    return weight / class_means(weight, labels, num_classes)[groups]
-
-
 class LossMemory:
     """A table of N losses, written from the batches as they pass; nothing waits for the device.
 
-    A loss is written as `decay` · old + (1 − decay) · new, the first one as it is. Of an index
-    that a batch holds twice, one of the losses is written. NaN and infinite losses are not written
+    Of an index that a batch holds twice, one of the losses is written. NaN and infinite losses are not written
     but counted; so are indices outside the table on a device (on the CPU they raise).
 
     With several ranks each writes the losses it sees, and `merge_ranks` brings them together: the
@@ -80,7 +41,6 @@ class LossMemory:
     Args:
         num_examples: N.
         dtype: `torch.float16`, `torch.bfloat16` (2 bytes an example) or `torch.float32`.
-        decay: in [0, 1), how much of the old loss stays.
 
     Attributes:
         num_examples: N.
@@ -94,18 +54,14 @@ class LossMemory:
         2
     """
 
-    def __init__(
-        self, num_examples: int, *, dtype: torch.dtype = torch.float16, decay: float = 0.0
-    ) -> None:
+    def __init__(self, num_examples: int, *, dtype: torch.dtype = torch.float16) -> None:
         if not isinstance(num_examples, int | np.integer) or num_examples < 1:
             raise ValueError(
                 f"Expected num_examples to be a positive int, but got {num_examples!r}."
             )
         if dtype not in DTYPES:
             raise ValueError(f"Expected dtype to be one of {DTYPES}, but got {dtype}.")
-        if not 0 <= decay < 1:
-            raise ValueError(f"Expected decay to be in [0, 1), but got {decay!r}.")
-        self.num_examples, self.decay = int(num_examples), float(decay)
+        self.num_examples = int(num_examples)
         # One row more, where what cannot be used is written to
         self._table = torch.full((self.num_examples + 1,), torch.nan, dtype=dtype)
         self._ignored = torch.zeros(2, dtype=torch.int64)  # not finite, outside
@@ -125,12 +81,8 @@ class LossMemory:
         inside = (indices >= 0) & (indices < self.num_examples)
         finite = torch.isfinite(losses)
         rows = torch.where(inside & finite, indices, self.num_examples)
-        new = losses.float()
-        if self.decay:
-            old = table[rows].float()
-            new = torch.where(torch.isnan(old), new, self.decay * old + (1 - self.decay) * new)
         limit = torch.finfo(table.dtype).max
-        table[rows] = new.clamp(-limit, limit).to(table.dtype)
+        table[rows] = losses.float().clamp(-limit, limit).to(table.dtype)
         table[self.num_examples :] = torch.nan
         self._ignored += torch.stack([(~finite).sum(), (~inside).sum()])
 
@@ -186,19 +138,6 @@ class LossMemory:
     def losses(self) -> np.ndarray:
         """`(N,)` float64 on the CPU, NaN where never seen. This waits for the device."""
         return self._table[:-1].float().cpu().numpy().astype(np.float64)
-
-    def hardness(self, targets: Any = None, **settings: Any) -> np.ndarray:
-        """`(N,)` weights for a sampler of weighted examples; see the function `hardness`.
-
-        Args:
-            targets: single-label ones, to keep the classes' shares; `None` for one class.
-            settings: power, least, most.
-        """
-        if targets is None:
-            return hardness(self.losses(), **settings)
-        targets = Targets.of(targets)
-        labels = targets.require_single_label("LossMemory.hardness")
-        return hardness(self.losses(), labels, targets.num_classes, **settings)
 
     @property
     def num_seen(self) -> int:

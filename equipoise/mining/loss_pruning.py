@@ -84,12 +84,10 @@ class LossPruning(SamplerMiner):
     Args:
         keep: share in (0, 1] of the other sampler's draws.
         least: lowest probability in (0, keep]; weights are at most keep / least.
-        rescale: `False` leaves out the factor keep / p. Hard examples then count for more: the
-            aim is another one, within each class, while classes keep their shares.
         fixed_length: whether epochs that are not mined are as long as the others (a random share
             `keep` of the draws), as FFCV and learning-rate schedules want; otherwise they hold
             all draws.
-        dtype, decay: of the `LossMemory`.
+        dtype: of the `LossMemory`.
         warm_up, final, num_epochs, num_classes, seed: see `Miner`.
 
     With several ranks, what each remembers is brought together by `Balancer.step`. A state saved in
@@ -112,10 +110,8 @@ class LossPruning(SamplerMiner):
         keep: float = 0.5,
         *,
         least: float | None = None,
-        rescale: bool = True,
         fixed_length: bool = True,
         dtype: torch.dtype = torch.float16,
-        decay: float = 0.0,
         warm_up: int = 0,
         final: int = 0,
         num_epochs: int | None = None,
@@ -129,11 +125,9 @@ class LossPruning(SamplerMiner):
         self.least = check_share("least", min(0.1, self.keep / 2) if least is None else least)
         if self.least > self.keep:
             raise ValueError(f"Expected least to be at most keep={keep}, but got {least}.")
-        self.rescale, self.fixed_length = rescale, fixed_length
+        self.fixed_length, self.dtype = fixed_length, dtype
         self.sampler: PrunedSampler | None = None
-        self._settings: dict[str, Any] = {"dtype": dtype, "decay": decay}
-        self._saved: dict[str, Any] | None = None
-        LossMemory(1, **self._settings)  # checks them
+        LossMemory(1, dtype=dtype)  # checks it
 
     def over(self, sampler: OrderSampler, targets: Any = None) -> PrunedSampler:
         """A sampler of `keep` of the draws of `sampler`.
@@ -149,7 +143,7 @@ class LossPruning(SamplerMiner):
                 "Expected targets to be given for a sampler without them, but got None and a "
                 f"{type(sampler).__name__}."
             )
-        self.memory = LossMemory(targets.num_examples, **self._settings)
+        self.memory = LossMemory(targets.num_examples, dtype=self.dtype)
         self._labels = None if targets.multilabel else targets.labels
         self._num_classes = 1 if targets.multilabel else targets.num_classes
         return self.sampler
@@ -183,8 +177,6 @@ class LossPruning(SamplerMiner):
 
     def weight(self, indices: Tensor) -> Tensor:
         """keep / p of each example, float32 `(B,)`: their mean over an epoch is 1 on average."""
-        if not self.rescale:
-            return torch.ones(len(indices), device=indices.device)
         return self._sampler().share / self.inclusion_probability(indices)
 
     def __call__(

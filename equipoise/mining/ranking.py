@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["hardest", "percentiles"]
+__all__ = ["hardest"]
 
 _NOWHERE = torch.iinfo(torch.int64).max  # the group of what can never be chosen
 _EPSILON = 1e-9  # 0.29 · 100 is 28.999…
@@ -63,24 +63,6 @@ def hardest(
         quota = due.floor().long()[groups][order]
         carry.copy_(due.frac())
     return torch.zeros_like(finite).scatter_(0, order, rank < quota) & finite
-
-
-def percentiles(losses: Tensor, groups: Tensor | None = None) -> Tensor:
-    """Each loss's place among all, or among its group's: (number below + ½) / n, in (0, 1).
-
-    NaN where the loss is NaN or infinite.
-
-    Example:
-        >>> percentiles(torch.tensor([3.0, 1.0, 2.0, 5.0])).tolist()
-        [0.625, 0.125, 0.375, 0.875]
-    """
-    finite = torch.isfinite(losses)
-    order = torch.where(finite, losses, -torch.inf).argsort(descending=True, stable=True)
-    groups = torch.zeros_like(order) if groups is None else groups
-    order, start, end = _within(order, finite, groups)
-    place = torch.arange(len(losses), device=losses.device)
-    values = (end - place - 0.5) / (end - start)
-    return torch.empty_like(values).scatter_(0, order, values).masked_fill(~finite, torch.nan)
 
 
 def _within(order: Tensor, finite: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,47 +9,28 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from equipoise.mining.base import LoaderMiner, check_share
-from equipoise.mining.hardest_examples import check_groups, check_power, hardest_examples
+from equipoise.mining.hardest_examples import check_groups, hardest_examples
 
-__all__ = ["SelectiveBackprop", "scoring"]
+__all__ = ["SelectiveBackprop"]
 
-MODES = ("eval", "train")
+HISTORY = 4096  # losses among which "percentile" finds a loss's place
 
 
 @contextmanager
-def scoring(model: Any, mode: str = "eval") -> Iterator[None]:
-    """Without gradients, `model` in `mode`, its running statistics frozen; then all as before.
-
-    "eval": every module in evaluation mode. "train": batch statistics are used in BatchNorm, and
-    drop-out drops, but the running statistics and their counts do not move.
-
-    Example:
-        >>> model = nn.BatchNorm1d(2)
-        >>> with scoring(model, "train"):
-        ...     _ = model(torch.randn(4, 2))
-        >>> model.training, int(model.num_batches_tracked)
-        (True, 0)
-    """
+def scoring(model: Any) -> Iterator[None]:
+    """Without gradients, every module of `model` in evaluation mode; then all as before."""
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    before = [(module, module.training) for module in modules]
-    norms = [m for m in modules if isinstance(m, _BatchNorm) and m.training and mode == "train"]
-    frozen = [(norm, norm.track_running_stats) for norm in norms]
+    before = [module.training for module in modules]
     try:
-        if mode == "eval":
-            for module in modules:
-                module.training = False
-        for norm, _ in frozen:
-            norm.track_running_stats = False
+        for module in modules:
+            module.training = False
         with torch.no_grad():
             yield
     finally:
-        for module, training in before:
+        for module, training in zip(modules, before, strict=True):
             module.training = training
-        for norm, tracks in frozen:
-            norm.track_running_stats = tracks
 
 
 class SelectiveBackprop(LoaderMiner):
@@ -72,18 +53,15 @@ class SelectiveBackprop(LoaderMiner):
     Args:
         keep: share in (0, 1] of the examples to learn from.
         selection: "top", the largest losses of each candidate batch; or "percentile", each
-            example by itself with probability F(loss)^power, where F is its place in (0, 1) among
-            the last `history` losses.
-        power: β of "percentile"; by default 1/keep − 1, with which the share is `keep`.
+            example by itself with probability F(loss)^β, where F is its place in (0, 1) among
+            the last 4,096 losses and β = 1/keep − 1, with which the share is `keep`.
         per_class: for "top": whether each class keeps the same share. Needs class ids.
         trim: for "top": share of the largest losses to leave out.
         batch_size: of what comes out; by default that of the loader's first batch.
         drop_last: whether to drop the last batch of a pass if it is not full. BatchNorm cannot
             learn from a batch of one.
-        mode: "eval" or "train", see `scoring`.
         resolution: factor in (0, 1] on height and width for scoring `(B, channels, H, W)` inputs.
         autocast: dtype to score in, such as `torch.bfloat16`; `None` as the model is.
-        history: how many losses F is over.
         device: to move the loader's tensors to; by default that of the model's parameters.
         warm_up, final, num_epochs, num_classes, seed: see `Miner`. In epochs that are not mined
             the loader's batches come as they are.
@@ -107,15 +85,12 @@ class SelectiveBackprop(LoaderMiner):
         keep: float = 0.5,
         *,
         selection: str = "top",
-        power: float | None = None,
         per_class: bool = True,
         trim: float = 0.0,
         batch_size: int | None = None,
         drop_last: bool = False,
-        mode: str = "eval",
         resolution: float = 1.0,
         autocast: torch.dtype | None = None,
-        history: int = 4096,
         device: torch.device | str | None = None,
         warm_up: int = 0,
         final: int = 0,
@@ -126,10 +101,8 @@ class SelectiveBackprop(LoaderMiner):
         super().__init__(
             warm_up=warm_up, final=final, num_epochs=num_epochs, num_classes=num_classes, seed=seed
         )
-        self.keep, self.resolution = (
-            check_share("keep", keep),
-            check_share("resolution", resolution),
-        )
+        self.keep = check_share("keep", keep)
+        self.resolution = check_share("resolution", resolution)
         self.trim = check_share("trim", trim, zero=True)
         if self.keep < 1 and self.keep + self.trim > 1 + 1e-9:
             raise ValueError(f"Expected keep + trim to be at most 1, but got {keep} + {trim}.")
@@ -137,16 +110,12 @@ class SelectiveBackprop(LoaderMiner):
             raise ValueError(
                 f'Expected selection to be "top" or "percentile", but got {selection!r}.'
             )
-        if mode not in MODES:
-            raise ValueError(f"Expected mode to be one of {MODES}, but got {mode!r}.")
-        for name, value in (("batch_size", batch_size), ("history", history)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"Expected {name} to be a positive int, but got {value!r}.")
-        self.selection, self.per_class, self.mode = selection, per_class, mode
-        self.power = check_power(power, self.keep)
+        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+            raise ValueError(f"Expected batch_size to be a positive int, but got {batch_size!r}.")
+        self.selection, self.per_class = selection, per_class
         self.batch_size, self.drop_last = batch_size, drop_last
-        self.autocast, self.device, self.history = autocast, device, history
-        self._losses = torch.zeros(0)  # the last `history` finite ones
+        self.autocast, self.device = autocast, device
+        self._losses = torch.zeros(0)  # the last finite ones
 
     def __call__(
         self, loader: Iterable[Any], model: Callable[..., Any], loss: Callable[..., Tensor]
@@ -193,7 +162,7 @@ class SelectiveBackprop(LoaderMiner):
             height, width = (max(1, round(s * self.resolution)) for s in inputs.shape[-2:])
             inputs = F.adaptive_avg_pool2d(inputs, (height, width))
         cast = torch.autocast(inputs.device.type, self.autocast, enabled=self.autocast is not None)
-        with scoring(model, self.mode):
+        with scoring(model):
             with cast:
                 logits = model(inputs)
             losses = loss(logits.float(), targets)
@@ -213,14 +182,14 @@ class SelectiveBackprop(LoaderMiner):
             mask = hardest_examples(losses, self.keep, groups=groups, trim=self.trim, offset=offset)
         else:
             finite = torch.isfinite(losses)
-            self._losses = torch.cat([self._losses.to(losses), losses[finite]])[-self.history :]
+            self._losses = torch.cat([self._losses.to(losses), losses[finite]])[-HISTORY:]
             known = self._losses.sort().values
             below = torch.searchsorted(known, losses.contiguous())
             above = torch.searchsorted(known, losses.contiguous(), right=True)
             place = (below + above).float() / (2 * max(len(known), 1))
-            uniform = torch.rand(losses.shape, generator=self._generator(losses.device),
-                                 device=losses.device)  # fmt: skip
-            mask = finite & (uniform < place**self.power)
+            generator = self._generator(losses.device)
+            uniform = torch.rand(losses.shape, generator=generator, device=losses.device)
+            mask = finite & (uniform < place ** (1 / self.keep - 1))
         ids = targets if targets is not None and targets.ndim == 1 else None
         self.tally.add(losses, mask, ids)
         return mask.nonzero().squeeze(1)

@@ -26,10 +26,6 @@ CASES: dict[str, Callable[..., Miner]] = {
     "hardest, whole batch": lambda **kw: HardestExamples(
         **{"keep": 0.3, "per_class": False, "trim": 0.1} | kw
     ),
-    "hardest, percentile": lambda **kw: HardestExamples(
-        **{"keep": 0.4, "selection": "percentile"} | kw
-    ),
-    "threshold": lambda **kw: HardestExamples(**{"keep": None, "threshold": 0.5} | kw),
     "threshold and share": lambda **kw: HardestExamples(**{"keep": 0.25, "threshold": 1.0} | kw),
     "hard negatives": lambda **kw: HardNegatives(**{"ratio": 2} | kw),
     "hard negatives, label": lambda **kw: HardNegatives(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from equipoise.losses import WeightedCrossEntropy
 from equipoise.mining import HardestExamples, hardest_examples
-from equipoise.mining.ranking import hardest, percentiles
+from equipoise.mining.ranking import hardest
 
 finite_or_not = st.one_of(st.floats(0, 9, width=32), st.just(math.nan), st.just(math.inf))
 
@@ -54,15 +54,7 @@ def test_a_whole_number_is_not_rounded_down(share):
     assert int(hardest(torch.rand(100), share).sum()) == round(100 * share)
 
 
-def test_percentiles():
-    losses = torch.tensor([1.0, 2.0, 3.0, 4.0, math.nan])
-    assert percentiles(losses)[:4].tolist() == [0.125, 0.375, 0.625, 0.875]
-    assert percentiles(losses).isnan().tolist() == [False] * 4 + [True]
-    groups = torch.tensor([0, 1, 0, 1, 0])
-    assert percentiles(losses, groups)[:4].tolist() == [0.25, 0.25, 0.75, 0.75]
-
-
-@pytest.mark.parametrize("settings", [{}, {"trim": 0.1}, {"selection": "percentile"}])
+@pytest.mark.parametrize("settings", [{}, {"trim": 0.1}])
 def test_class_shares_stay_within_one_percent(settings):
     """A long-tailed stream in batches: each class keeps `keep` of its examples within 1%."""
     share = torch.tensor([0.6, 0.25, 0.1, 0.04, 0.01])
@@ -97,34 +89,13 @@ def test_a_class_of_one_example_is_not_starved():
     assert miner.tally.summary()["kept_by_class"][0] == pytest.approx(100, abs=2)
 
 
-def test_percentile_choice_favours_large_losses():
-    """Share kept of each quarter of the losses; power 0 is a random choice."""
-    losses = torch.arange(400.0)
-    counts = {}
-    for power in (0.0, 1.0, 8.0):
-        miner = HardestExamples(0.25, selection="percentile", power=power, per_class=False)
-        drawn = torch.stack([miner.select(losses) for _ in range(300)]).double()
-        assert (drawn.sum(1) == 100).all()
-        counts[power] = drawn.mean(0).reshape(4, 100).mean(1)
-    # 300 draws of 100 examples at p = 1/4: an sd of .0025, so 4 sd
-    assert (counts[0.0] - 0.25).abs().max() < 0.01
-    assert (counts[1.0].diff() > 0.03).all()
-    assert counts[8.0][3] > 0.6
-    assert counts[8.0][0] < 0.01
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_reductions_and_gradient(reduction):
+def test_gradient_reaches_the_hardest_alone():
     logits = torch.randn(12, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)
     targets = torch.arange(12) % 3
     losses = WeightedCrossEntropy(torch.tensor([1.0, 2.0, 3.0])).unreduced(logits, targets)
-    miner = HardestExamples(keep=0.5, per_class=False, reduction=reduction)
-    value = miner(losses, targets)
+    value = HardestExamples(keep=0.5, per_class=False)(losses, targets)
     top = losses.topk(6)
-    if reduction == "none":
-        assert torch.equal(value, torch.where(losses >= top.values[-1], losses, 0))
-        return
-    torch.testing.assert_close(value, getattr(top.values, reduction)())
+    torch.testing.assert_close(value, top.values.mean())
     value.backward()
     touched = logits.grad.abs().sum(1) > 0
     assert set(touched.nonzero().squeeze(1).tolist()) == set(top.indices.tolist())

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from equipoise.losses import WeightedCrossEntropy
-from equipoise.mining import SelectiveBackprop, scoring
+from equipoise.mining import SelectiveBackprop
 from tests.mining.test_contract import saved
 
 LOSS = WeightedCrossEntropy().unreduced
@@ -62,55 +62,42 @@ def test_full_batches_of_the_hardest(keep):
 
 
 def test_batch_statistics_move_once_a_step():
-    for mode in ("eval", "train"):
-        model = net().train()
-        plain = copy.deepcopy(model)
-        steps = 0
-        for images, *_ in SelectiveBackprop(0.5, mode=mode)(loader(), model, LOSS):
-            assert model.training
-            model(images)
-            plain(images)
-            steps += 1
-            assert int(model[1].num_batches_tracked) == steps
-            assert torch.equal(model[1].running_mean, plain[1].running_mean)
-            assert torch.equal(model[1].running_var, plain[1].running_var)
-        assert steps == 4
-
-
-def test_scoring_in_train_mode_uses_batch_statistics():
-    model, images = net().train(), torch.randn(16, 3, 8, 8) + 5
-    with scoring(model, "train"):
-        scored = model(images)
-    with scoring(model, "eval"):
-        other = model(images)
-    assert not scored.requires_grad
-    torch.testing.assert_close(scored, copy.deepcopy(model)(images).detach())
-    assert not torch.allclose(scored, other)
+    model = net().train()
+    plain = copy.deepcopy(model)
+    steps = 0
+    for images, *_ in SelectiveBackprop(0.5)(loader(), model, LOSS):
+        assert model.training
+        model(images)
+        plain(images)
+        steps += 1
+        assert int(model[1].num_batches_tracked) == steps
+        assert torch.equal(model[1].running_mean, plain[1].running_mean)
+        assert torch.equal(model[1].running_var, plain[1].running_var)
+    assert steps == 4
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("mode", ["eval", "train"])
-def test_modes_are_restored_whatever_happens(training, mode):
+def test_modes_are_restored_whatever_happens(training):
     model = net().train(training)
     model[1].eval()  # a frozen layer stays frozen
     before = [m.training for m in model.modules()]
 
     def modes():
-        return [m.training for m in model.modules()], model[1].track_running_stats
+        return [m.training for m in model.modules()]
 
-    miner = SelectiveBackprop(0.5, mode=mode)
+    miner = SelectiveBackprop(0.5)
     for _ in miner(loader(), model, LOSS):
-        assert modes() == (before, True)
+        assert modes() == before
         break
-    assert modes() == (before, True)
+    assert modes() == before
 
     def fails(logits, targets):
-        assert model.training == (training and mode == "train")
+        assert not model.training
         raise OSError("no")
 
     with pytest.raises(OSError, match="no"):
         list(miner(loader(), model, fails))
-    assert modes() == (before, True)
+    assert modes() == before
 
     def loader_fails():
         yield loader()[0]
@@ -118,7 +105,7 @@ def test_modes_are_restored_whatever_happens(training, mode):
 
     with pytest.raises(OSError, match="no more"):
         list(miner(loader_fails(), model, LOSS))
-    assert modes() == (before, True)
+    assert modes() == before
 
 
 @pytest.mark.parametrize("settings", [{}, {"selection": "percentile"}, {"trim": 0.1}])
@@ -144,7 +131,7 @@ def test_deterministic_by_seed_and_state(settings):
 def test_percentile_keeps_the_share_and_favours_the_hard():
     torch.manual_seed(1)
     model, batches = net().eval(), loader(batches=100, size=32)
-    miner = SelectiveBackprop(0.25, selection="percentile", history=1024)
+    miner = SelectiveBackprop(0.25, selection="percentile")
     chosen = torch.cat([indices for *_, indices in miner(batches, model, LOSS)])
     # 3,200 draws of probability F^3, of mean 1/4: an sd of .0066, so 4 sd
     assert len(chosen) / 3200 == pytest.approx(0.25, abs=0.03)
