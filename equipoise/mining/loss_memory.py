@@ -32,8 +32,8 @@ def class_means(losses: np.ndarray, labels: np.ndarray | None, num_classes: int)
 class LossMemory:
     """A table of N losses, written from the batches as they pass; nothing waits for the device.
 
-    Of an index that a batch holds twice, one of the losses is written. NaN and infinite losses are not written
-    but counted; so are indices outside the table on a device (on the CPU they raise).
+    Of an index that a batch holds twice, one of the losses is written. NaN and infinite losses are
+    not written but counted; so are indices outside the table on a device (on the CPU they raise).
 
     With several ranks each writes the losses it sees, and `merge_ranks` brings them together: the
     memories must be the same for the ranks' samplers to be.

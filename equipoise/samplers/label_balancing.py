@@ -71,13 +71,12 @@ def mean_ir(frequency: np.ndarray) -> float:
 class LogLinearWeights:
     """Example weights v ∝ exp(Yλ), capped, with the number of labels an example kept.
 
-        v_i = min(exp((Yλ)_i + μ k_i − z), max_repeat) / N,   k_i = labels of example i
+        v_i = min(exp((Yλ)_i − z), max_repeat) / N
 
-    Here z makes Σ v = 1, and μ keeps the mean of k (`cardinality="mean"`); with `"distribution"`
-    every number of labels has a z of its own, which keeps each one's share; `None` has no μ. This
-    is the v of least Kullback-Leibler distance to uniform among those with its label frequencies,
-    cap and cardinality. Examples of the same label set weigh the same, so all is computed once for
-    each of the S distinct sets, as the set's mass in v.
+    Here z makes Σ v = 1; with `cardinality="distribution"` every number of labels has a z of its
+    own, which keeps each one's share. This is the v of least Kullback-Leibler distance to uniform
+    among those with its label frequencies, cap and cardinality. Examples of the same label set
+    weigh the same, so all is computed once for each of the S distinct sets, as the set's mass in v.
 
     Where examples carry elements, Y_ic is their number of class c in example i over its root mean
     square over all examples, and each example is a set by itself.
@@ -109,11 +108,8 @@ class LogLinearWeights:
         if cardinality == "distribution":
             self.group = np.unique(lengths, return_inverse=True)[1]
         self.share = np.bincount(self.group, self.base)
-        centred = lengths - lengths @ self.base
-        self.centred = centred if cardinality == "mean" and centred.any() else None
         self._by_group = np.argsort(self.group, kind="stable")
         self._starts = np.concatenate([[0], np.cumsum(np.bincount(self.group))[:-1]])
-        self._mu = 0.0
 
     def scores(self, per_label: np.ndarray) -> np.ndarray:
         """`(S,)` Yλ: the sum over each set's labels."""
@@ -137,31 +133,10 @@ class LogLinearWeights:
         return float(1 / (v @ (v / self.base)))
 
     def __call__(self, scores: np.ndarray) -> np.ndarray:
-        """`(S,)` masses of the sets, with sum 1, from their scores Yλ."""
-        if self.centred is None:
-            return self._level(scores)
-        mu, low, high = self._mu, -np.inf, np.inf
-        bound = 4.0 / np.abs(self.centred).max()
-        for _ in range(200):  # Newton's method, kept inside the bracket
-            v = self._level(scores + mu * self.centred)
-            drift = float(v @ self.centred)
-            if abs(drift) < 1e-9 or high - low < 1e-15:
-                break
-            low, high = (low, mu) if drift > 0 else (mu, high)
-            _, spread = self._moments()
-            newton = mu - drift / max(spread, 1e-300)
-            if low < newton < high and abs(newton - mu) <= bound:
-                mu = newton
-            elif np.isfinite(high - low):
-                mu = (low + high) / 2
-            else:
-                mu -= np.sign(drift) * bound
-                bound *= 2
-        self._mu = mu
-        return v
+        """`(S,)` masses of the sets, with sum 1, from their scores Yλ.
 
-    def _level(self, scores: np.ndarray) -> np.ndarray:
-        """Masses at the z of each group that gives the group its share."""
+        Newton's method for the z of each group that gives the group its share, kept in a bracket.
+        """
         base, cap = self.base, self.max_repeat
         in_order = scores[self._by_group]
         top = np.maximum.reduceat(in_order, self._starts)
@@ -184,20 +159,7 @@ class LogLinearWeights:
         """∂/∂scores of a function whose gradient in v, at the last weights, is `gradient`."""
         free = self._free
         mass = np.maximum(self._sum(free), 1e-300)
-        residual = gradient - (self._sum(free * gradient) / mass)[self.group]
-        if self.centred is not None:
-            mean, spread = self._moments()
-            if spread > 1e-12:
-                k = self.centred - mean
-                residual -= ((free * k) @ gradient / spread) * k
-        return free * residual
-
-    def _moments(self) -> tuple[float, float]:
-        """Mean number of labels and its spread, over the mass below the cap."""
-        centred: Any = self.centred
-        mass = max(float(self._free.sum()), 1e-300)
-        mean = float(self._free @ centred) / mass
-        return mean, float(self._free @ (centred - mean) ** 2)
+        return free * (gradient - (self._sum(free * gradient) / mass)[self.group])
 
     def _sum(self, values: np.ndarray) -> np.ndarray:
         if len(self.share) == 1:
@@ -206,7 +168,6 @@ class LogLinearWeights:
 
     def at_floor(self, log_weight: np.ndarray, min_effective: float) -> tuple[np.ndarray, float]:
         """Masses of s·λ for the largest s ≤ 1 whose effective size is at the floor; and s."""
-        self._mu = 0.0  # so that the same λ gives the same weights, bit for bit
         scores = self.scores(log_weight)
         v, low, high = self(scores), 0.0, 1.0
         if self.size(v) >= min_effective - 1e-6:

@@ -59,8 +59,7 @@ def label_balancing_weights(
             weighting at all.
         max_repeat: an example is drawn at most this often in N draws; above 1.
         cardinality: `"distribution"` keeps the share of the examples with each number of labels,
-            so that neither single labels nor crowded examples are favoured; `"mean"` the mean
-            number of labels; `None` neither.
+            so that neither single labels nor crowded examples are favoured; `None` does not.
         max_iterations: of the solver.
 
     Example:
@@ -202,8 +201,8 @@ def links_of(
         raise ValueError(f"Expected max_repeat to be above 1, but got {max_repeat!r}.")
     if not 0 < min_effective <= 1:
         raise ValueError(f"Expected min_effective to be in (0, 1], but got {min_effective!r}.")
-    if cardinality not in ("mean", "distribution", None):
+    if cardinality not in ("distribution", None):
         raise ValueError(
-            f'Expected cardinality to be "mean", "distribution" or None, but got {cardinality!r}.'
+            f'Expected cardinality to be "distribution" or None, but got {cardinality!r}.'
         )
     return LogLinearWeights(targets, max_repeat, cardinality)

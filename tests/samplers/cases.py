@@ -37,8 +37,8 @@ BY_LABELS: dict[str, Callable[..., OrderSampler]] = {
     "example-weighted": lambda **kw: ExampleWeightedSampler(WEIGHT, **kw),
     "example-weighted, short": lambda **kw: ExampleWeightedSampler(WEIGHT, num_samples=19, **kw),
     "label-balanced": lambda **kw: LabelBalancedSampler(MULTI_HOT, **kw),
-    "label-balanced, flat, mean kept": lambda **kw: LabelBalancedSampler(
-        MULTI_HOT, exponent=0, cardinality="mean", **kw
+    "label-balanced, flat": lambda **kw: LabelBalancedSampler(
+        MULTI_HOT, exponent=0, cardinality=None, **kw
     ),
     "label-balanced, long": lambda **kw: LabelBalancedSampler(MULTI_HOT, num_samples=301, **kw),
     "label-balanced, given": lambda **kw: LabelBalancedSampler(
