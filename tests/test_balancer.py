@@ -461,13 +461,21 @@ def test_accuracy_decides_on_corrected_logits():
         assert torch.equal(balancer.decide(logits), balancer.correct(logits).argmax(1))
 
 
-def test_numpy_targets_are_as_good_as_tensors():
+def test_arrays_are_as_good_as_tensors():
     balancer = Balancer(LABELS)
     logits = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
     assert torch.isfinite(balancer.loss(logits, LABELS))
-    balancer.observe(logits, LABELS)
-    balancer.fit_decision(logits, LABELS)
+    balancer.observe(logits.numpy(), LABELS)
+    balancer.fit_decision(logits.numpy(), LABELS)
+    assert torch.equal(balancer.decide(logits.numpy()), balancer.decide(logits))
     balancer.step()
+
+
+def test_classes_that_the_decision_lacks_are_named():
+    balancer = Balancer(["cat", "dog", "owl"] * 30)
+    logits = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match=r"get no offset: 'owl' \(1 of 3\)"):
+        balancer.fit_decision(logits, torch.arange(400) % 2)
 
 
 def test_nan_logits_are_counted_and_reported():
@@ -517,7 +525,8 @@ def test_bad_calls_are_named():
     balancer = Balancer(LABELS)
     with pytest.raises(ValueError, match="Expected logits"):
         balancer.observe(torch.zeros(2, 4), torch.tensor([0, 1]))
-    for call in (balancer.correct, balancer.decide, lambda z: balancer.fit_decision(z, LABELS)):
+    with_labels = (lambda z: balancer.fit_decision(z, LABELS), lambda z: balancer.loss(z, LABELS))
+    for call in (balancer.correct, balancer.decide, *with_labels):
         with pytest.raises(ValueError, match=r"Expected logits to have shape \(N, 3\)"):
             call(torch.zeros(100, 4))
     with pytest.raises(ValueError, match="Expected objective"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.metadata
 import re
 import subprocess
@@ -222,6 +223,16 @@ def test_import_is_light():
     added = set(done.stdout.split())
     assert "equipoise" in added
     assert not added & set(NOT_AT_IMPORT)
+
+
+@pytest.mark.parametrize("name", ["lightning", "transformers"])
+def test_a_trainer_that_is_missing_is_named_with_its_extra(name, monkeypatch):
+    for module in [m for m in sys.modules if m.split(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delitem(sys.modules, f"equipoise.trainers.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=rf"pip install 'equipoise\[{name}\]'"):
+        importlib.import_module(f"equipoise.trainers.{name}")
 
 
 def test_only_equipoise_is_installed():

@@ -278,6 +278,7 @@ class Balancer:
                 and tokens, which may have been cropped, and otherwise only where
                 their classes are others than before, or a batch has one or two examples.
         """
+        self._check_logits(logits)
         if not (self._learnt and self._by_loss):
             self._learn()
         self.loss_function.to(logits.device)
@@ -349,7 +350,7 @@ class Balancer:
 
     def observe(self, logits: Tensor, targets: Tensor) -> None:
         """Count a hold-out batch, like a metric's `update`; nothing waits for the device."""
-        targets = torch.as_tensor(targets)
+        logits, targets = torch.as_tensor(logits), torch.as_tensor(targets)
         self._settle()
         self.rates.update(logits, targets, logits if self.multilabel else self.correct(logits))
 
@@ -559,8 +560,8 @@ class Balancer:
             `(C,)`: offsets added to the logits (for "accuracy", zeros added to the corrected ones),
             or for labels thresholds of the corrected logits. `decision` holds more.
         """
+        logits, targets = torch.as_tensor(logits).detach(), torch.as_tensor(targets)
         self._check_logits(logits)
-        logits, targets = logits.detach(), torch.as_tensor(targets)
         if self.multilabel:
             corrected = self.correct(logits)
             self.decision = fit_label_decision(
@@ -600,6 +601,7 @@ class Balancer:
         For labels `(N, C)` uint8, 1 where the corrected logit is above the label's fitted
         threshold, or above 0 (a probability of .5) before `fit_decision`.
         """
+        logits = torch.as_tensor(logits)
         self._check_logits(logits)
         if self.decision is None:
             return (

@@ -16,6 +16,7 @@ from equipoise.decision.equality import price_of_equality
 from equipoise.decision.fair import fair_offset
 from equipoise.decision.front import ALPHAS, front, strongest_below
 from equipoise.decision.iou import iou_offset
+from equipoise.decision.soft_recalls import check_holdout
 from equipoise.decision.thresholds import label_thresholds
 from equipoise.decision.top_k import log_worth, top_k_front
 
@@ -101,16 +102,20 @@ def fit_class_decision(
                 listed=listed,
                 images=None if images is None else images.cpu()[trusted],
             )
-    if objective in (None, "fair"):
-        return _fair(logits, targets, max_price, alpha, kappa, images, start)
-    if objective == "iou":
-        offset, gain = iou_offset(logits, targets, images=images)
-        return ClassDecision("iou", offset, gain=gain)
-    if objective == "equal-recall":
-        return _equal_recall(logits, targets, listed)
-    if objective == "accuracy":
-        zeros = torch.zeros(logits.shape[1], dtype=torch.float64)
-        return ClassDecision("accuracy", zeros, corrected=True)
+    with warnings.catch_warnings():
+        if objective != "accuracy":
+            _warn_of_missing(logits, targets, listed)
+            warnings.filterwarnings("ignore", "Classes without an example")  # named just now
+        if objective in (None, "fair"):
+            return _fair(logits, targets, max_price, alpha, kappa, images, start)
+        if objective == "iou":
+            offset, gain = iou_offset(logits, targets, images=images)
+            return ClassDecision("iou", offset, gain=gain)
+        if objective == "equal-recall":
+            return _equal_recall(logits, targets, listed)
+        if objective == "accuracy":
+            zeros = torch.zeros(logits.shape[1], dtype=torch.float64)
+            return ClassDecision("accuracy", zeros, corrected=True)
     raise ValueError(
         'Expected objective to be "fair", "equal-recall", "iou" or "accuracy" for class ids, '
         f"but got {objective!r}."
@@ -169,6 +174,17 @@ def fit_label_decision(
         return LabelDecision("top-k", log_worth(prior, k, rate), True, k, rate, rows)
     cuts = label_thresholds(logits, targets, objective, at_least=at_least, unknown=unknown)
     return LabelDecision(objective, cuts)
+
+
+def _warn_of_missing(logits: Tensor, targets: Tensor, listed: Listed) -> None:
+    _, y = check_holdout(logits, targets)
+    missing = (torch.bincount(y, minlength=logits.shape[1]) == 0).nonzero()[:, 0].tolist()
+    if missing:
+        warnings.warn(
+            "Classes without an example in the hold-out get no offset: "
+            f"{listed(missing[:10])} ({len(missing)} of {logits.shape[1]}).",
+            stacklevel=4,
+        )
 
 
 def _fair(

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import lightning.pytorch as pl
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+
+try:
+    import lightning.pytorch as pl
+except ImportError as error:
+    raise ImportError(
+        "equipoise.trainers.lightning needs Lightning: pip install 'equipoise[lightning]'"
+    ) from error
 
 from equipoise.balancer import Balancer
 from equipoise.trainers.counting import keep_on_first_rank, recall_summary, refuse_loader_mining
