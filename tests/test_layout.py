@@ -47,7 +47,12 @@ LAYERS: dict[str, int] = {
     "__main__": 6,
 }
 # These are loaded when asked for: inside a function, not when the module is imported.
-ON_DEMAND = {("balancer", "ffcv"), ("balancer", "report"), ("balancer", "streams"), ("audit", "ffcv")}
+ON_DEMAND = {
+    ("balancer", "ffcv"),
+    ("balancer", "report"),
+    ("balancer", "streams"),
+    ("audit", "ffcv"),
+}
 
 # Optional packages, and the one unit that adapts each.
 ADAPTERS = {
