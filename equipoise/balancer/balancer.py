@@ -17,9 +17,11 @@ from equipoise.balancer.by_name import (
     make_mining,
     make_policy,
     make_sampler,
+    require_drawn,
     start,
     take_over,
 )
+from equipoise.balancer.grouping import Grouping, group_figures, require_no_groups
 from equipoise.balancer.ledger import Ledger, WarnOnce
 from equipoise.decision import (
     ClassDecision,
@@ -29,7 +31,7 @@ from equipoise.decision import (
 )
 from equipoise.losses import Loss
 from equipoise.mining import BatchMiner, LoaderMiner, Miner, SamplerMiner
-from equipoise.rates import HoldoutRates
+from equipoise.rates import ClassRates, HoldoutRates
 from equipoise.samplers import OrderSampler
 from equipoise.targets import Targets
 from equipoise.weighting import Policy
@@ -87,12 +89,17 @@ class Balancer:
         rank, num_replicas: by default those of torch.distributed, (0, 1) where it is not used.
             Every rank makes a balancer and calls `step`, which adds up what each has observed, of
             a part of the hold-out each, say; so λ is the same on all.
+        groups: `(N,)` ids or names of the examples' groups (site, background, writer, …): λ is then
+            of the cells class × group, or with `targets=None` of the groups, so that none of them
+            is left behind. The sampler carries all of it, the loss is plain, and `observe` asks
+            for the groups of its examples. See docs/groups.md.
         names: of the classes, for warnings and the report; by default those that `targets` has.
 
     Attributes:
         sampler: for `DataLoader(sampler=…)`; `sampler.batches(size)` for `batch_sampler=`.
         loss_function: the `Loss` that `loss` calls.
-        log_weight: λ `(C,)` of the running epoch, float64, mean zero.
+        log_weight: λ `(C,)` of the running epoch, float64, mean zero; `(C, G)` with groups.
+        cells: `Targets` of what λ is of: with groups their cells, else `targets` itself.
         epoch: how often `step` was called.
         rates: what was observed since the last `step`, a `HoldoutRates`.
         decision: what `fit_decision` found, a `ClassDecision` or `LabelDecision`; `None` before.
@@ -120,18 +127,25 @@ class Balancer:
         rank: int | None = None,
         num_replicas: int | None = None,
         names: list[str] | None = None,
+        groups: Any = None,
     ) -> None:
-        self.targets = Targets.of(targets, names=names)
+        classes = None if targets is None else Targets.of(targets, names=names)
+        self.grouping = None if groups is None else Grouping(classes, groups)
+        self.targets = Targets.of(groups if classes is None else classes)
+        self.cells = self.targets if self.grouping is None else self.grouping.cells
         self.multilabel = self.targets.multilabel
-        self._fixed = _fixed_classes(self.targets)
-        self.policy = make_policy(policy, self.targets)
+        self._shape = (self.cells.num_classes,) if self.grouping is None else self.grouping.shape
+        self._fixed = _fixed_classes(self.cells)
+        self.policy = make_policy(policy, self.cells)
         self.loss_function = make_loss(loss, self.targets, self.policy)
         if self.targets.elements and sampler == "auto" and not sampler_share:
             sampler = None
+        if self.grouping is not None:
+            sampler_share = require_drawn(sampler, sampler_share)
         self.sampler_share = check_share(sampler_share, sampler, self.loss_function, self.policy)
         self.sampler: OrderSampler = make_sampler(
             sampler,
-            self.targets,
+            self.cells,
             num_samples=num_samples,
             seed=seed,
             rank=rank,
@@ -142,18 +156,19 @@ class Balancer:
         if self.mining is not None:
             take_over(self.mining, "mining", self)
         kept = self.sampler if self.sampler_share == 0 else None
-        first = start(self.policy, self.loss_function, kept, self.targets)
+        first = start(self.policy, self.loss_function, kept, self.targets, self.cells)
         self._num_samples = self.sampler.num_samples  # pruning changes it from epoch to epoch
         if isinstance(self.mining, SamplerMiner):
             self.sampler = self.mining.over(self.sampler, self.targets)
         self.sampler.auto_advance = False  # `step` begins the epochs
-        if self.multilabel and self.policy.needs_training_recalls:
+        if self.policy.needs_training_recalls and (self.multilabel or self.grouping is not None):
+            kind = "labels" if self.multilabel else "groups"
             raise ValueError(
-                f"Expected policy to be one for labels, but got {self.policy!r}, which follows "
+                f"Expected policy to be one for {kind}, but got {self.policy!r}, which follows "
                 "the recalls of class ids in training."
             )
         self.rates = HoldoutRates(
-            self.targets.num_classes,
+            self.cells.num_classes,
             self.multilabel,
             self.loss_function.ignore_index,
             in_training=self.policy.needs_training_recalls,
@@ -171,14 +186,15 @@ class Balancer:
         require_same(self._made_of())
 
     def _set_log_weight(self, log_weight: np.ndarray) -> None:
-        self.log_weight = np.array(log_weight, np.float64)
+        values = np.array(log_weight, np.float64)
         if self._fixed.any():
-            self.log_weight -= self.log_weight[~self._fixed].mean()
-            self.log_weight[self._fixed] = 0.0
+            values -= values[~self._fixed].mean()
+            values[self._fixed] = 0.0
         if self.sampler_share > 0:
-            self.sampler.set_log_weight(self.sampler_share * self.log_weight)
+            self.sampler.set_log_weight(self.sampler_share * values)
         if self._stream_shares is not None:
             self._stream_shares.copy_(torch.from_numpy(self.sampler.expected_draws()))
+        self.log_weight = values.reshape(self._shape)
         self._learnt = False
 
     def _learn(self) -> None:
@@ -188,7 +204,9 @@ class Balancer:
         """
         rest = (1 - self.sampler_share) * self.log_weight
         one_label = not (self.multilabel or self.targets.elements)
-        if self.sampler_share > 0 and one_label:
+        if self.grouping is not None:
+            shift = self.grouping.class_shift(self.log_weight)
+        elif self.sampler_share > 0 and one_label:
             shift = self.sampler_share * self.log_weight  # what is asked for, not a whole number
         elif self.sampler.targets is not None:
             shift = self.sampler.logit_shift()
@@ -196,7 +214,8 @@ class Balancer:
             shift = np.zeros_like(self.log_weight)
         if self.sampler_share > 0 and self.targets.elements:
             rest = self.log_weight - shift  # drawing images moves their pixels only so far
-        self.loss_function.set_log_weight(torch.from_numpy(rest).float())
+        if self.grouping is None:
+            self.loss_function.set_log_weight(torch.from_numpy(rest).float())
         self._shift = torch.from_numpy(np.array(shift, np.float64))
         self._learnt = self._by_loss = True
 
@@ -302,7 +321,8 @@ class Balancer:
             value = self.loss_function(logits, targets, weight)
         if self.rates.training is not None and new_batch and torch.is_grad_enabled():
             self.rates.training.update(logits.detach(), classes)
-        if new_batch and not isinstance(self.mining, LoaderMiner):
+        alone = self.grouping is not None and self.grouping.num_classes is None
+        if new_batch and not alone and not isinstance(self.mining, LoaderMiner):
             if not self.ledger.came:
                 self._check_ranks()
             self.ledger.add(classes, mixed)
@@ -348,11 +368,27 @@ class Balancer:
                 "docs/is-it-wired-right.md."
             )
 
-    def observe(self, logits: Tensor, targets: Tensor) -> None:
-        """Count a hold-out batch, like a metric's `update`; nothing waits for the device."""
+    def observe(self, logits: Tensor, targets: Tensor, groups: Any = None) -> None:
+        """Count a hold-out batch, like a metric's `update`; nothing waits for the device.
+
+        Args:
+            logits: `(B, C)`.
+            targets: `(B,)` class ids, or `(B, C)` of 0 and 1.
+            groups: `(B,)` ids or names of the groups, of a balancer made with groups.
+        """
         logits, targets = torch.as_tensor(logits), torch.as_tensor(targets)
         self._settle()
-        self.rates.update(logits, targets, logits if self.multilabel else self.correct(logits))
+        corrected = logits if self.multilabel else self.correct(logits)
+        if self.grouping is None:
+            require_no_groups(groups)
+            self.rates.update(logits, targets, corrected)
+            return
+        found = [z.argmax(1) for z in (logits, corrected)]
+        targets = targets.to(logits.device)
+        cells, guess, plain = self.grouping.cells_of(groups, targets, *found)
+        ignored = self.loss_function.ignore_index
+        cells = torch.where(targets == ignored, ignored, cells)
+        self.rates.count(torch.isnan(logits).any(1), guess, plain, cells)
 
     def observe_rates(self, rates: Any, support: Any = None) -> None:
         """Let `step` move λ by a rate of your own for each class: success, AP, excess loss.
@@ -387,20 +423,30 @@ class Balancer:
         self._settle()
         self.ledger.check(self.epoch)
         self.rates.sum_over_ranks()
-        row = {"epoch": self.epoch, "log_weight": self.log_weight} | self.rates.summary()
+        row: dict[str, Any] = {
+            "epoch": self.epoch,
+            "log_weight": self.log_weight,
+        } | self.rates.summary()
         if self.mining is not None:
             self.mining.sum_over_ranks()
             row["mining"] = self.mining.tally.summary() | {"estimated_cost": self.mining.cost()}
         recalls = self._usable_recalls(row)
+        if self.grouping is not None:
+            lists = "recalls", "support", "rates"
+            cells = {key: np.reshape(row[key], self._shape) for key in lists if key in row}
+            if "recalls" in row and len(self._shape) == 2:
+                row |= group_figures(cells["recalls"], cells["support"])
+            row |= cells
         self._rows.append(_packed(row))
         if not self._learnt:  # trained with another loss than ours
             by_loss = self._by_loss
             self._learn()
             self._by_loss = by_loss
-        log_weight = self.policy.step(self.log_weight, recalls)
+        before = self.log_weight.reshape(-1)
+        log_weight = self.policy.step(before, recalls)
         if recalls is not None and self.policy.needs_recalls:
             lacking = self.rates.followed.support.numpy() == 0
-            log_weight = np.where(lacking, self.log_weight, log_weight)
+            log_weight = np.where(lacking, before, log_weight)
             log_weight = log_weight - log_weight.mean()
         self.rates.reset()
         self.epoch += 1
@@ -467,9 +513,11 @@ class Balancer:
         told = training or self.multilabel or "rates" in row
         if follows and len(lacking) and not told:
             self._warn_once(
-                f"The hold-out has no example of {self.targets.listed(lacking)}: their λ stays as "
+                f"The hold-out has no example of {self.cells.listed(lacking)}: their λ stays as "
                 "it is. equipoise.holdout_split takes some of every class."
             )
+        if self.grouping is not None and isinstance(rates, ClassRates):
+            return self.grouping.recalls(rates).numpy()
         return rates.recalls(prior=None).numpy()
 
     def _warn_of_unresponsive(self) -> None:
@@ -477,9 +525,9 @@ class Balancer:
             return
         for c in np.flatnonzero(self.policy.unresponsive & ~self._fixed).tolist():
             row = self._rows[-1]
-            recalls = row["rates" if "rates" in row else "recalls"]
+            recalls = row["rates" if "rates" in row else "recalls"].view(-1)
             self._warn_once(
-                f"The recall of class {self.targets.listed([c])} does not rise with its weight, "
+                f"The recall of class {self.cells.listed([c])} does not rise with its weight, "
                 "which therefore goes back. Look at its examples: are they mislabelled, is it the "
                 "same as another class, or is there nothing to tell it by?",
                 f"(recall {recalls[c]:.2f} in epoch {self.epoch - 1})",
@@ -490,11 +538,11 @@ class Balancer:
         prices = [row["price"] for row in self._rows[-3:] if row["price"] is not None]
         if len(prices) < 3 or min(prices) <= 0.05:
             return
-        raised = self.log_weight - self._first_log_weight
+        raised = (self.log_weight - self._first_log_weight).reshape(-1)
         paid_for = [c for c in np.argsort(-raised)[:3] if raised[c] > 0.5]
         self._warn_once(
             "Balance costs much mean recall as trained, above all for the classes "
-            f"{self.targets.listed(paid_for)}. Look at their examples: can they be told from the "
+            f"{self.cells.listed(paid_for)}. Look at their examples: can they be told from the "
             "others? fit_decision keeps the price below .01; a smaller kappa of Fair moves less.",
             f"({prices[-1]:.2f} of mean recall in epoch {self.epoch - 1})",
         )
@@ -516,10 +564,12 @@ class Balancer:
         return logits - shift.view(-1, *[1] * (logits.ndim - 2))
 
     def _check_logits(self, logits: Tensor) -> None:
-        dense = logits.ndim > 2 and not self.multilabel
-        if not (logits.ndim == 2 or dense) or logits.shape[1] != self.targets.num_classes:
+        dense, classes = logits.ndim > 2 and not self.multilabel, self.targets.num_classes
+        if self.grouping is not None and self.grouping.num_classes is None:
+            classes = logits.shape[-1]  # of groups alone, no number of classes is known
+        if not (logits.ndim == 2 or dense) or logits.shape[1] != classes:
             raise ValueError(
-                f"Expected logits to have shape (N, {self.targets.num_classes}), a column for each "
+                f"Expected logits to have shape (N, {classes}), a column for each "
                 f"class of the training targets, but got {tuple(logits.shape)}."
             )
 
@@ -586,7 +636,7 @@ class Balancer:
                 max_price=max_price,
                 alpha=alpha,
                 start=self.correct(torch.zeros(1, logits.shape[1], device=logits.device))[0],
-                leave_out=self.policy.unresponsive,
+                leave_out=None if self.grouping else self.policy.unresponsive,
                 listed=self.targets.listed,
                 images=images,
                 ignore_index=self.loss_function.ignore_index,
@@ -632,6 +682,7 @@ class Balancer:
             "num_classes": self.targets.num_classes,
             "num_examples": self.targets.num_examples,
             "checksum of targets": self.targets.checksum,
+            "checksum of cells": self.cells.checksum,
             "policy": type(self.policy).__name__,
             "sampler_share": self.sampler_share,
             "sampler": type(self.sampler).__name__,

@@ -32,6 +32,7 @@ __all__ = [
     "make_mining",
     "make_policy",
     "make_sampler",
+    "require_drawn",
     "start",
     "take_over",
 ]
@@ -209,16 +210,29 @@ def check_share(share: float | None, sampler: Any, loss: Loss, policy: Policy) -
     return float(share)
 
 
-def start(policy: Policy, loss: Loss, kept: OrderSampler | None, targets: Targets) -> np.ndarray:
+def require_drawn(sampler: Any, share: float | None) -> float:
+    """1, the sampler's share of the λ of cells, which no loss can carry."""
+    if sampler not in ("auto", "class-balanced") or share not in (None, 1):
+        raise ValueError(
+            'Expected sampler to be "class-balanced" with groups, and sampler_share 1, since only '
+            f"the sampler tells groups apart, but got {sampler!r} and {share}."
+        )
+    return 1.0
+
+
+def start(
+    policy: Policy, loss: Loss, kept: OrderSampler | None, targets: Targets, cells: Targets
+) -> np.ndarray:
     """λ of the first epoch, from the class counts n_c as sampler and loss leave them.
 
     A loss with the counts in it (balanced softmax, class weights) and a sampler that is kept as it
     was made balance a part of them already: what they add to the logits is b_c ≈ −f · log n_c, with
     f by least squares and in [0, 1]. The policy starts from n_c^(1 − f), so nothing is balanced
-    twice.
+    twice. Of cells, each group of a class has the class's b_c.
     """
-    counts = np.maximum(targets.counts, 1).astype(np.float64)
+    counts = np.maximum(cells.counts, 1).astype(np.float64)
     balanced = -loss.correct(torch.zeros(1, targets.num_classes, dtype=torch.float64))[0].numpy()
+    balanced = balanced.repeat(len(counts) // len(balanced))
     if kept is not None and kept.targets is not None:
         balanced = balanced + kept.logit_shift()
     uneven = np.log(counts) - np.log(counts).mean()

@@ -70,15 +70,23 @@ class ClassRates:
                 f"{tuple(logits.shape[:1] + logits.shape[2:])}, "
                 f"but got {targets.dtype} of shape {tuple(targets.shape)}."
             )
-        if self._counts.device != logits.device:
-            for name in ("_counts", "_confusion", "_ignored"):
-                setattr(self, name, getattr(self, name).to(logits.device))
         targets = targets.to(logits.device).long()
         highest, predicted = logits.max(1)  # the maximum of a NaN and others is NaN
-        self._count(highest.isnan(), predicted, targets)
+        self.count(highest.isnan(), predicted, targets)
 
-    def _count(self, nan: Tensor, predicted: Tensor, targets: Tensor) -> None:
+    @torch.no_grad()
+    def count(self, nan: Tensor, predicted: Tensor, targets: Tensor) -> None:
+        """Count ids that are decided already, all of one shape and on one device.
+
+        Args:
+            nan: which had NaN logits, and are left out.
+            predicted: ids; of shape `(B,)` also −1, none of the classes.
+            targets: ids, of which those out of range are left out.
+        """
         classes = self.num_classes
+        if self._counts.device != targets.device:
+            for name in ("_counts", "_confusion", "_ignored"):
+                setattr(self, name, getattr(self, name).to(targets.device))
         valid = (targets >= 0) & (targets < classes)
         wanted = targets != self.ignore_index
         used = valid & wanted & ~nan
@@ -89,6 +97,7 @@ class ClassRates:
             support, guesses = torch.zeros_like(hits), torch.zeros_like(hits)
             hits.scatter_add_(0, targets, (used & (predicted == targets)).long())
             support.scatter_add_(0, targets, used.long())
+            used, predicted = used & (predicted >= 0), predicted.clamp_min(0)
             guesses.scatter_add_(0, predicted, used.long())
             self._counts += torch.stack([hits, support, guesses, support, hits, hits, support])
             if len(self._confusion):

@@ -53,6 +53,12 @@ class HoldoutRates:
         if self.corrected is not None:
             self.corrected.update(corrected, targets)
 
+    def count(self, nan: Tensor, predicted: Tensor, corrected: Tensor, targets: Tensor) -> None:
+        """Count ids `(B,)` that are decided already, see `ClassRates.count`."""
+        for rates, ids in ((self.rates, predicted), (self.corrected, corrected)):
+            if isinstance(rates, ClassRates):
+                rates.count(nan, ids, targets)
+
     @property
     def followed(self) -> ClassRates | LabelRates | GivenRates:
         """What a policy is to follow: the rates that were given, if any, those in training, …"""

@@ -44,7 +44,7 @@ def outcome(
 
 
 def evaluate(
-    balancer: Any, logits: Any, targets: Any
+    balancer: Any, logits: Any, targets: Any, groups: Any = None
 ) -> tuple[list[dict[str, Any]], list[int], dict[str, Any]]:
     """Outcomes "plain", "as trained" and, once a decision is fitted, "decided".
 
@@ -59,6 +59,7 @@ def evaluate(
         balancer: has `targets`, `decision`, `correct` and `decide`.
         logits: `(N, C)`, or `(N, C, d1, …)` for class ids.
         targets: `(N,)` or `(N, d1, …)` class ids, or `(N, C)` of 0 and 1.
+        groups: `(N,)` of a balancer with groups.
 
     Returns:
         The outcomes, the support `(C,)`, and the facts of `Report.evaluation`.
@@ -66,6 +67,8 @@ def evaluate(
     classes, multilabel = balancer.targets.num_classes, balancer.targets.multilabel
     logits = torch.as_tensor(logits).detach().cpu().float()
     targets = torch.as_tensor(targets).detach().cpu()
+    if balancer.grouping is not None and balancer.grouping.num_classes is None:
+        classes = logits.shape[-1]
     targets = targets if targets.layout == torch.strided else targets.to_dense()
     if logits.ndim > 2 and not multilabel:
         logits, targets = logits.movedim(1, -1).reshape(-1, logits.shape[1]), targets.reshape(-1)
@@ -79,7 +82,7 @@ def evaluate(
         raise ValueError(
             f"Expected targets to have shape {tuple(shape)}, but got {tuple(targets.shape)}."
         )
-    found = (_labels if multilabel else _classes)(balancer, logits, targets)
+    found = (_labels if multilabel else _classes)(balancer, logits, targets, groups)
     rows = {row["name"]: row for row in found[0]}
     plain_row = rows.get("plain", rows["as trained"])
     for row in found[0]:
@@ -101,17 +104,22 @@ def _predictions(balancer: Any, logits: Tensor) -> dict[str, Tensor]:
 
 
 def _classes(
-    balancer: Any, logits: Tensor, targets: Tensor
+    balancer: Any, logits: Tensor, targets: Tensor, groups: Any
 ) -> tuple[list[dict[str, Any]], list[int], dict[str, Any]]:
     metrics = require("sklearn.metrics")
-    classes = balancer.targets.num_classes
-    used = ~logits.isnan().any(1) & (targets >= 0) & (targets < classes)
+    classes = balancer.cells.num_classes
+    predictions = _predictions(balancer, logits)
+    used = ~logits.isnan().any(1) & (targets >= 0) & (targets < logits.shape[1])
+    if balancer.grouping is not None:
+        targets, *found = balancer.grouping.cells_of(groups, targets, *predictions.values())
+        predictions, used = dict(zip(predictions, found, strict=True)), used & (targets >= 0)
     _require_some(used)
     num_left_out = int((~used).sum())
-    logits, targets = logits[used], targets[used].long()
+    targets = targets[used].long()
     support = torch.bincount(targets, minlength=classes)
     rows = []
-    for name, predicted in _predictions(balancer, logits).items():
+    for name, predicted in predictions.items():
+        predicted = predicted[used]
         precisions, recalls, _, _ = metrics.precision_recall_fscore_support(
             targets.numpy(),
             predicted.numpy(),
@@ -119,14 +127,16 @@ def _classes(
             average=None,
             zero_division=np.nan,
         )
-        counts = torch.bincount(predicted, minlength=classes).tolist()
+        counts = torch.bincount(predicted[predicted >= 0], minlength=classes).tolist()
+        if balancer.grouping is not None and balancer.grouping.num_classes is None:
+            precisions = None  # a group is not predicted
         rows.append(outcome(name, recalls, support, precisions, counts))
     facts = {"num_examples": len(targets), "num_left_out": num_left_out}
     return rows, support.tolist(), facts
 
 
 def _labels(
-    balancer: Any, logits: Tensor, targets: Tensor
+    balancer: Any, logits: Tensor, targets: Tensor, _: Any
 ) -> tuple[list[dict[str, Any]], list[int], dict[str, Any]]:
     rates = LabelRates(balancer.targets.num_classes)
     rates.update(logits, targets)

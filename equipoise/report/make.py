@@ -9,6 +9,7 @@ from unicodedata import category
 import numpy as np
 import torch
 
+from equipoise.balancer.grouping import require_no_groups
 from equipoise.report.evaluation import evaluate, outcome
 from equipoise.report.numbers import plain
 from equipoise.report.report import Report
@@ -34,6 +35,7 @@ def make_report(
     logits: Any = None,
     targets: Any = None,
     *,
+    groups: Any = None,
     baseline: Any = None,
     seconds: Mapping[str, float] | None = None,
     title: str | None = None,
@@ -51,6 +53,8 @@ def make_report(
         balancer: a `Balancer` after at least one `step`.
         logits: `(N, C)` of a hold-out or test set, as the network gives them.
         targets: `(N,)` class ids, or `(N, C)` of 0 and 1, dense or sparse.
+        groups: `(N,)` of the same examples, of a balancer made with groups: what is said of classes
+            is then said of the cells class × group.
         baseline: `(C,)` recalls of a plain run, NaN where not known.
         seconds: what took how long, such as `{"training": 812, "hold-out": 20}`.
         title: of the page.
@@ -71,7 +75,7 @@ def make_report(
         >>> report.outcomes[-1]["recalls"], report.draws
         ([1.0, 0.5], [2.0, 2.0])
     """
-    held = balancer.targets
+    held = balancer.cells
     if not balancer.history:
         raise ValueError(
             "Expected balancer to have been through an epoch, ended by step(), but got one with "
@@ -84,10 +88,14 @@ def make_report(
     if logits is None:
         (outcomes, support), evaluation = _observed(epochs), None
     else:
-        outcomes, support, evaluation = evaluate(balancer, logits, targets)
+        if balancer.grouping is None:
+            require_no_groups(groups)
+        outcomes, support, evaluation = evaluate(balancer, logits, targets, groups)
     if baseline is not None:
         outcomes.insert(0, outcome("baseline", _baseline(baseline, held.num_classes)))
     kinds = "labels" if held.multilabel else "classes"
+    if balancer.grouping is not None:
+        kinds = "groups" if balancer.grouping.num_classes is None else "cells"
     if title is None:
         title = f"{held.num_classes:,} {kinds}, {held.num_examples:,} training examples"
     return Report(
@@ -99,7 +107,7 @@ def make_report(
         known=(held.num_examples - held.unknown_counts).tolist(),
         parts=_parts(balancer),
         draws=plain(balancer.sampler.expected_draws(), 2),
-        log_weight=plain(balancer.log_weight),
+        log_weight=plain(balancer.log_weight.reshape(-1)),
         epochs=epochs,
         outcomes=outcomes,
         support=support,
@@ -107,6 +115,7 @@ def make_report(
         decision=_decision(balancer),
         max_price=max_price,
         seconds=_seconds(seconds),
+        num_groups=None if balancer.grouping is None else balancer.grouping.num_groups,
     )
 
 
@@ -124,7 +133,8 @@ def _observed(epochs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[
 def _epoch(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the history in plain JSON types: NaN is None."""
     out: dict[str, Any] = {name: int(row[name]) for name in WHOLE if name in row}
-    out |= {name: plain(row[name]) for name in NUMBERS + LISTS if row.get(name) is not None}
+    out |= {name: plain(row[name]) for name in NUMBERS if row.get(name) is not None}
+    out |= {name: plain(np.ravel(row[name])) for name in LISTS if row.get(name) is not None}
     if row.get("mining"):
         out["mining"] = dict(row["mining"])
     return out

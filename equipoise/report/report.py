@@ -43,6 +43,7 @@ class Report:
             fitted decision; `None` without.
         max_price: the cap on the price that the front is shown with.
         seconds: what took how long, as given.
+        num_groups: G where the C "classes" are cells class × group, or groups; `None` without.
     """
 
     title: str
@@ -61,6 +62,7 @@ class Report:
     decision: dict[str, Any] | None
     max_price: float | None
     seconds: dict[str, float] | None
+    num_groups: int | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for `from_dict`."""

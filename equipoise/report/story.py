@@ -7,6 +7,7 @@ from unicodedata import bidirectional
 
 import numpy as np
 
+from equipoise.balancer.grouping import group_figures
 from equipoise.figures import caption
 from equipoise.report.numbers import array, ratio, still_improving
 
@@ -178,10 +179,24 @@ def _changed(report: Report) -> str:
         if None not in precisions:
             said += f"; its precision went from {precisions[0]:.2f} to {precisions[1]:.2f}"
         said += "."
+    if report.num_groups and report.support and len(report.names) > report.num_groups:
+        figures = [_groups(report, row) for row in (first, now)]
+        before = "" if first is now else f" ({figures[0][0]:.3f} {first['name']})"
+        said += f" Two groups' recalls of one class differ by up to {figures[1][0]:.3f}{before}"
+        before = "" if first is now else f" ({figures[0][1]:.3f})"
+        said += f"; the lowest accuracy of a group is {figures[1][1]:.3f}{before}."
     if report.multilabel and now["predicted"] and report.support:
         times = _times(sum(now["predicted"]) / max(sum(report.support), 1))
         said += f" Labels are predicted {times} as often as they are true ({now['name']})."
     return said
+
+
+def _groups(report: Report, row: dict[str, Any]) -> tuple[float, float]:
+    shape = -1, report.num_groups or 1
+    found = group_figures(
+        array(row["recalls"]).reshape(shape), array(report.support or []).reshape(shape)
+    )
+    return found["equal_opportunity_gap"], found["worst_group_accuracy"]
 
 
 def _cost(report: Report) -> str:

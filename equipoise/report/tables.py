@@ -92,7 +92,7 @@ def columns(report: Report) -> list[Column]:
         areas = array(report.evaluation["average_precisions"])
         found.append(Column("AP", "average precision", areas, _rate, 4))
     mined = last_mining(report)
-    if mined is not None and "kept_by_class" in mined:
+    if mined is not None and "kept_by_class" in mined and not report.num_groups:
         kept = ratio(array(mined["kept_by_class"]), array(mined["seen_by_class"]))
         found.append(Column("kept", "share that mining kept, in its last epoch", kept, _share, 8))
     return [column for column in found if not np.isnan(column.values).all()]

@@ -90,8 +90,10 @@ class MadeBalancer:
     policy: Any = field(default_factory=FairPolicy)
     loss_function: Any = field(default_factory=FairLoss)
     sampler_share: float = 0.5
+    grouping: Any = None
 
     def __post_init__(self) -> None:
+        self.cells = self.targets
         self.sampler = EqualSampler(self.targets)
         self.log_weight = self.shift - self.shift.mean()
 
