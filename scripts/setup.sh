@@ -95,6 +95,19 @@ else
     say "no root rights or no apt-get here: the packages below must be installed by hand"
 fi
 
+# Only continuous integration is given a browser, for the tests of reports. Debian has the lightest.
+missing_browser() {
+    local name
+    for name in chromium-headless-shell chromium chromium-browser google-chrome; do
+        ! command -v "$name" >/dev/null || return 1
+    done
+}
+
+if [ "${EQUIPOISE_REQUIRE_FFCV:-0}" != 0 ] && missing_browser && can_install; then
+    step "headless Chromium with apt-get, about 20 seconds" \
+        apt_install chromium-headless-shell || say "apt-get could not install it; see $LOG"
+fi
+
 for_python=$(missing_for_python | xargs)
 [ -z "$for_python" ] || give_up "Python cannot make an environment; install first: $for_python"
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
