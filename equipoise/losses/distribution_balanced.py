@@ -67,10 +67,10 @@ def distribution_balanced_loss(
     base.check_number("kappa", kappa, 0.0)
     gamma = base.check_number("gamma", gamma, 0.0)
     check_labels(logits, targets)
-    n = base.fill_empty(base.per_class("counts", counts, logits))
+    n = base.per_class("counts", counts, logits).clamp_min(1.0)
     pos_weight = base.per_class("pos_weight", pos_weight, logits)
     inverse, shift = n.reciprocal(), -kappa * prior_log_odds(n, num_examples)
-    least = 1e-4 * inverse.min()  # stands for an example without positives: r then is 10⁴ or more
+    least = 1e-4 / num_examples  # stands for an example without positives: r then is 10⁴ or more
 
     def elements(z: Tensor, y: Tensor) -> Tensor:
         u = z - shift

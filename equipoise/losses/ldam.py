@@ -70,7 +70,8 @@ def ldam(
         return reduce(value.sum(1), targets, ignore_index, reduction)
 
     def adjust(z: Tensor, y: Tensor) -> Tensor:
-        return (scale * z).scatter_add_(1, y.unsqueeze(1), lead[y].unsqueeze(1))
+        y = y.unsqueeze(1)
+        return (scale * z).scatter_add_(1, y, lead.take(y))
 
     return softmax_loss(
         logits,

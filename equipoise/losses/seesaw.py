@@ -59,7 +59,7 @@ def seesaw(
     def adjust(z: Tensor, y: Tensor) -> Tensor:
         y = y.unsqueeze(1)
         # log M is scaled_j − scaled_y at most 0; less than that by scaled_y, the same in a row.
-        log_m = torch.minimum(base.along_classes(scaled, z), scaled[y])
+        log_m = torch.minimum(base.along_classes(scaled, z), scaled.take(y))
         fixed = z.detach()
         own = fixed.gather(1, y)
         if eps > 0.0:
