@@ -126,16 +126,5 @@ def softplus(z: Tensor) -> Tensor:
 
 
 def power(x: Tensor, exponent: float) -> Tensor:
-    """`x ** exponent` as a new tensor, by products where that is much faster."""
-    if exponent == 0.0:
-        return torch.ones_like(x)
-    if exponent == 1.0:
-        return x.clone()
-    if exponent == 2.0:
-        return x * x
-    if exponent == 3.0:
-        return (x * x).mul_(x)
-    if exponent == 4.0:
-        square = x * x
-        return square.mul_(square)
-    return x.pow(exponent)
+    """`x ** exponent` as a new tensor; torch takes products up to the third power only."""
+    return x.square().square_() if exponent == 4.0 else x.pow(exponent)

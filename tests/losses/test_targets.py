@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -198,14 +196,6 @@ def test_label_smoothing_does_not_favour_the_rare(case: Case):
 
     optimizer.step(closure)
     assert torch.equal(logits.argmax(1), targets)
-
-
-@pytest.mark.parametrize("case", [*SINGLE, *MULTI], ids=lambda case: case.name)
-def test_a_copy_is_independent(case: Case):
-    loss = case.make(log_weight=LOG_WEIGHT)
-    other = copy.deepcopy(loss)
-    other.set_log_weight(torch.zeros(C))
-    assert torch.equal(loss.log_weight, LOG_WEIGHT)
 
 
 def test_the_engine_is_what_plain_operations_give(monkeypatch):
