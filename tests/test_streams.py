@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
+import tarfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from equipoise import Balancer, Targets
 from equipoise.streams import BalancedStream, MixedStream
 
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded"),
+    pytest.mark.filterwarnings("ignore:'set_vital' is deprecated"),  # in torchdata
+]
 
 
 def long_tailed(n: int, classes: int, rarest: float, seed: int = 0) -> list[tuple[int, int]]:
@@ -264,3 +272,96 @@ def scores(recalls: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
     )
     chosen = torch.where(hit, targets, (targets + 1) % len(recalls))
     return 10 * torch.nn.functional.one_hot(chosen, len(recalls)).float(), targets
+
+
+def write_shards(folder: Path, source: list[tuple[int, int]], shards: int) -> list[str]:
+    paths = [str(folder / f"{i}.tar") for i in range(shards)]
+    for k, path in enumerate(paths):
+        with tarfile.open(path, "w") as tar:
+            for i, c in source[k::shards]:
+                for ending, value in (("txt", i), ("cls", c)):
+                    content = str(value).encode()
+                    member = tarfile.TarInfo(f"{i:06}.{ending}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    return paths
+
+
+def number_and_class(example: dict) -> tuple[int, int]:
+    return int(example["txt"]), int(example["cls"])
+
+
+def tar_loader(paths: list[str], rank: int, replicas: int, workers: int) -> StatefulDataLoader:
+    """As a training on several machines makes it: shards split by rank and worker."""
+    wds = pytest.importorskip("webdataset")
+    source = wds.WebDataset(
+        paths[rank::replicas], nodesplitter=None, shardshuffle=False, empty_check=False
+    )
+    stream = BalancedStream(
+        *(source, "cls", [1, 1, 1]),
+        decode=number_and_class,
+        max_repeats=4,
+        chunk_size=20,
+        rank=rank,
+        num_replicas=replicas,
+    )
+    return StatefulDataLoader(stream, 10, num_workers=workers)
+
+
+def numbers_of(batches) -> list[list[int]]:
+    return [numbers.tolist() for numbers, _ in batches]
+
+
+def test_killed_and_resumed_on_tar_shards(tmp_path):
+    """Two ranks with two workers each go on with the very examples that would have come."""
+    source = long_tailed(1200, 3, rarest=0.3)
+    paths = write_shards(tmp_path, source, shards=8)
+    seen: Counter[int] = Counter()
+    for rank in range(2):
+        whole = numbers_of(tar_loader(paths, rank, 2, workers=2))
+        loader = tar_loader(paths, rank, 2, workers=2)
+        batches = iter(loader)
+        before = numbers_of(next(batches) for _ in range(17))
+        state = pickle.loads(pickle.dumps(loader.state_dict()))
+        [next(batches) for _ in range(3)]  # lost with the process
+        del batches
+        again = tar_loader(paths, rank, 2, workers=2)
+        again.load_state_dict(state)
+        assert before + numbers_of(again) == whole
+        seen.update(i for batch in whole for i in batch)
+    assert max(seen.values()) <= 4  # each shard is read by one worker of one rank
+    rare = [i for i, c in source if c == 2]
+    assert np.mean([i in seen for i in rare]) > 0.9
+
+
+def test_hugging_face_streaming(tmp_path):
+    """Split over workers by `datasets`, resumed by its own state."""
+    datasets = pytest.importorskip("datasets")
+    source = long_tailed(800, 3, rarest=0.2)
+    for k in range(4):
+        lines = [json.dumps({"i": i, "label": c}) for i, c in source[k::4]]
+        (tmp_path / f"{k}.jsonl").write_text("\n".join(lines))
+
+    def made() -> StatefulDataLoader:
+        files = sorted(map(str, tmp_path.glob("*.jsonl")))
+        streaming = datasets.load_dataset(
+            "json", data_files=files, split="train", streaming=True, cache_dir=str(tmp_path / "c")
+        )
+        stream = BalancedStream(
+            *(streaming, "label", [1, 1, 1]),
+            decode=lambda row: (row["i"], row["label"]),
+            chunk_size=20,
+        )
+        return StatefulDataLoader(stream, 10, num_workers=2)
+
+    loader = made()
+    whole = [(i.tolist(), c.tolist()) for i, c in loader]
+    classes = [c for _, batch in whole for c in batch]
+    assert apart(classes[200:], np.ones(3)) < 0.02
+    assert len(classes) == pytest.approx(800, abs=12)
+    batches = iter(loader := made())
+    first = [next(batches) for _ in range(30)]
+    state = loader.state_dict()
+    (again := made()).load_state_dict(state)
+    rest = [(i.tolist(), c.tolist()) for i, c in again]
+    assert [(i.tolist(), c.tolist()) for i, c in first] + rest == whole
