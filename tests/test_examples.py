@@ -186,3 +186,12 @@ def test_pasted_digits_are_uneven_and_of_one_size():
     assert (np.diff(pixels[1:]) < 0).sum() >= 7
     assert pixels[10] > 100
     assert scenes["test"][0].shape == (200, 3, 64, 64)
+
+
+def test_streaming_from_shards_of_digits(tmp_path):
+    pytest.importorskip("webdataset")
+    out = tmp_path / "figures.json"
+    run(*("examples/streaming.py", "--epochs", "1", "--seeds", "1", "--out", str(out)))
+    methods = {result["method"]: result for result in json.loads(out.read_text())}
+    assert methods.keys() == {"plain", "indexed", "stream"}
+    assert methods["stream"]["price"]["read"] == pytest.approx(1, abs=0.2)
