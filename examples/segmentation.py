@@ -98,24 +98,24 @@ def train(args: argparse.Namespace, data: dict, method: str, seed: int) -> nn.Mo
 
 def judge(args: argparse.Namespace, data: dict, model: nn.Module) -> dict[str, list[float]]:
     """Figures on the test images, for each way to decide."""
-    with torch.no_grad():
-        held, test = (
-            torch.cat([forward(args, model, part).cpu() for part in data[name][0].split(32)])
-            for name in ("val", "test")
-        )
+    held, test = (predict(args, model, data[part][0]) for part in ("val", "test"))
     labels, half = data["test"][1], torch.arange(len(test)) // 10 % 2
 
-    def offset(logits: Tensor, targets: Tensor) -> Tensor:
-        return fit_class_decision(logits, targets, "iou").values.float().view(-1, 1, 1)
+    known = data["train"][1][data["train"][1] >= 0]
+    pixels = torch.bincount(known, minlength=test.shape[1])
+
+    def offset(logits: Tensor, targets: Tensor, prior: Tensor | None = None) -> Tensor:
+        decision = fit_class_decision(logits, targets, "iou", prior=prior)
+        return decision.values.float().view(-1, 1, 1)
 
     of_halves = torch.stack([offset(test[half != h], labels[half != h]) for h in (0, 1)])
-    offsets = (torch.zeros(1), offset(held, data["val"][1]), of_halves[half])
+    offsets = (torch.zeros(1), offset(held, data["val"][1], pixels), of_halves[half])
     found = {}
     for way, added in zip(WAYS, offsets, strict=True):
-        rates = ClassRates(len(data["classes"]))
+        rates = ClassRates(test.shape[1])
         rates.update(test + added, labels)
-        recalls = rates.recalls()
-        values = recalls.mean(), rates.ious().mean(), recalls.min(), rates.accuracy()
+        r = rates.recalls()
+        values = r.mean(), rates.ious().mean(), r.min(), rates.accuracy()
         found[way] = [float(value) for value in values]
     return found
 
@@ -133,6 +133,11 @@ def forward(args: argparse.Namespace, model: nn.Module, images: Tensor) -> Tenso
     inputs = images.to(args.device).float().div_(255).sub_(0.45)
     with harness.autocast(args.device, args.bf16):
         return model(inputs.to(memory_format=torch.channels_last)).float()
+
+
+@torch.no_grad()
+def predict(args: argparse.Namespace, model: nn.Module, images: Tensor) -> Tensor:
+    return torch.cat([forward(args, model, part).cpu() for part in images.split(32)])
 
 
 def print_table(runs: list[dict], console: Console) -> None:
@@ -186,9 +191,8 @@ def main() -> None:
     images, labels = data["test"]
     chosen = max(range(len(labels)), key=lambda i: len(labels[i].unique()))  # the most classes
     shown = {"scene": images[chosen].permute(1, 2, 0), "truth": labels[chosen]}
-    with torch.no_grad():
-        for name, model in models.items():
-            shown[name] = forward(args, model, images[chosen, None]).argmax(1)[0].cpu()
+    for name, model in models.items():
+        shown[name] = predict(args, model, images[chosen, None]).argmax(1)[0]
     harness.draw_pixels(shown, args.out / "scene.png")
     console.print(f"Picture: {args.out / 'scene.png'}")
 

@@ -192,6 +192,22 @@ def test_offsets_for_iou_beat_arg_max_on_other_images():
     assert abs(predicted.mean() - found.mean()) < 0.03
 
 
+def test_a_hold_out_with_other_frequencies_is_weighted_by_the_prior():
+    """The rare class comes four times as often in the hold-out as where it counts."""
+    logits, targets = scenes(images=160, size=8)
+    chance = torch.rand(targets[:80].shape, generator=torch.Generator().manual_seed(1))
+    common = (targets[:80] != 2) & (chance < 0.75)
+    held = targets[:80].masked_fill(common, -100)
+    prior = torch.bincount(targets[80:][targets[80:] >= 0], minlength=3)
+    found = {}
+    for name, given in (("none", None), ("prior", prior)):
+        offset, _ = iou_offset(logits[:80], held, prior=given)
+        rates = ClassRates(3)
+        rates.update(logits[80:] + offset.view(-1, 1, 1), targets[80:])
+        found[name] = float(mean_iou(rates.confusion))
+    assert found["prior"] > found["none"] + 0.005
+
+
 def test_offsets_for_iou_are_left_out_where_other_images_do_not_gain():
     """Each image has offsets of its own that help it and no other."""
     generator = torch.Generator().manual_seed(0)

@@ -640,6 +640,7 @@ class Balancer:
                 listed=self.targets.listed,
                 images=images,
                 ignore_index=self.loss_function.ignore_index,
+                prior=self.targets.counts,
             )
         return self.decision.values
 

@@ -41,6 +41,7 @@ def fit_class_decision(
     listed: Listed = str,
     images: Tensor | None = None,
     ignore_index: int = -100,
+    prior: np.ndarray | None = None,
 ) -> ClassDecision:
     """The decision for class ids that reaches an objective on a hold-out.
 
@@ -68,6 +69,7 @@ def fit_class_decision(
         listed: how classes are named in warnings.
         images: `(N,)` the image that each row of `(N, C)` logits is of, see `ElementSample`.
         ignore_index: the class id that is left out of dense targets.
+        prior: `(C,)` how often classes come where it counts, for "iou": see `iou_offset`.
 
     Raises:
         ValueError: an unknown objective, a negative `max_price`, or as for `fair_offset`.
@@ -100,6 +102,7 @@ def fit_class_decision(
                 kappa=kappa,
                 start=start,
                 listed=listed,
+                prior=prior,
                 images=None if images is None else images.cpu()[trusted],
             )
     with warnings.catch_warnings():
@@ -109,7 +112,7 @@ def fit_class_decision(
         if objective in (None, "fair"):
             return _fair(logits, targets, max_price, alpha, kappa, images, start)
         if objective == "iou":
-            offset, gain = iou_offset(logits, targets, images=images)
+            offset, gain = iou_offset(logits, targets, images=images, prior=prior)
             return ClassDecision("iou", offset, gain=gain)
         if objective == "equal-recall":
             return _equal_recall(logits, targets, listed)

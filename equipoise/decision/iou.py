@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ def iou_offset(
     targets: Tensor,
     *,
     images: Tensor | None = None,
+    prior: Any = None,
     folds: int = 5,
     sweeps: int = 8,
     ignore_index: int = -100,
@@ -36,13 +39,16 @@ def iou_offset(
     fitted on the others. Offsets are kept at the strength (1, ¾, ½, ¼) whose mean IoU over all of
     them is highest, and only where it is above that of arg max z by more than one standard error
     of the folds' differences. Else they are 0. No guard sees that other data differ from all of
-    the hold-out.
+    the hold-out, but how often classes come is made to agree by `prior`.
 
     Args:
         logits: `(N, C)` or `(N, C, d1, …)`, finite, of a hold-out.
         targets: class ids, `(N,)` or `(N, d1, …)`.
         images: `(N,)` the image each row of `(N, C)` logits is of, see `ElementSample`; by default
             each is one by itself.
+        prior: `(C,)` how often classes come where it counts, as counts or shares: elements of the
+            hold-out then weigh up to ten times more or less, so that its classes come as often.
+            A `Balancer` gives those of the training elements.
         folds: at least 2.
         sweeps: over the classes, at most.
         ignore_index: the class id that is left out.
@@ -70,15 +76,16 @@ def iou_offset(
     z = z.float()
     fold = image_folds(images.cpu(), folds)
     seen = torch.bincount(y, minlength=z.shape[1]) > 0
-    whole = _ascend(z, y, sweeps)
+    weight = _weight(y, z.shape[1], prior)
+    whole = _ascend(z, y, weight, sweeps)
     parts = []
     for k in range(folds):
         inside = fold == k
-        offset = _ascend(z[~inside], y[~inside], sweeps)
+        offset = _ascend(z[~inside], y[~inside], weight, sweeps)
         parts.append((z[inside], y[inside], offset))
 
     def confusions(strength: float) -> Tensor:
-        return torch.stack([_confusion(z, y, strength * b) for z, y, b in parts])
+        return torch.stack([_confusion(z, y, strength * b, weight) for z, y, b in parts])
 
     before = confusions(0.0)
     best, kept = 0.0, 0.0
@@ -110,24 +117,36 @@ def mean_iou(confusion: Tensor) -> Tensor:
     """
     support, hits = confusion.sum(1), confusion.diagonal().double()
     seen = support > 0
-    return (hits / (support + confusion.sum(0) - hits).clamp_min(1))[seen].mean()
+    return (hits / (support + confusion.sum(0) - hits).clamp_min(1e-12))[seen].mean()
 
 
-def _confusion(z: Tensor, y: Tensor, offset: Tensor) -> Tensor:
+def _weight(y: Tensor, classes: int, prior: Any) -> Tensor:
+    """`(C,)` float64: what an element of each class weighs, 1 on average."""
+    if prior is None:
+        return torch.ones(classes, dtype=torch.float64)
+    prior = torch.as_tensor(prior, dtype=torch.float64)
+    if prior.shape != (classes,) or not bool((prior >= 0).all()) or not bool(prior.any()):
+        raise ValueError(f"Expected prior to be {classes} frequencies, but got {prior.tolist()}.")
+    share = torch.bincount(y, minlength=classes) / len(y)
+    return (prior / prior.sum() / share.clamp_min(1e-12)).clamp(0.1, 10.0)
+
+
+def _confusion(z: Tensor, y: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     classes = z.shape[1]
     cell = y * classes + (z + offset.to(z)).argmax(1)
-    return torch.bincount(cell, minlength=classes**2).view(classes, classes)
+    counts = torch.bincount(cell, minlength=classes**2).view(classes, classes)
+    return counts * weight[:, None]
 
 
-def _ascend(z: Tensor, y: Tensor, sweeps: int) -> Tensor:
+def _ascend(z: Tensor, y: Tensor, weight: Tensor, sweeps: int) -> Tensor:
     """Offsets `(C,)` float64 of the highest mean IoU that coordinate ascent finds."""
     shifted, seen = z.clone(), torch.bincount(y, minlength=z.shape[1]) > 0
     offset = torch.zeros(z.shape[1], dtype=torch.float64)
-    best = float(mean_iou(_confusion(z, y, offset)))
+    best = float(mean_iou(_confusion(z, y, offset, weight)))
     for _ in range(sweeps):
         before = best
         for c in seen.nonzero()[:, 0].tolist():
-            value, move = _best_move(shifted, y, c, seen)
+            value, move = _best_move(shifted, y, c, seen, weight)
             if value > best + 1e-6:
                 best = value
                 offset[c] += move
@@ -137,7 +156,9 @@ def _ascend(z: Tensor, y: Tensor, sweeps: int) -> Tensor:
     return offset
 
 
-def _best_move(shifted: Tensor, y: Tensor, c: int, seen: Tensor) -> tuple[float, float]:
+def _best_move(
+    shifted: Tensor, y: Tensor, c: int, seen: Tensor, weight: Tensor
+) -> tuple[float, float]:
     """The highest mean IoU that moving one offset reaches, and by how much to move it."""
     classes = shifted.shape[1]
     own = shifted[:, c].clone()
@@ -155,16 +176,20 @@ def _best_move(shifted: Tensor, y: Tensor, c: int, seen: Tensor) -> tuple[float,
     def leaving(chosen: Tensor) -> Tensor:
         """`(C, cuts)`: of each rival's elements, how many go to c at each cut."""
         cell = rival[chosen] * wide + bin_[chosen]
-        table = torch.bincount(cell, minlength=classes * wide).view(classes, wide)
-        return table.cumsum(1)[:, :-1].double()
+        return _sums(cell, y[chosen], weight, classes * wide).view(classes, wide).cumsum(1)[:, :-1]
 
     every = torch.ones_like(y, dtype=torch.bool)
     taken = leaving(every)
-    support = torch.bincount(y, minlength=classes).double()[:, None]
-    predicted = torch.bincount(rival, minlength=classes).double()[:, None] - taken
+    support = _sums(y, y, weight, classes)[:, None]
+    predicted = _sums(rival, y, weight, classes)[:, None] - taken
     right = y == rival
-    hits = torch.bincount(rival[right], minlength=classes).double()[:, None] - leaving(right)
+    hits = _sums(y[right], y[right], weight, classes)[:, None] - leaving(right)
     predicted[c], hits[c] = taken.sum(0), leaving(y == c).sum(0)
-    iou = (hits / (support + predicted - hits).clamp_min(1))[seen].mean(0)
+    iou = (hits / (support + predicted - hits).clamp_min(1e-12))[seen].mean(0)
     top = int(iou.argmax())
     return float(iou[top]), float(cuts[top])
+
+
+def _sums(cell: Tensor, y: Tensor, weight: Tensor, cells: int) -> Tensor:
+    """Weight in each cell."""
+    return torch.bincount(cell, weight[y], minlength=cells)
