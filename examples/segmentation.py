@@ -6,8 +6,8 @@
 Trains a small U-Net once for each method and seed. Prints mean recall, mean IoU, lowest recall and
 pixel accuracy on the test images: as trained; decided with offsets for mean IoU that were fitted on
 the hold-out; and with offsets fitted on other test images of the same scenes (each half on the
-other). Draws one scene. `load_scenes` in examples/harness.py says what --data may be. A run in --out
-is not trained again. Figures: benchmarks/README.md. equipoise is used above `UNTIL HERE` alone.
+other). Draws one scene. `load_scenes` in examples/harness.py says what --data may be. Runs in --out
+are not trained again. Figures: benchmarks/README.md. equipoise is used above `UNTIL HERE` alone.
 """
 
 from __future__ import annotations
