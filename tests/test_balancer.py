@@ -471,6 +471,14 @@ def test_arrays_are_as_good_as_tensors():
     balancer.step()
 
 
+def test_names_where_ids_are_expected():
+    balancer = Balancer([["cat"], ["dog"], ["cat"]])  # a single column of a table
+    assert balancer.targets.names == ["cat", "dog"]
+    for call in (balancer.loss, balancer.observe):
+        with pytest.raises(TypeError, match=r"got names such as 'cat'.*Targets\(names_of_all\)"):
+            call(torch.zeros(2, 2), ("cat", "dog"))
+
+
 def test_classes_that_the_decision_lacks_are_named():
     balancer = Balancer(["cat", "dog", "owl"] * 30)
     logits = torch.randn(400, 3, generator=torch.Generator().manual_seed(0))

@@ -46,6 +46,7 @@ def test_num_classes_beyond_the_largest_id():
         (["cat", None], TypeError, "numbers or strings, but got None at position 1"),
         ([0, None], TypeError, "numbers or strings, but got None at position 1"),
         ([["a", "b"], ["c", "d"]], TypeError, r"strings of shape \(2, 2\).*from_label_ids"),
+        (["NA", float("nan")], TypeError, "got nan at position 1.*keep_default_na=False"),
         (pd.Series([["a"], ["b", "c"]]), TypeError, "different lengths.*from_label_ids"),
         (pd.Series(["a", None]).astype("category"), ValueError, "a label, but got none at pos"),
         (pd.Series([1, None], dtype="Int64"), ValueError, "whole class ids, but got nan at pos"),

@@ -301,7 +301,7 @@ class Balancer:
         if not (self._learnt and self._by_loss):
             self._learn()
         self.loss_function.to(logits.device)
-        targets = torch.as_tensor(targets)
+        targets = _numbers(targets)
         mixed = targets.shape == logits.shape and not self.multilabel
         classes = targets.argmax(1) if mixed else targets
         if isinstance(self.mining, BatchMiner):
@@ -376,7 +376,7 @@ class Balancer:
             targets: `(B,)` class ids, or `(B, C)` of 0 and 1.
             groups: `(B,)` ids or names of the groups, of a balancer made with groups.
         """
-        logits, targets = torch.as_tensor(logits), torch.as_tensor(targets)
+        logits, targets = torch.as_tensor(logits), _numbers(targets)
         self._settle()
         corrected = logits if self.multilabel else self.correct(logits)
         if self.grouping is None:
@@ -758,6 +758,16 @@ class Balancer:
         missing = [name for name in self.state_dict() if name not in state]
         if missing:
             raise ValueError(f"Expected state of a Balancer, but got one without {missing}.")
+
+
+def _numbers(targets: Any) -> Tensor:
+    """A tensor, or an error where a data set yields names of classes instead of their ids."""
+    if isinstance(targets, list | tuple) and len(targets) and isinstance(targets[0], str):
+        raise TypeError(
+            f"Expected targets to be class ids, but got names such as {targets[0]!r}. Let the data "
+            "set yield Targets(names_of_all).labels[i]."
+        )
+    return torch.as_tensor(targets)
 
 
 def _packed(value: Any) -> Any:

@@ -129,7 +129,10 @@ def _contents(labels: Any) -> tuple[Any, Names]:
             f"{labels.column_names}. Pass the column that holds the labels, dataset[column]."
         )
     try:
-        return np.asarray(labels), None
+        values = np.asarray(labels)
+        if values.dtype.kind == "U" and values.ndim == 1:  # a NaN or None among strings
+            values = np.array(labels, dtype=object)
+        return values, None
     except ValueError as error:
         raise TypeError(_RAGGED) from error
 
@@ -221,10 +224,10 @@ def _numbers_or_words(values: np.ndarray, names: Names) -> tuple[np.ndarray, Nam
     flat = values.reshape(-1).tolist()
     kinds = set(map(type, flat))
     if kinds and all(issubclass(kind, str) for kind in kinds):
-        if values.ndim != 1:
+        if len(flat) != len(values):  # a single column of a table is as good as one
             raise TypeError(
-                f"Expected labels to be {_FORMS}, but got strings of shape {values.shape}. "
-                "For lists of class names use Targets.from_label_ids."
+                f"Expected labels to be {_FORMS}, but got strings of shape {values.shape}. Pass "
+                "the column that holds the classes; for lists of names Targets.from_label_ids."
             )
         return _ids_of_words(flat, names)
     if kinds & {list, tuple, set, np.ndarray}:
@@ -234,10 +237,10 @@ def _numbers_or_words(values: np.ndarray, names: Names) -> tuple[np.ndarray, Nam
     usual = next((kind for kind in (str, int, float) if kind in kinds), None)
     odd = next((i for i, value in enumerate(flat) if type(value) is not usual), 0)
     what = f"{flat[odd]!r} at position {odd}" if values.ndim else f"a {type(flat[0]).__name__}"
-    raise TypeError(
-        f"Expected labels to be numbers or strings, but got {what}. Leave out examples "
-        "without a label; of a data set pass the labels."
-    )
+    mend = "Leave out examples without a label; of a data set pass the labels."
+    if usual is str and flat[odd] != flat[odd]:
+        mend += ' A class called "NA" or "None" stays one with read_csv(…, keep_default_na=False).'
+    raise TypeError(f"Expected labels to be numbers or strings, but got {what}. {mend}")
 
 
 def _ids_of_words(words: list[str], names: Names) -> tuple[np.ndarray, list[str]]:
