@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from torchmetrics.functional.classification import binary_calibration_error, multilabel_f1_score
 
 from equipoise import Balancer
+from equipoise.audit import read_labels
 from equipoise.decision import calibrate_labels, label_thresholds, thresholds_at_prevalence
 from examples import harness
 
@@ -66,8 +67,6 @@ def load_data(name: str, size: int) -> dict[str, Any]:
             for k in "XY"
         )
         names = z["label_names"].tolist()
-        if path.stem == "genbase":
-            x = x[:, 1:]  # the row's id
         split = z["split"] == 1 if "split" in z else None
     if split is None:
         drawn = np.random.default_rng(0).permutation(y.shape[0])
@@ -102,16 +101,11 @@ def read_folder(folder: Path, size: int) -> tuple[np.ndarray, sp.csr_matrix, lis
     """Images, resized to size × size, and labels of a folder with a `labels.csv`."""
     from PIL import Image
 
+    targets, names = read_labels(folder, separator=" ")
     with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:
-        header, *rows = csv.reader(file)
-    if len(header) > 2:
-        names, labels = header[1:], sp.csr_matrix(np.array([r[1:] for r in rows]).astype(np.uint8))
-    else:
-        sets = [r[1].split() for r in rows]
-        names = sorted(set().union(*sets))
-        labels = sp.csr_matrix(np.array([[n in s for n in names] for s in sets], np.uint8))
-    images = [Image.open(folder / row[0]).convert("RGB").resize((size, size)) for row in rows]
-    return np.stack([np.asarray(image) for image in images]), labels, names
+        paths = [folder / row[0] for row in csv.reader(file)][1:]
+    images = [Image.open(path).convert("RGB").resize((size, size)) for path in paths]
+    return np.stack([np.asarray(image) for image in images]), targets.matrix, names
 
 
 def scaled(x, train: np.ndarray):
@@ -229,14 +223,6 @@ def figures(decided: dict, raw, corrected: dict, y_held, y_test, data: dict) -> 
     return found
 
 
-def mined(balancer: Balancer, examples: int) -> dict:
-    """What the miner kept in the last epoch: of what is drawn, and of each batch's losses."""
-    row = balancer.history[-1].get("mining", {})
-    names = ("share_kept", "mean_loss_kept", "mean_loss_dropped")
-    found = {name: row[name] for name in names if row.get(name) is not None}
-    return found | {"share_drawn": len(balancer.sampler) / examples} if row else {}
-
-
 TABLES = {
     "On the test examples (± sd over the seeds)": {
         "AUPRC\nmacro": "auprc_macro",
@@ -264,29 +250,19 @@ TABLES = {
         "\ncalibrated ": "ece_calibrated",
         "seconds\na run": "seconds",
     },
-    "Mining, last epoch": {
-        "share of the\nexamples drawn": "share_drawn",
-        "share of these\nlosses kept": "share_kept",
-        "mean loss\nkept": "mean_loss_kept",
-        "\ndropped": "mean_loss_dropped",
-    },
 }
 
 
 def print_tables(results: list[dict], console: Console) -> None:
     for place, (title, columns) in enumerate(TABLES.items()):
-        shown = {name: key for name, key in columns.items() if key in results[0]}
-        rows = [r for r in results if shown and set(shown.values()) <= r.keys()]
-        if not rows:
-            continue
         table = Table(title=title)
         table.add_column("method", no_wrap=True)
-        for name in shown:
+        for name in columns:
             table.add_column(name, justify="right")
-        for method in dict.fromkeys(r["method"] for r in rows):
+        for method in dict.fromkeys(r["method"] for r in results):
             cells = []
-            for key in shown.values():
-                values = [r[key] for r in rows if r["method"] == method]
+            for key in columns.values():
+                values = [r[key] for r in results if r["method"] == method]
                 spread = f" ±{np.std(values, ddof=1):.3f}" if len(values) > 1 and not place else ""
                 cells.append(f"{np.mean(values):.{1 if max(values) >= 100 else 3}f}{spread}")
             table.add_row(method, *cells)

@@ -141,7 +141,6 @@ def train(method: str, seed: int, data: dict, settings: dict) -> dict:
         "method": method,
         "seed": seed,
         **shown.figures(decided, logits, corrected, y_held, y_test, data),
-        **shown.mined(balancer, len(kept)),
         "seconds": time.perf_counter() - began,
         "history": [
             {k: v for k, v in row.items() if not isinstance(v, list)} for row in balancer.history
