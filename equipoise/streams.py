@@ -189,8 +189,9 @@ class BalancedStream(_ShareStream):
     WebDataset and `datasets` do by themselves.
 
     Args:
-        source: an iterable of examples, iterated anew for each pass. One with `state_dict` is
-            resumed by it, others by reading again what was read of the pass.
+        source: an iterable of examples, iterated anew for each pass; `set_epoch` is called before,
+            where it has one. One with `state_dict` is resumed by it, others by reading again what
+            was read of the pass.
         label: of an example: its key or position, or a function. Only labels are read of all.
         shares: `(C,)`, in proportion to which classes are yielded; a float64 tensor is shared.
         relative: `shares` are factors on the shares that the source turns out to have, exp(λ).
@@ -254,11 +255,12 @@ class BalancedStream(_ShareStream):
         self._warned = False
 
     def _open(self, resume: bool) -> None:
-        skip = self._ahead if resume else 0
+        source: Any = self.source
+        getattr(source, "set_epoch", lambda epoch: None)(self._pass)
+        self._ahead = skip = self._ahead if resume else 0
         if resume and self._state is not None:
-            self.source.load_state_dict(self._state)  # type: ignore[attr-defined]
+            source.load_state_dict(self._state)
             skip = 0
-        self._ahead = self._ahead if resume else 0
         self._examples = iter(self.source)
         next(islice(self._examples, skip, skip), None)
 
