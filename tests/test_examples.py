@@ -80,6 +80,15 @@ def test_cifar_on_a_folder_of_images(tmp_path):
     assert "24 test images of 2 classes" in printed
 
 
+def test_groups_on_digits():
+    printed = run(
+        "examples/groups.py", "--epochs", "1", "--seeds", "1", "--method", "JTT", "Balancer"
+    )
+    lines = [line.split() for line in printed.splitlines()[1:]]
+    assert [line[0] for line in lines] == ["JTT", "Balancer"]
+    assert all(0 <= float(line[-7]) <= float(line[-5]) <= 1 for line in lines)  # worst, mean
+
+
 @pytest.mark.parametrize("form", ["grey", "channels first", "floats", "names"])
 def test_arrays_as_people_have_them(form, tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
