@@ -75,13 +75,7 @@ def asymmetric_loss(
         )
 
     return label_loss(
-        logits,
-        targets,
-        elements,
-        terms,
-        unknown=unknown,
-        reduction=reduction,
-        fused=fused,
+        logits, targets, elements, terms, unknown=unknown, reduction=reduction, fused=fused
     )
 
 

@@ -8,13 +8,7 @@ from torch import Tensor
 
 from equipoise.losses import base
 from equipoise.losses.base import ClassVector
-from equipoise.losses.class_ids import (
-    ClassLoss,
-    check_targets,
-    log_odds_against,
-    reduce,
-    weight_of,
-)
+from equipoise.losses.class_ids import ClassLoss, check_targets, log_odds_against, reduce, weight_of
 from equipoise.losses.multilabel import check_unknown, known_labels
 from equipoise.losses.sigmoid_focal import (
     check_alpha,

@@ -82,13 +82,7 @@ def sigmoid_focal_loss(
         return made
 
     return label_loss(
-        logits,
-        targets,
-        elements,
-        terms,
-        unknown=unknown,
-        reduction=reduction,
-        fused=fused,
+        logits, targets, elements, terms, unknown=unknown, reduction=reduction, fused=fused
     )
 
 

@@ -9,13 +9,7 @@ from torch import Tensor
 from equipoise.losses import base
 from equipoise.losses.base import ClassVector
 from equipoise.losses.engine import is_large, softplus
-from equipoise.losses.multilabel import (
-    LabelLoss,
-    as_labels,
-    check_labels,
-    known_labels,
-    label_loss,
-)
+from equipoise.losses.multilabel import LabelLoss, as_labels, check_labels, known_labels, label_loss
 from equipoise.losses.pointwise import Terms, mirrored
 from equipoise.losses.positives import Positives
 

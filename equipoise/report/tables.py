@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["OUTCOMES", "Column", "columns", "notable", "outcome_rows"]
 
+WHOLE, RATE, SHARE = "{:,.0f}".format, "{:.3f}".format, "{:.0%}".format
+SIGNED, CHANGE = "{:+.2f}".format, "{:+.3f}".format
 OUTCOMES = ("recalls", "mean", "sd", "by chance", "lowest", "of", "price")
 
 
@@ -24,9 +26,8 @@ def outcome_rows(report: Report) -> list[list[str]]:
     rows = []
     for row in report.outcomes:
         worst = "–" if row["worst"] is None else report.names[row["worst"]]
-        numbers = [_rate(row[key]) for key in ("mean", "sd", "chance", "lowest")]
-        price = "–" if row["price"] is None else _signed_rate(row["price"])
-        rows.append([row["name"], *numbers, worst, price])
+        numbers = [_written(row[key], RATE) for key in ("mean", "sd", "chance", "lowest")]
+        rows.append([row["name"], *numbers, worst, _written(row["price"], CHANGE)])
     return rows
 
 
@@ -49,35 +50,34 @@ class Column:
     rank: int
 
     def __getitem__(self, c: int) -> str:
-        value = self.values[c]
-        return "–" if np.isnan(value) else self.text(value)
+        return _written(self.values[c], self.text)
 
 
 def columns(report: Report) -> list[Column]:
     """Those that the report has the numbers for."""
     counts, drawn = array(report.counts), ratio(array(report.draws), array(report.counts))
     found = [
-        Column("examples", "training examples", counts, _whole, 4),
+        Column("examples", "training examples", counts, WHOLE, 4),
         Column("drawn ×", "times an epoch draws each of them, on average", drawn, _times, 3),
-        Column("λ", "log-weight after the last epoch", array(report.log_weight), _signed, 5),
+        Column("λ", "log-weight after the last epoch", array(report.log_weight), SIGNED, 5),
     ]
     recalls = [array(row["recalls"]) for row in report.outcomes]
     for row, values in zip(report.outcomes, recalls, strict=True):
-        found.append(Column(row["name"], "recall", values, _rate, 0))
+        found.append(Column(row["name"], "recall", values, RATE, 0))
     if len(recalls) > 1:
         meaning = (
             f"of the recall, from {report.outcomes[0]['name']} to {report.outcomes[-1]['name']}"
         )
-        found.append(Column("change", meaning, recalls[-1] - recalls[0], _signed_rate, 1))
+        found.append(Column("change", meaning, recalls[-1] - recalls[0], CHANGE, 1))
     precise = [row for row in report.outcomes if row["precisions"] is not None]
     for row in precise[:1] + precise[1:][-1:]:
         last = row is precise[-1]
         heading, rank = ("precision", 2) if last else (f"precision {row['name']}", 8)
         meaning = f"share of its predictions that are true, {row['name']}"
-        found.append(Column(heading, meaning, array(row["precisions"]), _rate, rank))
+        found.append(Column(heading, meaning, array(row["precisions"]), RATE, rank))
     support = array(report.support or [])
     if len(support):
-        found.append(Column("n", "examples that the recalls are of", support, _whole, 6))
+        found.append(Column("n", "examples that the recalls are of", support, WHOLE, 6))
     for row in precise[-1:]:
         times = ratio(array(row["predicted"]), support)
         meaning = f"predictions for each true one, {row['name']}"
@@ -85,16 +85,14 @@ def columns(report: Report) -> list[Column]:
         if any("mean_iou" in epoch for epoch in report.epochs):  # of pixels or tokens
             hits, predicted = array(row["recalls"]) * support, array(row["predicted"])
             iou = ratio(hits, support + predicted - hits)
-            found.append(
-                Column("IoU", f"hits over true or predicted, {row['name']}", iou, _rate, 1)
-            )
+            found.append(Column("IoU", f"hits over true or predicted, {row['name']}", iou, RATE, 1))
     if report.evaluation is not None and report.multilabel:
         areas = array(report.evaluation["average_precisions"])
-        found.append(Column("AP", "average precision", areas, _rate, 4))
+        found.append(Column("AP", "average precision", areas, RATE, 4))
     mined = last_mining(report)
     if mined is not None and "kept_by_class" in mined and not report.num_groups:
         kept = ratio(array(mined["kept_by_class"]), array(mined["seen_by_class"]))
-        found.append(Column("kept", "share that mining kept, in its last epoch", kept, _share, 8))
+        found.append(Column("kept", "share that mining kept, in its last epoch", kept, SHARE, 8))
     return [column for column in found if not np.isnan(column.values).all()]
 
 
@@ -116,25 +114,9 @@ def notable(report: Report, most: int) -> np.ndarray:
     return chosen[np.argsort(before[chosen], kind="stable")]
 
 
-def _whole(value: float) -> str:
-    return f"{value:,.0f}"
+def _written(value: float | None, text: Callable[[float], str]) -> str:
+    return "–" if value is None or np.isnan(value) else text(value).replace("-", "−")
 
 
 def _times(value: float) -> str:
     return f"{value:.2f}" if value < 9.995 else f"{value:,.1f}"
-
-
-def _rate(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _share(value: float) -> str:
-    return f"{value:.0%}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
-
-
-def _signed_rate(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")

@@ -104,12 +104,7 @@ def k_folds(targets: Any, k: int, *, groups: Any = None, seed: int = 0) -> list[
 
 
 def three_way_split(
-    targets: Any,
-    holdout: float | int,
-    test: float | int,
-    *,
-    groups: Any = None,
-    seed: int = 0,
+    targets: Any, holdout: float | int, test: float | int, *, groups: Any = None, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sorted example ids for training, for the hold-out and for the test: `holdout_split` twice.
 

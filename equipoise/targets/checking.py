@@ -63,26 +63,21 @@ def agreed_num_classes(
 
 def class_ids(values: np.ndarray, num_classes: int | None) -> tuple[np.ndarray, int]:
     """A copy of checked class ids, in the smallest unsigned dtype; and the number of classes."""
-    if values.dtype.kind == "f":
-        bad = np.flatnonzero(~np.isfinite(values) | (values != np.floor(values)))
-        if len(bad):
+
+    def refuse(bad: np.ndarray, what: str, mend: str = "") -> None:
+        if len(at := np.flatnonzero(bad)):
             raise ValueError(
-                f"Expected labels to be whole class ids, but got {values[bad[0]]} "
-                f"at position {some(bad)}."
+                f"Expected labels to be {what}, but got {values[at[0]]:.12g} "
+                f"at position {some(at)}.{mend}"
             )
-    smallest, largest = int(values.min()), int(values.max())
-    if smallest < 0:
-        bad = np.flatnonzero(values < 0)
-        raise ValueError(
-            f"Expected labels to be class ids from 0 up, but got {int(values[bad[0]])} "
-            f"at position {some(bad)}. Leave out examples without a label."
-        )
+
+    if values.dtype.kind == "f":
+        refuse(~np.isfinite(values) | (values != np.floor(values)), "whole class ids")
+    largest = int(values.max())
+    if values.min() < 0:
+        refuse(values < 0, "class ids from 0 up", " Leave out examples without a label.")
     if num_classes is not None and largest >= num_classes:
-        bad = np.flatnonzero(values >= num_classes)
-        raise ValueError(
-            f"Expected labels to be class ids below num_classes={num_classes}, "
-            f"but got {int(values[bad[0]])} at position {some(bad)}."
-        )
+        refuse(values >= num_classes, f"class ids below num_classes={num_classes}")
     if num_classes is None and largest >= max(_MOST_CLASSES, 2 * len(values)):
         raise ValueError(
             f"Expected labels to be class ids numbered from 0 without large gaps, but got "
