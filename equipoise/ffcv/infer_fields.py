@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from ffcv.fields import FloatField, IntField, NDArrayField, RGBImageField, TorchTensorField
+from ffcv.fields import FloatField, IntField, NDArrayField, RGBImageField
 from ffcv.fields.base import Field
 from PIL.Image import Image
 
@@ -71,16 +72,13 @@ def preparer(name: str, field: Field) -> Callable[[Any], Any]:
     FFCV itself would store 2.7 in an `IntField` as 2, and wait for ever where encoding fails.
     """
     if isinstance(field, RGBImageField):
-        return lambda value: _image(name, value)
-    if isinstance(field, IntField):
-        return lambda value: _whole(name, value)
-    if isinstance(field, FloatField):
-        return lambda value: float(_single(name, value))
-    if isinstance(field, TorchTensorField):
-        return lambda value: torch.from_numpy(_like(name, value, field))
-    if isinstance(field, NDArrayField):
-        return lambda value: _like(name, value, field)
-    return lambda value: value
+        return partial(_image, name)
+    if isinstance(field, IntField | FloatField):
+        dtype = np.dtype(np.int64 if isinstance(field, IntField) else np.float64)
+        return lambda value: _like(name, value, dtype, ()).item()
+    if type(field) is NDArrayField:
+        return lambda value: _like(name, value, field.dtype, tuple(field.shape))
+    return lambda value: value  # of other fields it is known to `encode` alone
 
 
 def describe(field: Field) -> str:
@@ -137,56 +135,31 @@ def _image(name: str, value: Any) -> np.ndarray:
         return np.asarray(value if value.mode == "RGB" else value.convert("RGB"))
     array = _as_array(name, value)
     if not _is_image(array, isinstance(value, torch.Tensor)) or max(array.shape) >= 2**16:
-        hint = ""
-        if array.dtype != np.uint8:
-            hint = " Scale to 0 … 255 and cast, or write it with an NDArrayField."
-        elif array.ndim == 3 and array.shape[0] == 3:
-            hint = " Use x.transpose(1, 2, 0)."
         raise ValueError(
             f"Expected {name} to be a uint8 image (H, W, 3), but got {array.dtype} of shape "
-            f"{array.shape}.{hint}"
+            f"{array.shape}. Scale it to 0 … 255 and cast, use x.transpose(1, 2, 0), or write it "
+            "with an NDArrayField."
         )
     if isinstance(value, torch.Tensor) and array.shape[0] == 3:
         array = array.transpose(1, 2, 0)
     return np.ascontiguousarray(array)
 
 
-def _single(name: str, value: Any) -> Any:
-    array = _as_array(name, value)
-    if array.size != 1:
-        raise ValueError(f"Expected {name} to be one number, but got shape {array.shape}.")
-    return array.item()
-
-
-def _whole(name: str, value: Any) -> int:
-    number = _single(name, value)
-    if number != number or abs(number) == float("inf") or number != int(number):
-        raise ValueError(f"Expected {name} to be a whole number, but got {number}.")
-    if not -(2**63) <= number < 2**63:
-        raise ValueError(f"Expected {name} to fit 64 bits, but got {number}.")
-    return int(number)
-
-
-def _like(name: str, value: Any, field: NDArrayField) -> np.ndarray:
-    """`value` in the field's shape and dtype, where no value changes by that."""
+def _like(name: str, value: Any, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """`value` in a field's dtype and shape, where no value changes by that."""
     given = _as_array(name, value)
-    with np.errstate(invalid="ignore"):
-        array = np.ascontiguousarray(given, _dtype(field))
-    if array.shape != tuple(field.shape):
+    if not shape and given.size == 1:
+        given = given.reshape(())
+    if given.shape != shape:
         raise ValueError(
-            f"Expected {name} to have shape {tuple(field.shape)}, as its field, but got "
-            f"{given.shape}."
+            f"Expected {name} to have shape {shape}, as its field, but got {given.shape}."
         )
-    lossless = np.can_cast(given.dtype, array.dtype, "same_kind") and array.dtype.kind == "f"
-    if not lossless and not np.array_equal(array, given):
+    with np.errstate(invalid="ignore"):
+        array = np.ascontiguousarray(given, dtype).reshape(shape)
+    rounded = np.can_cast(given.dtype, dtype, "same_kind") and dtype.kind == "f"
+    if not rounded and not np.array_equal(array, given):
         raise ValueError(
-            f"Expected {name} to be {array.dtype}, as its field, but got {given.dtype} with "
-            "values that do not fit."
+            f"Expected {name} to be {dtype}, as its field, but got {given.dtype} with values that "
+            f"do not fit: {given}."
         )
     return array
-
-
-def _dtype(field: NDArrayField) -> np.dtype:
-    if isinstance(field.dtype, torch.dtype):
-        return torch.zeros(0, dtype=field.dtype).numpy().dtype
-    return np.dtype(field.dtype)

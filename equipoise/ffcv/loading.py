@@ -69,8 +69,7 @@ class BalancedLoader:
             self.loader.next_epoch += 1
             return
         if first:
-            whole = self._order().whole_epoch(epoch)
-            self._order().prepare(whole[first * size : len(self) * size])
+            self._order().part = slice(first * size, len(self) * size)
         batches, k = iter(self.loader), 0
         try:
             while (batch := next_batch(batches)) is not None:

@@ -38,6 +38,7 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
 
     Attributes:
         length: examples an epoch, the same on every rank.
+        part: what of the epoch the next `sample_order`, and that one alone, gives.
     """
 
     def __init__(self, loader: Loader, sampler: OrderSampler, follow_epoch: bool) -> None:
@@ -46,7 +47,7 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
         self.sampler, self.follow_epoch = sampler, follow_epoch
         self.length = len(sampler)
         self._asked = False
-        self._prepared: np.ndarray | None = None
+        self.part = slice(None)
         check_batches_ahead(loader)
         _check_loader(loader, sampler)
         least = loader.batch_size if loader.drop_last else 1
@@ -61,37 +62,16 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
 
     def sample_order(self, epoch: int) -> np.ndarray:
         """FFCV's hook: the ids in the file of this rank's epoch; `epoch` is FFCV's number."""
-        if self._prepared is not None:
-            ids, self._prepared = self._prepared, None
-            return ids
-        if self._asked:
-            return self.whole_epoch(epoch)
         # FFCV asks first for the length alone: nothing of the epoch is handed out by that
+        sampler = self.sampler if self._asked else self.sampler.snapshot()
         self._asked = True
-        return self._ids_of(self.sampler.snapshot(), epoch)
-
-    def prepare(self, ids: np.ndarray) -> None:
-        """Let the next `sample_order`, and that one alone, return these ids in the file."""
-        self._prepared = ids
-
-    def whole_epoch(self, epoch: int) -> np.ndarray:
-        """The ids in the file of this rank's epoch."""
-        return self._ids_of(self.sampler, epoch)
-
-    def _ids_of(self, sampler: OrderSampler, epoch: int) -> np.ndarray:
-        self.go_to(epoch, sampler)
-        return self.ids_in_file(self.checked(sampler.indices(), self.length))
-
-    def go_to(self, epoch: int, sampler: OrderSampler) -> None:
-        """Pass FFCV's epoch number on to a sampler, unless that has an epoch of its own."""
+        part, self.part = self.part, slice(None)
         if self.follow_epoch and sampler.epoch != epoch:
             sampler.set_epoch(epoch)
+        drawn = self._checked(sampler.indices())
+        return np.ascontiguousarray(drawn if self._ids is None else self._ids[drawn])[part]
 
-    def ids_in_file(self, drawn: np.ndarray) -> np.ndarray:
-        """The ids in the file of examples as the sampler numbers them."""
-        return np.ascontiguousarray(drawn if self._ids is None else self._ids[drawn])
-
-    def checked(self, drawn: Any, length: int) -> np.ndarray:
+    def _checked(self, drawn: Any) -> np.ndarray:
         """What the sampler drew, as int64: `length` examples that the loader reads."""
         drawn, size, user = np.asarray(drawn), len(self.loader.indices), type(self.sampler).__name__
         if drawn.ndim != 1 or drawn.dtype.kind not in "iu":
@@ -99,10 +79,11 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
                 f"Expected {user} to draw whole numbers of shape (n,), but got {drawn.dtype} of "
                 f"shape {drawn.shape}."
             )
-        if len(drawn) != length:
+        if len(drawn) != self.length:
             raise ValueError(
-                f"Expected {user} to draw {length} examples, but got {len(drawn)}. FFCV fixes the "
-                "length of an epoch when the loader is made; attach the sampler again to change it."
+                f"Expected {user} to draw {self.length} examples, but got {len(drawn)}. FFCV fixes "
+                "the length of an epoch when the loader is made; attach the sampler again to "
+                "change it."
             )
         if len(drawn) and (int(drawn.min()) < 0 or int(drawn.max()) >= size):
             raise ValueError(

@@ -122,11 +122,14 @@ def test_it_says_what_it_took(tmp_path, capfd):
 
 
 WRONG = {
-    "not whole": ([1, 2, 2.5], "Example 2 of dataset .* label to be a whole number, but got 2.5"),
-    "nan": ([1, 2, float("nan")], "Example 2 .* whole number, but got nan"),
-    "an array": ([1, 2, [1, 2]], r"Example 2 .* label to be one number, but got shape \(2,\)"),
+    "not whole": (
+        [1, 2, 2.5],
+        "Example 2 of dataset .* label to be int64, as its field, .* fit: 2.5",
+    ),
+    "nan": ([1, 2, float("nan")], "Example 2 .* int64, as its field, .* fit: nan"),
+    "an array": ([1, 2, [1, 2]], r"Example 2 .* label to have shape \(\), .* but got \(2,\)"),
     "text": ([1, 2, "three"], "Example 2 .* label to be an image, a number"),
-    "too large": ([1, 2, 2**63], "Example 2 .* label to fit 64 bits"),
+    "too large": ([1, 2, 2**63], "Example 2 .* label to be int64, .* fit: 9223372036854775808"),
     "another shape": ([[0, 1], [1, 0], [1]], r"Example 2 .* shape \(2,\), as its field, but got"),
     "another dtype": ([[0, 1], [1, 0], [0.5, 1]], "Example 2 .* int64, as its field, but got floa"),
     "ragged": ([[0, 1], [1, 0], [[1], [0, 1]]], "Example 2 .* label to be numbers, but got"),
