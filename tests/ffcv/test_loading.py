@@ -54,7 +54,7 @@ def test_indices_are_those_of_the_images_and_can_be_kept(loader):
         assert kept[0].dtype.is_floating_point is False
 
 
-@pytest.mark.parametrize("after", [1, 2, 8, 9, 10, 11, 12, 13])
+@pytest.mark.parametrize("after", [1, 9, 12, 13])
 @pytest.mark.parametrize("wait", [0, 0.1])
 def test_leaving_early_ends_the_threads_at_once(loader, after, wait, in_time):
     def leave() -> None:
@@ -97,7 +97,7 @@ def test_two_iterators_at_once(loader):
     assert np.concatenate(second).tolist() == epoch_of(loader, 1).tolist()
 
 
-@pytest.mark.parametrize("batch", [0, 1, 7, 12])
+@pytest.mark.parametrize("batch", [0, 7, 12])
 def test_resume_within_an_epoch(loader, batch):
     loader.resume(3, batch)
     assert ids_seen(loader).tolist() == epoch_of(loader, 3)[4 * batch :].tolist()

@@ -202,38 +202,6 @@ def test_a_killed_worker_is_an_error(tmp_path, in_time, code):
     assert os.listdir(tmp_path) == []
 
 
-ROWS = np.repeat(np.arange(6000, dtype=np.uint16) % 251, 600).astype(np.uint8).reshape(6000, 600)
-
-
-def write_rows(path, barrier, rounds):
-    from equipoise.ffcv import write
-
-    for i in range(rounds):
-        barrier.wait()
-        write((ROWS, IDS.repeat(27)[:6000]), f"{path}{i}", progress=False)
-
-
-def test_two_processes_may_write_one_file_at_once(tmp_path):
-    """As ranks do by `if not exists: write`."""
-    from equipoise.ffcv import check
-
-    context, rounds = multiprocessing.get_context("fork"), 12
-    barrier = context.Barrier(2)
-    ranks = [
-        context.Process(target=write_rows, args=(f"{tmp_path}/x", barrier, rounds), daemon=True)
-        for _ in range(2)
-    ]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join(60)
-        assert rank.exitcode == 0
-    assert sorted(os.listdir(tmp_path)) == sorted(f"x{i}" for i in range(rounds))
-    for i in range(rounds):
-        at = check(f"{tmp_path}/x{i}").metadata["f0"][:, None] + np.arange(600, dtype=np.uint64)
-        assert (np.memmap(f"{tmp_path}/x{i}", np.uint8, mode="r")[at] == ROWS).all()
-
-
 class Slow(Numbered):
     def __init__(self, begun) -> None:
         super().__init__(10**5)

@@ -154,19 +154,6 @@ def test_warm_up_and_final_epochs():
         assert found == lengths
 
 
-def stream(epoch=2, **kw):
-    _, sampler = make(**kw)
-    sampler.set_epoch(epoch)
-    return list(sampler)
-
-
-def test_same_seed_and_epoch_same_stream():
-    assert stream() == stream()
-    assert stream() != stream(epoch=3)
-    assert stream() != stream(seed=1)
-    assert len(set(stream())) > 300
-
-
 def test_asking_twice_gives_the_same_whatever_is_remembered_meanwhile():
     miner, sampler = make()
     first = sampler.indices()
@@ -192,20 +179,6 @@ def test_new_class_weights_are_passed_on():
     assert rates[1][3] == rates[2][3] > 2 * rates[0][3]
     assert rates[3][3] < rates[1][3] / 2
     assert sampler.targets.num_classes == 4
-
-
-@pytest.mark.parametrize("replicas", [1, 2, 3, 7])
-def test_ranks_streams_make_up_the_single_stream(replicas):
-    whole = stream()
-    whole = whole[: len(whole) // replicas * replicas]
-    together = [None] * len(whole)
-    for rank in range(replicas):
-        _, sampler = make(inner=dict(rank=rank, num_replicas=replicas))
-        sampler.set_epoch(2)
-        together[rank::replicas] = drawn = list(sampler)
-        assert len(sampler) == len(drawn)
-        assert sampler.indices().tolist() == drawn
-    assert together == whole
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -49,10 +49,6 @@ def test_draws_over_epochs_are_the_expected_ones_and_evenly_spread():
     assert np.abs(drawn / 300 - sampler.repeats).max() < 0.02
 
 
-def test_knows_how_many_examples_it_numbers():
-    assert ExampleWeightedSampler([1, 0, 2], num_samples=50).num_examples == 3
-
-
 def test_positions_are_shuffled():
     """Weight and place in the epoch are uncorrelated: |r| < 5 / √M fails once in 10^6 seeds."""
     weight = np.repeat([1.0, 3.0], 2000)

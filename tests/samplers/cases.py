@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from equipoise.mining import LossPruning
 from equipoise.samplers import (
     ClassBalancedSampler,
     ExampleWeightedSampler,
@@ -32,6 +33,7 @@ BY_CLASS: dict[str, Callable[..., OrderSampler]] = {
     "class-balanced, long": lambda **kw: ClassBalancedSampler(LABELS, **{"num_samples": 999} | kw),
     "undersampling": lambda **kw: ClassBalancedSampler.undersampling(LABELS, **kw),
     "m-per-class": lambda **kw: MPerClassSampler(LABELS, m=3, batch_size=9, **kw),
+    "pruned": lambda **kw: LossPruning(0.5).over(ClassBalancedSampler(LABELS, **kw)),
 }
 BY_LABELS: dict[str, Callable[..., OrderSampler]] = {
     "example-weighted": lambda **kw: ExampleWeightedSampler(WEIGHT, **kw),

@@ -54,7 +54,7 @@ def test_global_random_state_is_neither_read_nor_changed(name):
     assert before[1:] == after[1:]
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("replicas", [2, 3, 7])
 def test_ranks_streams_are_equally_long_and_make_up_the_single_stream(name, replicas):
     whole = at(name, 1)
     whole = whole[: len(whole) // replicas * replicas]
@@ -87,7 +87,7 @@ def saved(state):
     return torch.load(buffer, weights_only=True)
 
 
-@pytest.mark.parametrize("replicas", [(1, 1), (2, 2), (1, 3), (1, 4), (4, 2), (3, 1)])
+@pytest.mark.parametrize("replicas", [(1, 1), (1, 3), (4, 2)])
 def test_resumes_in_mid_epoch_with_any_number_of_ranks(name, replicas):
     before, after = replicas
     whole, steps = at(name, 2), 2
@@ -165,19 +165,10 @@ def test_order_is_random_access(data):
     assert sampler.draw(np.array(positions)).tolist() == whole[positions].tolist()
 
 
-def test_iterating_again_starts_the_epoch_again_also_after_a_break(name):
-    sampler = make(name)
-    stream = iter(sampler)
-    first = [next(stream) for _ in range(4)]
-    assert list(sampler)[:4] == first
-    assert len(list(sampler)) == len(sampler)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_feeds_a_data_loader(name, workers):
+def test_feeds_a_data_loader(name):
     data = torch.arange(num_examples(name))
     sampler = make(name)
-    with_sampler = DataLoader(data, batch_size=8, sampler=sampler, num_workers=workers)
+    with_sampler = DataLoader(data, batch_size=8, sampler=sampler)
     assert torch.cat(list(with_sampler)).tolist() == sampler.indices().tolist()
 
 
@@ -187,21 +178,12 @@ def test_refuses_a_state_of_another_sampler(name):
         make(name, seed=2).load_state_dict(state)
 
 
-@pytest.mark.parametrize(
-    ("settings", "error", "words"),
-    [
-        ({"seed": -1}, ValueError, "seed"),
-        ({"seed": 0.5}, TypeError, "seed"),
-        ({"rank": 2, "num_replicas": 2}, ValueError, "rank"),
-        ({"num_replicas": 0}, ValueError, "num_replicas"),
-    ],
-)
-def test_bad_settings_are_named(name, settings, error, words):
-    with pytest.raises(error, match=f"Expected {words}"):
-        make(name, **settings)
-
-
-def test_bad_epochs_are_named(name):
+def test_bad_settings_and_epochs_are_named(name):
+    for wrong in ({"seed": -1}, {"rank": 2, "num_replicas": 2}, {"num_replicas": 0}):
+        with pytest.raises(ValueError, match=f"Expected {next(iter(wrong))} to be"):
+            make(name, **wrong)
+    with pytest.raises(TypeError, match="Expected seed"):
+        make(name, seed=0.5)
     sampler = make(name)
     with pytest.raises(ValueError, match="Expected epoch"):
         sampler.set_epoch(-1)

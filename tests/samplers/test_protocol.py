@@ -16,7 +16,7 @@ from equipoise.samplers import (
     MPerClassSampler,
     OrderSampler,
 )
-from tests.samplers.cases import BY_CLASS, CASES, LABELS, make, num_examples
+from tests.samplers.cases import BY_CLASS, CASES, LABELS, make
 
 
 class InOrder(OrderSampler):
@@ -349,8 +349,6 @@ def test_m_examples_of_a_class_stay_together_on_each_rank(replicas):
             assert set(Counter(labels[batch]).values()) == {4}
 
 
-def test_examples_are_numbered():
-    for name in CASES:
-        assert make(name).num_examples == num_examples(name)
+def test_weights_and_targets_of_other_numbers_of_examples_are_refused():
     with pytest.raises(ValueError, match="Expected targets of 2 examples, as weight, but got"):
         ExampleWeightedSampler([1, 2], targets=[0, 1, 1])
