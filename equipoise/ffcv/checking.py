@@ -58,7 +58,7 @@ def check(path: str | os.PathLike[str], custom_fields: Fields | None = None) -> 
         raise _broken(
             path, f"it is truncated or damaged ({size} bytes; table of allocations at {table_at})"
         )
-    reader = Reader(path, {name: _Fixed(field) for name, field in handlers.items()})
+    reader = Reader(path, {name: type(field) for name, field in handlers.items()})
     table = _sorted_table(reader, path, end, table_at)
     for i, (name, field) in enumerate(handlers.items()):
         problem = _parts_problem(field, reader.metadata[f"f{i}"], *table)
@@ -69,17 +69,7 @@ def check(path: str | os.PathLike[str], custom_fields: Fields | None = None) -> 
 
 def check_again(reader: Reader) -> None:
     """`check` of a file that FFCV has opened, with the fields it found."""
-    check(reader.file_name, {name: _Fixed(field) for name, field in reader.handlers.items()})
-
-
-class _Fixed:
-    """A field already read, in the place of a class for `Reader` to read it with."""
-
-    def __init__(self, field: Field) -> None:
-        self.field = field
-
-    def from_binary(self, binary: Any) -> Field:
-        return self.field
+    check(reader.file_name, {name: type(field) for name, field in reader.handlers.items()})
 
 
 def _broken(path: str, why: str) -> ValueError:

@@ -5,27 +5,9 @@
   backward passes.
 * `LossPruning` chooses before loading, by remembered losses, and saves whole steps.
 
-**In the batch** (`HardestExamples`, `HardNegatives`, `LossPruning`) a miner turns unreduced losses
-into a scalar::
-
-    losses = loss.unreduced(logits, targets)         # (B,), or (B, C) multilabel
-    miner(losses, targets, indices).backward()       # `indices` are needed by LossPruning alone
-
-**Before the backward pass** `SelectiveBackprop` turns a loader into one of full batches of chosen
-examples, to be trained on with the plain loss::
-
-    for images, labels in miner(loader, model, loss): ...
-
-**Before loading** `LossPruning` wraps a sampler::
-
-    sampler = miner.over(ClassBalancedSampler(targets))   # shorter epochs, by what is remembered
-
-The three are the types `BatchMiner`, `LoaderMiner` and `SamplerMiner`, by which a `Balancer` tells
-what to do with a miner. Every `Miner` has `set_epoch(epoch)`, `active`, `tally` (what was kept),
-`state_dict`, `load_state_dict`, and `multilabel` (whether losses and targets are `(B, C)`).
-
-A loader gives indices if its data set does: `return image, label, index`. With FFCV it is
-`equipoise.ffcv`'s sample index.
+The types `BatchMiner`, `LoaderMiner` and `SamplerMiner` say how each is used, with a `Balancer` or
+without; see docs/mining.md. `LossPruning` needs each example's index: a loader gives it if its data
+set does (`return image, label, index`), with FFCV it is `BalancedLoader(…, with_indices=True)`.
 """
 
 from __future__ import annotations

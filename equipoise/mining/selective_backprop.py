@@ -218,12 +218,10 @@ def _device_of(model: Any) -> torch.device | None:
 def _to_device(batch: Any, device: Any) -> tuple[Tensor, ...]:
     fits = isinstance(batch, tuple | list) and len(batch) >= 2
     if not fits or not all(isinstance(part, Tensor) and part.ndim for part in batch):
-        kinds = (
-            [type(part).__name__ for part in batch] if isinstance(batch, tuple | list) else batch
-        )
+        several = isinstance(batch, tuple | list)
+        got = [type(part).__name__ for part in batch] if several else type(batch).__name__
         raise TypeError(
-            "Expected loader to give tuples of tensors (inputs, targets, …), but got "
-            f"{kinds if isinstance(kinds, list) else type(kinds).__name__}. "
+            f"Expected loader to give tuples of tensors (inputs, targets, …), but got {got}. "
             "Wrap it in a generator that does."
         )
     if any(len(part) != len(batch[0]) for part in batch):

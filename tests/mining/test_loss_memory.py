@@ -1,4 +1,4 @@
-"""LossMemory: what is remembered, in how many bytes, and hardness weights."""
+"""LossMemory: what is remembered and in how many bytes."""
 
 from __future__ import annotations
 

@@ -58,11 +58,11 @@ def start(*args, **options):
 @pytest.mark.parametrize(
     ("kind", "workers", "kills"),
     [
-        ("closed loop", 0, 80),
-        ("pruning", 0, 40),
-        ("hardest", 0, 20),
-        ("multilabel", 0, 30),
-        ("closed loop", 2, 30),
+        ("closed loop", 0, 40),
+        ("pruning", 0, 20),
+        ("hardest", 0, 10),
+        ("multilabel", 0, 15),
+        ("closed loop", 2, 15),
     ],
 )
 def test_killed_at_random_nothing_is_lost_or_doubled(kind, workers, kills, whole, tmp_path):
@@ -118,7 +118,7 @@ def rest_of(loader, balancer):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("steps", [1, 4, 19])
+@pytest.mark.parametrize("steps", [1, 19])
 @pytest.mark.parametrize("stateful", [False, True])
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata 0.11 on torch 2.15
 def test_what_was_trained_on_counts_not_what_was_prefetched(workers, steps, stateful):
