@@ -15,6 +15,7 @@ import torch
 from ffcv.fields.base import Field
 from ffcv.memory_allocator import MemoryAllocator
 from ffcv.writer import MAX_PAGE_SIZE, MIN_PAGE_SIZE, DatasetWriter, handle_sample
+from torch.utils.data import StackDataset
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from equipoise._files import replacing
@@ -81,19 +82,6 @@ def write(
         writer = _Writer(os.fspath(partial), taken, page_size)
         writer.write(_Prepared(source, taken), num_workers, bar.update)
     return taken
-
-
-class _Columns:
-    """Arrays of equal length as a data set of tuples."""
-
-    def __init__(self, columns: tuple[Any, ...]) -> None:
-        self.columns = columns
-
-    def __len__(self) -> int:
-        return len(self.columns[0])
-
-    def __getitem__(self, i: int) -> tuple[Any, ...]:
-        return tuple(column[i] for column in self.columns)
 
 
 class _Prepared:
@@ -239,7 +227,7 @@ def _as_dataset(dataset: Any) -> Any:
         lengths = [len(column) for column in dataset]
         if len(set(lengths)) != 1:
             raise ValueError(f"Expected arrays of equal length in dataset, but got {lengths}.")
-        dataset = _Columns(dataset)
+        dataset = StackDataset(*dataset)
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise TypeError(
             "Expected dataset to be map-style (__len__ and __getitem__) or a tuple of arrays, but "

@@ -158,7 +158,7 @@ def test_no_damage_to_header_index_or_table_gets_past_unless_ffcv_can_read_it(co
             check(path)
         except ValueError:
             continue
-        if bytes(damaged) != content and len(passed) < 6:
+        if bytes(damaged) != content and len(passed) < 3:
             passed.append(tmp_path / f"passed{trial}.beton")
             passed[-1].write_bytes(damaged)
     assert passed, "labels in the index may be anything"
@@ -178,7 +178,7 @@ print("read all")
         [sys.executable, "-c", program, *map(str, passed)],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
     )
     assert done.stdout.split("\n")[-2:-1] == ["read all"], done.stderr
 
