@@ -243,11 +243,12 @@ class BalancedStream(_ShareStream):
         self.source, self.relative = source, relative
         self.label = label if callable(label) else itemgetter(label)
         self.buffer, self.max_repeats, self.max_read = buffer, max_repeats, max_read
-        self._limit = float("inf") if max_repeats is None else max_repeats
+        self._limit = 1 << 40 if max_repeats is None else max_repeats
         classes = len(self.shares)
         self._seen = np.zeros(classes, np.int64)
         self._new: list[deque[Any]] = [deque() for _ in range(classes)]
         self._used: list[deque[list[Any]]] = [deque() for _ in range(classes)]  # [example, yields]
+        self._left = [0] * classes  # how often each class may be yielded from what is kept
         self._turn = [0] * classes
         self._ahead = 0  # read of this pass
         self._spare = 0.0  # what may be read beyond what is yielded
@@ -297,8 +298,9 @@ class BalancedStream(_ShareStream):
             c = int(labels[i])
             new, used = self._new[c], self._used[c]
             new.append(examples[i])
+            self._left[c] += self._limit
             if len(new) + len(used) > room[c] and used:
-                used.popleft()
+                self._left[c] -= max(self._limit - used.popleft()[1], 0)
                 self._turn[c] = max(self._turn[c] - 1, 0)
         self._row[READ] += len(examples)
         self._ahead += len(examples)
@@ -345,16 +347,9 @@ class BalancedStream(_ShareStream):
 
     def _short(self, span: int) -> bool:
         """Whether a class has less left within the bound than is due."""
-        due = np.floor(self._progress + span * self._asked() + 1) - np.floor(self._progress)
-        for c in np.flatnonzero(due * (self._asked() > 0)).tolist():
-            left = len(self._new[c]) * self._limit
-            for _, yields in reversed(self._used[c]):
-                if left >= due[c]:
-                    break
-                left += max(self._limit - yields, 0)
-            if left < due[c]:
-                return True
-        return False
+        shares = self._asked()
+        due = np.floor(self._progress + span * shares + 1) - np.floor(self._progress)
+        return bool((due * (shares > 0) > self._left).any())
 
     def _take(self, c: int) -> Any:
         new, used = self._new[c], self._used[c]
@@ -371,6 +366,8 @@ class BalancedStream(_ShareStream):
             else:
                 ahead, entry = 1, used[(at + 1) % size]
             self._turn[c] = (at + ahead) % size
+        if entry[1] < self._limit:
+            self._left[c] -= 1
         entry[1] += 1
         if entry[1] > self._most:
             self._most = entry[1]
@@ -392,6 +389,7 @@ class BalancedStream(_ShareStream):
             "seen": self._seen.tolist(),
             "new": [list(each) for each in self._new],
             "used": [[tuple(entry) for entry in each] for each in self._used],
+            "left": list(self._left),
             "turn": list(self._turn),
         }
 
@@ -401,7 +399,8 @@ class BalancedStream(_ShareStream):
         self._seen = np.array(state["seen"], np.int64)
         self._new = [deque(each) for each in state["new"]]
         self._used = [deque(list(entry) for entry in each) for each in state["used"]]
-        self._turn, self._state = list(state["turn"]), state["source"]
+        self._left, self._turn = list(state["left"]), list(state["turn"])
+        self._state = state["source"]
 
 
 class MixedStream(_ShareStream):
