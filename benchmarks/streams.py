@@ -7,7 +7,7 @@ One long-tailed stream of pairs (number, class), the most frequent class a hundr
 as the rarest, from which flat shares are asked. Of each way: total variation between yielded and
 asked shares over windows of 10,000 (mean and largest, after the first fifth of what is yielded),
 source examples read for one yielded, how often a yielded example comes (mean and most), items a
-second of processor time, and how many examples are held. A way stops after 120 s.
+second of processor time, and how many examples are held. A way stops after 60 s.
 """
 
 from __future__ import annotations
