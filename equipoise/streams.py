@@ -308,7 +308,7 @@ class BalancedStream(_ShareStream):
 
     def _kept(self, labels: np.ndarray, room: np.ndarray) -> np.ndarray:
         """Which examples of a chunk find room: where not all do, chance decides."""
-        key = [self.seed, self.rank, self._worker, self._pass, self._ahead]
+        key = key_of(self.seed, self.rank, self._worker, self._pass, self._ahead)
         order = np.random.default_rng(key).permutation(len(labels))
         by_class = order[np.argsort(labels[order], kind="stable")]
         present, counts = np.unique(labels, return_counts=True)
@@ -447,6 +447,7 @@ class MixedStream(_ShareStream):
     def _plan(self) -> bool:
         shares = self.shares.numpy()
         self._arrange(shares / shares.sum(), self.chunk_size)
+        self._row[READ] = self._row[YIELDED]
         return True
 
     def _take(self, c: int) -> Any:
