@@ -254,6 +254,10 @@ def test_a_balancers_stream_follows_its_lambda_and_correct_takes_it_out():
         balancer.observe(*scores(recalls))
         balancer.step()
     assert apart([0, 1, 2], balancer.sampler.expected_draws()) > 0.01
+    again = Balancer(counts, seed=1)
+    resumed = again.stream(source, label=1)
+    again.load_state_dict(balancer.state_dict())
+    assert torch.equal(resumed.shares, stream.shares)
     mixed = balancer.stream({"c": [9], "a": [7], "b": [8]}, repeat=True)
     assert [example for (example, _), _ in zip(mixed, range(50), strict=False)].count(7) > 5
     with pytest.raises(ValueError, match="source for each of"):

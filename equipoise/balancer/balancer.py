@@ -192,10 +192,13 @@ class Balancer:
             values[self._fixed] = 0.0
         if self.sampler_share > 0:
             self.sampler.set_log_weight(self.sampler_share * values)
-        if self._stream_shares is not None:
-            self._stream_shares.copy_(torch.from_numpy(self.sampler.expected_draws()))
+        self._tell_streams()
         self.log_weight = values.reshape(self._shape)
         self._learnt = False
+
+    def _tell_streams(self) -> None:
+        if self._stream_shares is not None:
+            self._stream_shares.copy_(torch.from_numpy(self.sampler.expected_draws()))
 
     def _learn(self) -> None:
         """Put λ into the loss and the correction: from now on the network learns under it.
@@ -724,6 +727,7 @@ class Balancer:
         """
         self._check_state(state)
         self.sampler.load_state_dict(state["sampler"])
+        self._tell_streams()
         self.loss_function.load_state_dict(state["loss"])
         self.policy.load_state_dict(state["policy"])
         self.rates.load_state_dict(state["rates"])
