@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "equipoise"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-# targets <- weighting, rates <- {samplers, mining, losses, decision} <- balancer <- the rest.
+# As in CONTRIBUTING.md, "Who may import whom", with the shared modules beside.
 # A unit imports from lower layers only, so the members of one layer never import each other.
 LAYERS: dict[str, int] = {
     "_files": -1,
@@ -174,7 +174,7 @@ def later():
 
 def test_every_file_has_its_place():
     unplaced = [name_of(path) for path in SOURCES if unit_of(path) not in LAYERS]
-    assert not unplaced, f"{unplaced} have no layer: see DESIGN, and LAYERS in this file"
+    assert not unplaced, f"{unplaced} have no layer: add them to LAYERS in this file"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

@@ -24,9 +24,9 @@ class Loss(nn.Module):
 
     This is all that a `Balancer` needs of a loss. A subclass sets `multilabel`, implements
     `_loss(logits, targets, reduction)` and `counted(targets)`, and `correct` where there is
-    something to undo; `ClassLoss` and `LabelLoss` do the first and the third. λ lies in the buffer
-    `log_weight`: `None` until it is given, then a `(C,)` tensor that `set_log_weight` overwrites in
-    place. `copy.deepcopy` gives an independent loss.
+    something to undo; `ClassLoss` and `LabelLoss` give `multilabel` and `counted`. λ lies in the
+    buffer `log_weight`: `None` until it is given, then a `(C,)` tensor that `set_log_weight`
+    overwrites in place. `copy.deepcopy` gives an independent loss.
 
     Args:
         log_weight: λ, `(C,)`: natural logarithms of class weights, usually with mean zero.

@@ -22,7 +22,7 @@ class ClassBalancedSampler(OrderSampler):
     members come without replacement, in a fresh order at every pass, and passes go on over the
     epochs: every example is seen before any is seen twice. Choose a smaller `num_samples` to
     undersample; `ClassBalancedSampler.undersampling(targets)` draws each class as often as the
-    rarest has examples.
+    rarest has examples. A class without examples is never drawn.
 
     Args:
         targets: `(N,)` class ids, or anything single-label that `Targets` takes.
@@ -32,8 +32,7 @@ class ClassBalancedSampler(OrderSampler):
         seed, rank, num_replicas: see `OrderSampler`.
 
     Raises:
-        ValueError: a class without examples, multi-hot targets, weights of the wrong shape or not
-            positive and finite.
+        ValueError: multi-hot targets, weights of the wrong shape or not positive and finite.
 
     Example:
         >>> sampler = ClassBalancedSampler([0, 0, 0, 0, 0, 0, 1, 1], seed=1)
@@ -80,7 +79,7 @@ class ClassBalancedSampler(OrderSampler):
         return cls(targets, num_samples=int(present.min()) * len(present), **settings)
 
     def set_log_weight(self, log_weight: Any) -> None:
-        """Multiply each class's natural share by exp(`log_weight`).
+        """Multiply each class's natural share by exp(`log_weight`), in place of `weight`.
 
         It acts from the current epoch on, or if that has been handed out, from the next; see
         `OrderSampler.set_log_weight`.

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from equipoise.losses import TwoWayLoss
 from tests.losses.cases import CASES, LOG_WEIGHT, C, Case, batch
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -285,3 +286,9 @@ def test_correct_recovers_the_posterior(name: str, case: Case, make):
     corrected = loss.correct(minimise(loss, eta, case.multilabel))
     found = corrected.sigmoid() if case.multilabel else corrected.softmax(-1)
     torch.testing.assert_close(found[0], eta, rtol=1e-4, atol=1e-6)
+
+
+def test_correct_of_every_loss_is_tried():
+    tried = {type(make()) for _, _, make in INVERSES}
+    # the two-way loss depends on the whole batch and has no inverse
+    assert {type(case.make()) for case in CASES} - tried == {TwoWayLoss}

@@ -64,7 +64,7 @@ def class_plan(counts, num_samples, seed=0, shares=None):
 
 
 def naive(plan, position):
-    """One position, step by step as DESIGN has it."""
+    """One position, step by step as samplers/order.py describes it."""
     order = plan.order
     slot = int(permute([position], plan.size, plan._slot_key)[0])
     label = int(np.searchsorted(np.cumsum(plan.quotas), slot, side="right"))
