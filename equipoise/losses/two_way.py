@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from equipoise.losses.multilabel import LabelLoss, as_labels, check_labels, know
 from equipoise.losses.two_way_engine import two_way_by_sums
 
 REDUCTIONS = ("mean", "sum")
+NOTHING = -1e30  # the logarithm of what is not there
 
 
 def two_way_loss(
@@ -75,10 +75,11 @@ def two_way_loss(
 
     def plain(logits: Tensor) -> Tensor:
         z, y = logits.to(dtype), as_labels(targets, dtype)
-        log_y, log_rest = y.log(), (1 - y).log()  # −∞ leaves no trace, whatever the logits
+        # Far below any logit, so that it leaves no trace; of −∞ alone a gradient would be NaN.
+        log_y, log_rest = y.log().clamp_min(NOTHING), (1 - y).log().clamp_min(NOTHING)
         if unknown is not None:
             known = known_labels(targets, unknown)
-            log_y, log_rest = (side.masked_fill(~known, -torch.inf) for side in (log_y, log_rest))
+            log_y, log_rest = (side.masked_fill(~known, NOTHING) for side in (log_y, log_rest))
         rising, falling = z / t_n + log_rest, log_y - z / t_p
         if lift is not None:
             falling = falling + lift
@@ -86,14 +87,13 @@ def two_way_loss(
         if example_weight is not None:
             weight = example_weight.detach().to(dtype)
         for dim in (1, 0):
-            log_n, any_n = _log_sum(rising, dim)
-            log_p, any_p = _log_sum(falling, dim)
-            values = F.softplus(t_n * log_n + t_p * log_p).where(any_n & any_p, 0.0)
+            log_n, log_p = rising.logsumexp(dim), falling.logsumexp(dim)
+            values = F.softplus(t_n * log_n + t_p * log_p)
             if weight is not None and dim == 1:
-                values = values * weight
-                rising, falling = (s + weight.log().unsqueeze(1) for s in (rising, falling))
-            divisor = any_p.sum().clamp_min(1) if reduction == "mean" else 1
-            total = total + values.sum() / divisor
+                values, shift = values * weight, weight.log().clamp_min(NOTHING).unsqueeze(1)
+                rising, falling = rising + shift, falling + shift
+            some = (log_p > NOTHING / 2).sum() if reduction == "mean" else None
+            total = total + (values.sum() if some is None else values.sum() / some.clamp_min(1))
         return total
 
     if is_large(logits) and unknown is None and example_weight is None:
@@ -101,12 +101,6 @@ def two_way_loss(
         if value is not None:
             return value
     return plain(logits)
-
-
-def _log_sum(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """log Σ exp(x) of each group, finite also for an empty one, and whether it is not empty."""
-    some = (x > -torch.inf).any(dim)
-    return x.where(some.unsqueeze(dim), 0.0).logsumexp(dim), some
 
 
 class TwoWayLoss(LabelLoss):
