@@ -10,7 +10,7 @@ from equipoise.rates import ClassRates
 from equipoise.splits import holdout_split, multilabel_holdout_split
 from equipoise.targets import Targets
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.2.0"
 __all__ = [
     "Audit",
     "Balancer",

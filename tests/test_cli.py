@@ -190,7 +190,7 @@ BAD = {
     "corrupt.arff": (ARFF + "1,0,.5\n1,nothing\n", "to be an ARFF file"),
     "which.arff": (ARFF.replace(": -C 2", "") + "1,0,.5\n", "Expected labels to be given"),
     "seven.arff": (ARFF.replace("-C 2", "-C 7") + "1,0,.5\n", "from 1 to 3"),
-    "png.arff": (png(), "ARFF file"),
+    "png.arff": (png(), "to be ARFF"),
     "labels.xlsx": (b"PK", "ends in .npz"),
     "labels.parquet": (b"PAR1", "to be whole"),
 }

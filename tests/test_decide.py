@@ -193,7 +193,7 @@ def test_what_does_not_go_together(tmp_path):
     is_one_line(run("decide", one, "--test", hot), "to have shape (500,)", "decide")
     is_one_line(run("decide", hot, "--alpha", "4"), "has several labels", "decide")
     is_one_line(run("decide", one, "--at-least", ".5"), "has class ids", "decide")
-    is_one_line(run("decide", one, "--objective", "f1"), '"fair", "equal-recall" or', "decide")
+    is_one_line(run("decide", one, "--objective", "f1"), '"iou" or "accuracy"', "decide")
     is_one_line(run("decide", one, "--out", tmp_path / "no" / "o"), "does not exist", "decide")
     for wrong in (["--apply", tmp_path / "d.csv"], ["--test", one, "--apply", tmp_path / "d.txt"]):
         assert run("decide", one, *wrong).exit_code == 2
