@@ -113,7 +113,7 @@ def make_loss(loss: Any, targets: Targets, policy: Policy) -> Loss:
     if isinstance(loss, str):
         return _for_targets(_named("loss", loss, LOSSES, "a Loss")(targets), targets)
     if not isinstance(loss, Loss):
-        raise TypeError(f"Expected loss to be an equipoise.losses.Loss, but got {loss!r}.")
+        raise TypeError(f"Expected loss to be a name or a Loss object, but got {loss!r}.")
     if loss.log_weight is not None:
         raise ValueError(
             "Expected loss to come without log_weight, which a Balancer sets by its policy, but "
@@ -138,7 +138,7 @@ def make_mining(miner: Any, targets: Targets) -> Miner | None:
     if miner is None:
         return None
     if not isinstance(miner, Miner):
-        raise TypeError(f"Expected mining to be an equipoise.mining.Miner, but got {miner!r}.")
+        raise TypeError(f"Expected mining to be a name or a Miner object, but got {miner!r}.")
     if miner.multilabel and not targets.multilabel:
         raise ValueError(f"Expected mining to be one for class ids, but got {miner!r}.")
     return miner
@@ -169,8 +169,7 @@ def make_sampler(sampler: Any, targets: Targets, **settings: Any) -> OrderSample
         return sampler
     if sampler not in (None, "auto", name):
         raise ValueError(
-            f'Expected sampler to be "{name}", None or a sampler of equipoise.samplers, '
-            f"but got {sampler!r}."
+            f'Expected sampler to be "{name}", None or an OrderSampler object, but got {sampler!r}.'
         )
     rank, num_replicas = rank_and_replicas(settings.pop("rank"), settings.pop("num_replicas"))
     settings |= {"rank": rank, "num_replicas": num_replicas}
@@ -246,7 +245,7 @@ def start(
 def _named(argument: str, name: str, known: dict[str, Any], other: str) -> Any:
     if name not in known:
         raise ValueError(
-            f"Expected {argument} to be one of {', '.join(map(repr, known))} or {other}, "
+            f"Expected {argument} to be one of {', '.join(map(repr, known))} or {other} object, "
             f"but got {name!r}."
         )
     return known[name]

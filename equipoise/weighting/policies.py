@@ -255,7 +255,7 @@ def make_policy(policy: str | Policy) -> Policy:
         return policy
     if policy not in POLICIES:
         raise ValueError(
-            f"Expected policy to be one of {', '.join(map(repr, POLICIES))} or a Policy, "
+            f"Expected policy to be one of {', '.join(map(repr, POLICIES))} or a Policy object, "
             f"but got {policy!r}."
         )
     return POLICIES[policy]()
