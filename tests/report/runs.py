@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equipoise import Targets
+
 # What must be shown as it is: mark-up, quotes, mathematics, scripts, emoji, right to left.
 NAMES = [
     "<img src=x onerror=alert(1)>",
@@ -24,28 +26,10 @@ NAMES = [
 ]
 
 
-@dataclass
-class Held:
-    """The public attributes of `Targets`."""
-
-    counts: np.ndarray
-    num_examples: int
-    multilabel: bool = False
-    names: list[Any] | None = None
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.counts)
-
-    @property
-    def unknown_counts(self) -> np.ndarray:
-        return np.zeros_like(self.counts)
-
-
 class EqualSampler:
     """The public attributes of a sampler: each class is drawn as often as the others."""
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: Targets) -> None:
         self.held, self.num_samples = held, held.num_examples
 
     def expected_draws(self) -> np.ndarray:
@@ -82,7 +66,7 @@ class Thresholds:
 class MadeBalancer:
     """The public attributes of a `Balancer` that a report reads."""
 
-    targets: Held
+    targets: Targets
     shift: np.ndarray
     decision: Any = None
     mining: Any = None
@@ -146,7 +130,7 @@ def of_classes(
     shift = np.linspace(-0.8, 0.8, classes)
     values = np.linspace(-0.4, 0.4, classes)
     decision = Decided("fair", values, front(values), 0.008, 0.06, 4.0) if decided else None
-    held = Held(counts, int(counts.sum()), names=names)
+    held = Targets.from_class_counts(counts, names=names)
     balancer = MadeBalancer(held, shift, decision, Hardest() if mining else None)
     n = np.full(classes, support)
     for epoch in range(epochs):
@@ -183,7 +167,7 @@ def label_data(labels: int, examples: int, seed: int) -> tuple[Tensor, Tensor]:
 
 def of_labels(labels: int = 14, epochs: int = 5) -> MadeBalancer:
     _, targets = label_data(labels, 400, 0)
-    held = Held(targets.sum(0).numpy(), len(targets), multilabel=True)
+    held = Targets.from_class_counts(targets.sum(0), len(targets))
     balancer = of_classes(labels, epochs)
     decision = Thresholds("prevalence", np.full(labels, 0.3))
     made = MadeBalancer(held, np.full(labels, 0.5), decision)

@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_score, recall_score
 
+from equipoise import Targets
 from equipoise.report import Report, load, make_report
 from equipoise.report.numbers import noise_floor, plain, still_improving
 from equipoise.report.story import notes, story, warnings
 from tests.report.runs import (
     NAMES,
     Decided,
-    Held,
     MadeBalancer,
     evaluation_set,
     label_data,
@@ -145,7 +145,7 @@ def test_a_baseline_comes_first():
 
 
 def test_a_run_that_observed_nothing():
-    held = Held(np.array([3, 1]), 4)
+    held = Targets.from_class_counts([3, 1])
     balancer = MadeBalancer(held, np.zeros(2), history=[{"epoch": 0, "log_weight": [0.0, 0.0]}])
     report = make_report(balancer)
     assert (report.outcomes, report.support) == ([], None)

@@ -16,13 +16,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
+from equipoise import Targets
 from equipoise.figures import caption, save, style
 from equipoise.report import Report, make_report
 from equipoise.report.front import front_figure
 from equipoise.report.pictures import BEST, WORST, Picture, pictures
 from tests.report.runs import (
     NAMES,
-    Held,
     MadeBalancer,
     evaluation_set,
     front,
@@ -35,7 +35,7 @@ COMMON = ["recalls", "front", "counts", "recalls-by-epoch", "log-weights"]
 
 
 def nothing_observed() -> Report:
-    held = Held(np.array([300, 1]), 301)
+    held = Targets.from_class_counts([300, 1])
     return make_report(MadeBalancer(held, np.zeros(2), history=[{"epoch": 0}]))
 
 
