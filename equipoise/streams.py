@@ -151,6 +151,10 @@ class _ShareStream(IterableDataset[Any]):
     def _take(self, c: int) -> Any:
         raise NotImplementedError
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes that are not forked: all but the running pass of the source."""
+        return {name: value for name, value in self.__dict__.items() if name != "_examples"}
+
     def state_dict(self) -> dict[str, Any]:
         """Where this stream stands, in its own worker; `StatefulDataLoader` asks for it."""
         return {
@@ -197,7 +201,8 @@ class BalancedStream(_ShareStream):
         relative: `shares` are factors on the shares that the source turns out to have, exp(λ).
         decode: what to make of an example that is yielded, such as an image of its bytes.
         repeat: go on with the next pass where one ends; otherwise an iteration is a pass.
-        buffer: examples to be kept of each class. At most C · `buffer` + 3 · `chunk_size` are.
+        buffer: examples to be kept of each class. At most C · (`buffer` + 1) + 3 · `chunk_size`
+            are.
         max_repeats: how often one example may be yielded. Where that is not enough, more is read.
         max_read: source examples that may be read for one yielded, at most; where that is not
             enough either, examples are repeated more often, and a warning says so.

@@ -144,6 +144,8 @@ def test_passes_go_on_and_differ_and_the_seed_decides():
     assert len(set(drawn)) > 1.3 * len(set(drawn[:600]))  # what one pass leaves out another takes
     once = BalancedStream(source, 1, np.ones(3), chunk_size=32)
     assert list(once) != list(once)
+    next(iter(once))
+    assert pickle.loads(pickle.dumps(once)).price == once.price  # as for workers not forked
     with pytest.raises(ValueError, match=r"can be iterated again, but got a list_iterator"):
         list(BalancedStream(iter(source), 1, np.ones(3), repeat=True))
 
