@@ -13,6 +13,7 @@ from equipoise.losses import AsymmetricLoss, SigmoidFocalLoss, WeightedBCE, Weig
 from equipoise.samplers import LabelBalancedSampler
 from equipoise.weighting import POLICIES, EqualRecall
 
+FOR_LABELS = [name for name, policy in POLICIES.items() if not policy.needs_training_recalls]
 GENERATOR = np.random.default_rng(0)
 LABELS = (GENERATOR.random((400, 4)) < [0.5, 0.3, 0.1, 0.05]).astype(np.uint8)
 
@@ -37,7 +38,7 @@ def saved(state):
     return torch.load(buffer, weights_only=True)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", FOR_LABELS)
 @pytest.mark.parametrize("sampler", ["auto", "label-balanced", None])
 def test_every_policy_by_name_runs_by_sampling_and_by_loss(policy, sampler):
     balancer = Balancer(LABELS, policy, sampler)
@@ -92,7 +93,7 @@ def test_the_loop_draws_the_labels_that_lag_behind_more_often():
 def test_labels_that_none_or_all_have_are_left_alone():
     labels = LABELS.copy()
     labels[:, 0], labels[:, 1] = 0, 1
-    for policy in POLICIES:
+    for policy in FOR_LABELS:
         balancer = Balancer(labels, policy)
         for _ in range(2):
             observed(balancer, [0.9, 0.9, 0.5, 0.3])
@@ -241,3 +242,8 @@ def test_predicted_matches_true_after_training_with_pos_weight():
     ratio = balancer.decide(logits).sum(0) / true
     assert 0.9 < ratio.median() < 1.1
     assert ratio.max() < 1.4
+
+
+def test_recalls_in_training_are_of_class_ids():
+    with pytest.raises(ValueError, match="one for labels, but got RecallLoss"):
+        Balancer(LABELS, "recall-loss")
