@@ -164,8 +164,8 @@ class Balancer:
         if self.policy.needs_training_recalls and (self.multilabel or self.grouping is not None):
             kind = "labels" if self.multilabel else "groups"
             raise ValueError(
-                f"Expected policy to be one for {kind}, but got {type(self.policy).__name__}, which "
-                "follows the recalls of class ids in training."
+                f"Expected policy to be one for {kind}, but got {type(self.policy).__name__}, "
+                "which follows the recalls of class ids in training."
             )
         self.rates = HoldoutRates(
             self.cells.num_classes,
