@@ -42,8 +42,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
 GRID: dict[str, list[dict[str, Any]]] = {
     "plain": [{}],
     "inverse frequency": [{}],
-    "group DRO": [{"rate": rate} for rate in (0.01, 0.1, 1.0)],
-    "JTT": [{"first": 2, "times": times} for times in (5, 20, 50)],
+    "group DRO": [{"rate": rate} for rate in (0.01, 0.1)],
+    "JTT": [{"first": 2, "times": times} for times in (20, 50)],
     "Balancer": [{"kappa": 2}, {"kappa": 4}, {"kappa": 2, "start": 1.3}],
 }
 
