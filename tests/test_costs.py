@@ -73,7 +73,7 @@ def test_rates_take_as_many_operations_for_any_batch_and_number_of_classes(make,
         with Operations() as operations:
             rates.update(torch.zeros(batch, classes), targets)
         counts.append(operations.count)
-    assert len(set(counts)) == 1
+    assert counts[0] == counts[1] >= counts[2]  # many classes have no confusion matrix
     assert counts[0] <= most
 
 

@@ -40,7 +40,7 @@ class DoReMi(Policy):
         >>> log_weight = policy.start(np.array([100, 100, 100]))
         >>> log_weight = policy.step(log_weight, np.array([3.0, 3.0, 0.5]))
         >>> policy.mean_shares.round(2).tolist()
-        [0.57, 0.21, 0.21]
+        [0.58, 0.21, 0.21]
     """
 
     needs_recalls = follows_losses = True
