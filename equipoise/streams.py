@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -258,11 +259,17 @@ class BalancedStream(_ShareStream):
         self._ahead = 0  # read of this pass
         self._spare = 0.0  # what may be read beyond what is yielded
         self._state: Any = None  # of the source
+        self._own = False  # whether this worker has a source of its own
         self._warned = False
 
     def _open(self, resume: bool) -> None:
         source: Any = self.source
-        getattr(source, "set_epoch", lambda epoch: None)(self._pass)
+        if hasattr(source, "set_epoch"):
+            if get_worker_info() is not None and not self._own:
+                # A Hugging Face stream shares its epoch with its copies in other workers
+                self.source = source = copy.deepcopy(source)
+                self._own = True
+            source.set_epoch(self._pass)
         self._ahead = skip = self._ahead if resume else 0
         if resume and self._state is not None:
             source.load_state_dict(self._state)
