@@ -54,6 +54,14 @@ def due_order(
     return classes[np.argsort((progress[due] - before[classes]) / shares[classes], kind="stable")]
 
 
+def _checked(shares: Any) -> torch.Tensor:
+    values = torch.as_tensor(shares, dtype=torch.float64)
+    usable = values.isfinite().all() & (values >= 0).all() & (values.sum() > 0)
+    if values.ndim != 1 or not usable:
+        raise ValueError(f"Expected shares to be (C,), finite and not negative, but got {shares}.")
+    return values
+
+
 class _ShareStream(IterableDataset[Any]):
     """What both streams have in common: whose turn it is, passes, counts and states."""
 
@@ -67,12 +75,7 @@ class _ShareStream(IterableDataset[Any]):
         rank: int | None,
         num_replicas: int | None,
     ) -> None:
-        self.shares = torch.as_tensor(shares, dtype=torch.float64).share_memory_()
-        bad = self.shares.ndim != 1 or not bool((self.shares >= 0).all() & (self.shares.sum() > 0))
-        if bad or not bool(self.shares.isfinite().all()):
-            raise ValueError(
-                f"Expected shares to be (C,), finite and not negative, but got {shares}."
-            )
+        self.shares = _checked(shares).share_memory_()
         if chunk_size < 1:
             raise ValueError(f"Expected chunk_size to be at least 1, but got {chunk_size}.")
         self.decode, self.repeat, self.chunk_size, self.seed = decode, repeat, chunk_size, seed
@@ -87,7 +90,12 @@ class _ShareStream(IterableDataset[Any]):
 
     def set_shares(self, shares: Any) -> None:
         """Ask for other shares, from the next chunk on, in worker processes that run too."""
-        self.shares.copy_(torch.as_tensor(shares))
+        checked = _checked(shares)
+        if checked.shape != self.shares.shape:
+            raise ValueError(
+                f"Expected shares of {len(self.shares)} classes, but got {len(checked)}."
+            )
+        self.shares.copy_(checked)
 
     @property
     def price(self) -> dict[str, float]:
@@ -110,6 +118,8 @@ class _ShareStream(IterableDataset[Any]):
             self._open(resume=False)
         self._goes_on, self._runs, self._row[PASSES] = False, True, self._pass
         while self._order or self._plan():
+            if not self._order:  # nothing was due in so short a span
+                continue
             try:
                 example = self._take(self._order.pop())
             except StopIteration:
@@ -286,17 +296,28 @@ class BalancedStream(_ShareStream):
         """Read a chunk into the buffers; how many examples it had."""
         examples = list(islice(self._examples, self.chunk_size))
         if not examples and self.repeat:
+            if self._seen.any() and not self._asked().any():
+                raise ValueError(
+                    "Expected shares above 0 for a class that the source has, but got "
+                    f"{self.shares.tolist()} for classes of which {self._seen.tolist()} came."
+                )
             self._pass += 1
             self._row[PASSES] = self._pass
             self._open(resume=False)
             examples = list(islice(self._examples, self.chunk_size))
-            if not examples:
-                raise ValueError(
-                    "Expected source to be one that can be iterated again, but got a "
-                    f"{type(self.source).__name__} that gave no example. Leave repeat out, or "
-                    "pass what makes an iterator."
-                )
-        labels = np.fromiter(map(int, map(self.label, examples)), np.int64, len(examples))
+        if not examples and not self._ahead and (self.repeat or self._seen.any()):
+            raise ValueError(
+                "Expected source to be one that can be iterated again, but got a "
+                f"{type(self.source).__name__} that gave no example. Pass what makes an iterator, "
+                "such as a list or an IterableDataset."
+            )
+        try:
+            labels = np.fromiter(map(int, map(self.label, examples)), np.int64, len(examples))
+        except (LookupError, TypeError, ValueError) as error:
+            raise ValueError(
+                "Expected label to give a class id of every example, but got "
+                f"{type(error).__name__}: {error}. It may be a key, a position or a function."
+            ) from error
         classes = len(self.shares)
         if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
             bad = labels[(labels < 0) | (labels >= classes)][0]
@@ -467,6 +488,11 @@ class MixedStream(_ShareStream):
         if example is self and self.repeat:
             self._examples[c], self._ahead[c] = iter([*self.sources.values()][c]), 0
             example = next(self._examples[c], self)
+            if example is self:
+                raise ValueError(
+                    "Expected sources that can be iterated again, but got none from "
+                    f"{[*self.sources][c]!r}. Pass what makes an iterator, or leave repeat out."
+                )
         if example is self:
             raise StopIteration
         self._ahead[c] += 1

@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from equipoise import Balancer, ClassRates
 from equipoise._order_sampler import FIRST_CHUNK
 from equipoise.balancer.by_name import LOSSES, MINERS
-from equipoise.rates import LabelRates
+from equipoise.rates import HoldoutRates, LabelRates
 from equipoise.samplers import ClassBalancedSampler
+from equipoise.targets import Targets
 
 LABELS = np.arange(120) % 3
 MULTI_HOT = np.eye(3, dtype=np.uint8)[LABELS]
@@ -42,6 +43,44 @@ def test_a_step_never_waits_for_the_device(loss, mining):
     balancer.loss(logits, targets, indices).backward()
     balancer.observe(logits.detach(), targets)
     assert logits.grad is not None
+
+
+@pytest.mark.parametrize("mining", [None, "hardest-examples"])
+def test_a_step_of_pixels_never_waits_for_the_device(mining):
+    balancer = Balancer(Targets.from_counts([[9, 4, 3], [8, 8, 0]]), mining=mining)
+    logits = torch.empty(2, 3, 4, 4, device="meta", requires_grad=True)
+    targets = torch.empty(2, 4, 4, dtype=torch.int64, device="meta")
+    balancer.loss(logits, targets).backward()
+    balancer.observe(logits.detach(), targets)
+    assert logits.grad is not None
+
+
+def test_a_step_with_groups_or_mixed_classes_never_waits_for_the_device():
+    logits = torch.empty(8, 3, device="meta", requires_grad=True)
+    targets, groups = (torch.empty(8, dtype=torch.int64, device="meta") for _ in range(2))
+    balancer = Balancer(LABELS, groups=np.arange(120) % 2)
+    balancer.loss(logits, targets).backward()
+    balancer.observe(logits.detach(), targets, groups)
+    Balancer(LABELS).loss(logits, torch.empty(8, 3, device="meta")).backward()
+    assert logits.grad is not None
+
+
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that comes out of an operation."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor):
+            self.most = max(self.most, found.numel())
+        return found
+
+
+def test_rates_of_class_ids_make_no_histograms():
+    with Largest() as largest:
+        HoldoutRates(10_000, multilabel=False)
+    assert largest.most <= 10 * 10_000
 
 
 def test_asking_for_a_value_on_the_meta_device_raises():

@@ -171,6 +171,30 @@ def test_wrong_arguments_are_named():
         list(BalancedStream([7], lambda e: e, [1, 1]))
     with pytest.raises(ValueError, match="shares of 1 sources"):
         MixedStream({"a": []}, [1, 1])
+    for shares in ([1.0, -1.0], [1.0, float("nan")], [0.0, 0.0], [1.0, 2.0, 3.0]):
+        with pytest.raises(ValueError, match="Expected shares"):
+            BalancedStream([], 0, [1, 1]).set_shares(shares)
+    for example, label in ((float("nan"), 0), ("x", 0), (3, "cls"), (3, 5)):
+        with pytest.raises(ValueError, match="label to give a class id of every example"):
+            list(BalancedStream([[example]], label, [1, 1]))
+
+
+def test_what_cannot_go_on_says_so_and_does_not_hang():
+    once = BalancedStream(iter([(i, i % 2) for i in range(100)]), 1, [1, 1])
+    assert len(list(once)) == 100
+    with pytest.raises(ValueError, match="iterated again, but got a list_iterator"):
+        list(once)
+    with pytest.raises(ValueError, match="shares above 0 for a class that the source has"):
+        list(BalancedStream([(0, 1)] * 10, 1, [1, 0], repeat=True))
+    assert list(BalancedStream([(0, 1)] * 10, 1, [1, 0])) == []
+    with pytest.raises(ValueError, match="iterated again, but got none from 'b'"):
+        list(MixedStream({"a": [1], "b": []}, [1, 1], repeat=True))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 50])
+def test_chunks_smaller_than_the_number_of_classes(chunk_size):
+    source = [(i, i % 50) for i in range(501)]
+    assert abs(len(list(BalancedStream(source, 1, [1] * 50, chunk_size=chunk_size))) - 501) < 5
 
 
 class Endless(torch.utils.data.IterableDataset):

@@ -121,6 +121,17 @@ def mixup(seed: int) -> None:
     train(made, loader_of(made, y), loss=loss)
 
 
+def dense(seed: int) -> None:
+    """A class an image for the order, and pixels for the loss."""
+    made = Balancer(y := labels_of(seed), seed=seed)
+
+    def loss(z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return made.loss(z[..., None].expand(-1, -1, 6), y[:, None].expand(-1, 6))
+
+    train(made, loader_of(made, y), loss=loss)
+    assert made.position == 0
+
+
 def mixed(y: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     q = nn.functional.one_hot(y, 4).float()
     return q.lerp(q[torch.randperm(len(y))], kept)
@@ -269,7 +280,7 @@ def workers(seed: int) -> None:
 
 RIGHT = [
     plain, even, all_by_the_sampler, all_by_the_loss, batches, last_batch_cut, several_labels,
-    subset, mixup, mixed_labels, labels_mixed_one_by_one, sharpness_aware,
+    subset, mixup, dense, mixed_labels, labels_mixed_one_by_one, sharpness_aware,
     micro_batches, sorted_in_the_batch, peeked_at,
     bad_batches_left_out, short_epochs, epochs_cut_short, own_loss_all_by_the_sampler, pruned,
     selective, resumed, one_rank_of_three, dealt_out_in_blocks, fabric, accelerate, workers,

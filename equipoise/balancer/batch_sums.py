@@ -46,6 +46,11 @@ class BatchSums:
         self._on: dict[torch.device, tuple[Tensor, ...]] = {}
         self._code_of: np.ndarray | None = None  # every example's, for several labels
 
+    def can_tell(self, targets: Tensor) -> bool:
+        """Whether a batch can be known again by its targets: not that of a stream, nor pixels."""
+        known = self.targets.indexed and not self.targets.elements
+        return known and (self.targets.multilabel or targets.ndim == 1)
+
     def __call__(self, targets: Tensor) -> Tensor:
         """`(2,)` int64, on the device of targets `(B,)` or `(B, C)`; they are counted, too."""
         size = len(targets)

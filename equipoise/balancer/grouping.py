@@ -91,12 +91,13 @@ class Grouping:
             values = np.asarray(groups)
             if values.dtype.kind in "OUS":
                 known = {name: g for g, name in enumerate(_names(self.groups, "group"))}
-                if unknown := [name for name in values.tolist() if name not in known]:
+                found, places = np.unique(values, return_inverse=True)
+                if unknown := [name for name in found.tolist() if name not in known]:
                     raise ValueError(
                         f"Expected groups to be among {self.groups.listed(range(len(known)))}, "
                         f"but got {unknown[0]!r}."
                     )
-                values = np.array([known[name] for name in values.tolist()], np.int64)
+                values = np.array([known[name] for name in found.tolist()], np.int64)[places]
             groups = torch.as_tensor(values)
         if groups.shape != targets.shape[:1] or groups.dtype.is_floating_point:
             raise ValueError(

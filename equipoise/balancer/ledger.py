@@ -131,7 +131,7 @@ class Ledger:
             return
         self._mixed |= mixed
         size = len(targets)
-        if self._summed.targets.elements or not self._summed.targets.indexed:
+        if not self._summed.can_tell(targets):
             # Elements change when images are cropped, and of a stream no order is known.
             self.counts = True
             self.came += size * self.sampler.num_replicas

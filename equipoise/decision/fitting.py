@@ -65,7 +65,7 @@ def fit_class_decision(
             recall on the hold-out; for instance those that remove the λ of the training. Offsets
             fitted on few examples stay near where they begin.
         leave_out: `(C,)` bool, classes whose hold-out examples are not to be trusted: nothing is
-            fitted on them, and their offset is 0 (the others' mean).
+            fitted on them, and their offset is 0 (the others' mean), or that of `start`.
         listed: how classes are named in warnings.
         images: `(N,)` the image that each row of `(N, C)` logits is of, see `ElementSample`.
         ignore_index: the class id that is left out of dense targets.

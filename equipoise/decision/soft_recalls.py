@@ -124,7 +124,9 @@ def check_holdout(
             f"Expected logits to be finite, but got {int((~finite).sum())} rows that are not."
         )
     y = y.long()
-    if len(y) == 0 or y.min() < 0 or y.max() >= z.shape[1]:
+    if len(y) == 0:
+        raise ValueError("Expected targets to be class ids, some of them counted, but got none.")
+    if y.min() < 0 or y.max() >= z.shape[1]:
         raise ValueError(
             f"Expected targets to be class ids below the {z.shape[1]} columns of logits, "
             f"but got {y.unique().tolist()[:10]}."

@@ -39,10 +39,12 @@ class HoldoutRates:
         ignore_index: int = -100,
         in_training: bool = False,
     ) -> None:
-        self.rates: ClassRates | LabelRates = LabelRates(num_classes)
+        self.rates: ClassRates | LabelRates
         self.corrected: ClassRates | None = None
         self.training = ClassRates(num_classes, ignore_index) if in_training else None
-        if not multilabel:
+        if multilabel:
+            self.rates = LabelRates(num_classes)
+        else:
             self.rates = ClassRates(num_classes, ignore_index)
             self.corrected = ClassRates(num_classes, ignore_index)
         self.given = GivenRates(num_classes)
