@@ -138,12 +138,15 @@ def _front(report: Report) -> Picture | None:
         return None
     front = report.decision["front"]
     chosen = next((i for i, row in enumerate(front) if row["chosen"]), None)
-    given = report.outcomes if report.evaluation else []
+    cells = report.num_groups is not None  # whose recalls are others than the classes'
+    given = report.outcomes if report.evaluation and not cells else []
     note = (
         "Each point of the line is a decision, measured on the hold-out by cross-fitting, with its "
         "intervals. Further right the worst class is better off; further down the mean pays for "
         "it. Choose with fit_decision(alpha=…) or fit_decision(max_price=…)."
     )
+    if cells:
+        note += " It is of the classes, whatever the group."
     figure = front_figure(front, chosen, report.max_price, given)
     return Picture("front", "Mean against lowest recall, over α", note, figure)
 
@@ -157,7 +160,7 @@ def _counts(report: Report) -> Picture:
     axis = axes.yaxis if many else axes.xaxis
     places = np.arange(len(counts))
     for values, at, colour, name in (
-        (counts, -0.18, "grey", "training examples"),
+        (counts, -0.18, "grey", f"training {report.counted}"),
         (draws, 0.18, "blue", "drawn in an epoch, on average"),
     ):
         look = {"color": COLOURS[colour], "label": name}
@@ -174,7 +177,7 @@ def _counts(report: Report) -> Picture:
     if max(counts.max(), draws.max()) > 20 * smallest:
         plain_log(axis)
         axes.set(**{f"{axis.axis_name}lim": (smallest / 1.5, None)})
-    axis.set_label_text("examples")
+    axis.set_label_text(report.counted)
     title = f"Examples of {'each label' if report.multilabel else 'each class'}"
     finish(figure, axes, title)
     note = "What the training set holds, and what an epoch draws of it on average."

@@ -64,6 +64,12 @@ class Report:
     seconds: dict[str, float] | None
     num_groups: int | None
 
+    @property
+    def counted(self) -> str:
+        """What the counts are of: examples, or the elements that examples carry, such as pixels."""
+        each = self.multilabel or sum(self.counts) == self.num_examples
+        return "examples" if each else "elements"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for `from_dict`."""
         return {"equipoise_report": VERSION, **asdict(self)}

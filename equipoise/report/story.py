@@ -68,8 +68,12 @@ def warnings(report: Report) -> list[str]:
 def notes(report: Report) -> list[str]:
     """What the figures are of, and how to read them."""
     found = report.evaluation
-    of = "the hold-out" if found is None else f"the {found['num_examples']:,} examples given"
-    lines = [f"Recall is the share of a class's examples that are recognised, of {of}."]
+    of = (
+        "the hold-out" if found is None else f"the {found['num_examples']:,} {report.counted} given"
+    )
+    lines = [f"Recall is the share of a class's {report.counted} that are recognised, of {of}."]
+    if report.counted == "elements":
+        lines.append("Elements are what the examples carry, such as the pixels of images.")
     if found and found["num_left_out"]:
         lines.append(f"{found['num_left_out']:,} had NaN logits or unknown targets: left out.")
     names = {row["name"] for row in report.outcomes}
@@ -110,10 +114,13 @@ def _unbalanced(report: Report) -> str:
         if (known < n).any():
             text += " Examples in which a label is unknown are left out of its share."
     elif counts[most] < 1.05 * counts[least]:
-        text = f"Each of {len(counts):,} classes has about {counts.mean():,.0f} training examples."
+        text = (
+            f"Each of {len(counts):,} classes has about {counts.mean():,.0f} training "
+            f"{report.counted}."
+        )
     else:
         text = (
-            f"{name_of(report, most)} has {counts[most]:,} training examples, "
+            f"{name_of(report, most)} has {counts[most]:,} training {report.counted}, "
             f"{_times(counts[most] / max(counts[least], 1))} as many as {name_of(report, least)} "
             f"({counts[least]:,})."
         )

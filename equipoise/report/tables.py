@@ -57,7 +57,7 @@ def columns(report: Report) -> list[Column]:
     """Those that the report has the numbers for."""
     counts, drawn = array(report.counts), ratio(array(report.draws), array(report.counts))
     found = [
-        Column("examples", "training examples", counts, WHOLE, 4),
+        Column(report.counted, f"training {report.counted}", counts, WHOLE, 4),
         Column("drawn ×", "times an epoch draws each of them, on average", drawn, _times, 3),
         Column("λ", "log-weight after the last epoch", array(report.log_weight), SIGNED, 5),
     ]

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_score, recall_score
 
-from equipoise import Targets
+from equipoise import Balancer, Targets
 from equipoise.report import Report, load, make_report
 from equipoise.report.numbers import noise_floor, plain, still_improving
+from equipoise.report.pictures import pictures
 from equipoise.report.story import notes, story, warnings
 from tests.report.runs import (
     NAMES,
@@ -345,3 +346,27 @@ def test_no_epoch_is_refused():
 def test_what_does_not_fit_is_refused(given: dict, message: str):
     with pytest.raises(ValueError, match=message):
         make_report(of_classes(), **given)
+
+
+@pytest.mark.filterwarnings("ignore:The hold-out has")
+def test_elements_are_not_called_examples_and_the_front_is_of_classes():
+    targets = torch.arange(96).view(2, 6, 8) % 3
+    logits = 3.0 * torch.nn.functional.one_hot(targets, 3).movedim(-1, 1)
+    balancer = Balancer(Targets.from_counts([[9, 2, 1], [8, 4, 2]]))
+    balancer.loss(logits, targets)
+    balancer.step()
+    report = make_report(balancer, logits, targets)
+    assert report.counted == "elements"
+    assert "17 training elements" in str(story(report))
+    assert "96 elements given" in notes(report)[0]
+
+    labels, sites = np.arange(80) % 2, np.arange(80) // 40
+    balancer = Balancer(labels, groups=sites)
+    shown = torch.randn(80, 2, generator=torch.Generator().manual_seed(0)), torch.from_numpy(labels)
+    balancer.observe(*shown, sites)
+    balancer.step()
+    balancer.fit_decision(*shown, alpha=1.0)
+    report = make_report(balancer, *shown, groups=sites)
+    assert report.counted == "examples"
+    front = next(picture for picture in pictures(report) if picture.name == "front")
+    assert "of the classes, whatever the group" in front.note
