@@ -14,7 +14,7 @@ import torch
 
 from equipoise.targets import Targets
 
-__all__ = ["Batches", "OrderSampler", "draws_by_class", "require_int"]
+__all__ = ["Batches", "OrderSampler", "draws_by_class", "numbers_by_class", "require_int"]
 
 VERSION = 4  # of the states that `state_dict` gives
 FIRST_CHUNK = 1024  # positions drawn before the first is yielded; then CHUNK at a time
@@ -408,6 +408,18 @@ def draws_by_class(targets: Targets, repeats: np.ndarray) -> np.ndarray:
         return np.bincount(targets.labels, repeats, targets.num_classes)
     matrix: Any = targets.matrix
     return np.asarray(matrix.T @ repeats, np.float64)
+
+
+def numbers_by_class(name: str, values: Any, num_classes: int, *, positive: bool) -> np.ndarray:
+    """A copy of `values` as `(C,)` float64, checked to be finite, and positive if they must be."""
+    numbers = np.asarray(values, np.float64).copy()
+    right = np.isfinite(numbers) & ((numbers > 0) | (not positive))
+    if numbers.shape != (num_classes,) or not right.all():
+        kind = "positive finite numbers" if positive else "finite numbers"
+        raise ValueError(
+            f"Expected {name} to be {num_classes} {kind}, one for each class, but got {values!r}."
+        )
+    return numbers
 
 
 def require_int(name: str, value: Any, least: int) -> None:

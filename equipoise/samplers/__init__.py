@@ -6,15 +6,15 @@ from equipoise._order_sampler import OrderSampler
 from equipoise.samplers.class_balanced import ClassBalancedSampler
 from equipoise.samplers.example_order import ExampleWeightedSampler
 from equipoise.samplers.label_balanced import LabelBalancedSampler
-from equipoise.samplers.label_balancing import LabelBalance
-from equipoise.samplers.label_solver import label_balancing_weights
-from equipoise.samplers.label_weight import LabelWeightSampler
-from equipoise.samplers.lp_ros import LPROSSampler
-from equipoise.samplers.lp_rus import LPRUSSampler
+from equipoise.samplers.label_balancing import LabelBalance, label_balancing_weights
+from equipoise.samplers.label_weight import LabelWeightSampler, RepeatFactorSampler
 from equipoise.samplers.m_per_class import MPerClassSampler
-from equipoise.samplers.ml_ros import MLROSSampler
-from equipoise.samplers.ml_rus import MLRUSSampler
-from equipoise.samplers.repeat_factor import RepeatFactorSampler
+from equipoise.samplers.resampling import (
+    LPROSSampler,
+    LPRUSSampler,
+    MLROSSampler,
+    MLRUSSampler,
+)
 
 __all__ = [
     "ClassBalancedSampler",

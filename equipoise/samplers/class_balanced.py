@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from equipoise._order_sampler import OrderSampler
+from equipoise._order_sampler import OrderSampler, numbers_by_class
 from equipoise.samplers.order import ClassOrder, ClassPlan
 from equipoise.targets import Targets
 
@@ -49,22 +49,17 @@ class ClassBalancedSampler(OrderSampler):
         weight: Any = None,
         *,
         num_samples: int | None = None,
-        seed: int = 0,
-        rank: int = 0,
-        num_replicas: int = 1,
+        **settings: Any,
     ) -> None:
         targets = Targets.of(targets)
         targets.require_single_label(type(self).__name__)
-        super().__init__(
-            targets.num_examples if num_samples is None else num_samples,
-            targets=targets,
-            seed=seed,
-            rank=rank,
-            num_replicas=num_replicas,
-        )
-        weight = (
-            1.0 / np.maximum(targets.counts, 1) if weight is None else _as_weight(weight, targets)
-        )
+        if num_samples is None:
+            num_samples = targets.num_examples
+        super().__init__(num_samples, targets=targets, **settings)
+        if weight is None:
+            weight = 1.0 / np.maximum(targets.counts, 1)
+        else:
+            weight = numbers_by_class("weight", weight, targets.num_classes, positive=True)
         order = ClassOrder(targets.members, targets.counts, self.num_samples, self.seed)
         self._begin_with(order.plan(np.log(weight)))
 
@@ -84,12 +79,7 @@ class ClassBalancedSampler(OrderSampler):
         It acts from the current epoch on, or if that has been handed out, from the next; see
         `OrderSampler.set_log_weight`.
         """
-        log_weight = np.asarray(log_weight, np.float64).copy()
-        if log_weight.shape != self._plan.log_weight.shape or not np.isfinite(log_weight).all():
-            raise ValueError(
-                f"Expected log_weight to be {len(self._plan.log_weight)} finite numbers, one for "
-                f"each class, but got {log_weight!r}."
-            )
+        log_weight = numbers_by_class("log_weight", log_weight, len(self.quotas), positive=False)
         if self.handed_out:
             self._since = self._plan.next(log_weight)
         else:
@@ -139,13 +129,3 @@ class ClassBalancedSampler(OrderSampler):
     def _restore(self, state: dict[str, Any]) -> None:
         self._begin_with(self._plan.restored(state["plan"]))
         self._since = self._plan.restored(state["since"])
-
-
-def _as_weight(weight: Any, targets: Targets) -> np.ndarray:
-    values = np.asarray(weight, np.float64)
-    if values.shape != (targets.num_classes,) or not ((values > 0) & np.isfinite(values)).all():
-        raise ValueError(
-            f"Expected weight to be {targets.num_classes} positive finite numbers, "
-            f"one a class, but got {weight!r}."
-        )
-    return values

@@ -111,22 +111,19 @@ class ExampleWeightedSampler(OrderSampler):
         *,
         targets: Any = None,
         num_samples: int | None = None,
-        seed: int = 0,
-        rank: int = 0,
-        num_replicas: int = 1,
+        **settings: Any,
     ) -> None:
         values = example_weight(weight)
+        size = len(values)
         super().__init__(
-            len(values) if num_samples is None else num_samples,
+            size if num_samples is None else num_samples,
             targets=targets,
-            num_examples=len(values),
-            seed=seed,
-            rank=rank,
-            num_replicas=num_replicas,
+            num_examples=size,
+            **settings,
         )
-        if self.num_examples != len(values):
+        if self.num_examples != size:
             raise ValueError(
-                f"Expected targets of {len(values)} examples, as weight, but got those of "
+                f"Expected targets of {size} examples, as weight, but got those of "
                 f"{self.num_examples}."
             )
         self._order = ExampleOrder(values, self.num_samples, self.seed)
@@ -139,14 +136,23 @@ class ExampleWeightedSampler(OrderSampler):
     @property
     def effective_size(self) -> float:
         """Kish's effective sample size (Σ r)² / Σ r² over N: 1 where all come equally often."""
-        r = self.repeats
-        return float(r.sum() ** 2 / (r @ r) / len(r))
+        return effective_size(self.repeats)
 
     def draw(self, positions: np.ndarray) -> np.ndarray:
         return self._order(positions, self.epoch)
 
     def expected_draws(self) -> np.ndarray:
         return draws_by_class(self._known_targets(), self.repeats)
+
+
+def effective_size(weight: np.ndarray) -> float:
+    """Kish's effective sample size over N: (Σ w)² / (N Σ w²).
+
+    Example:
+        >>> effective_size(np.array([1.0, 1.0, 0.0, 0.0]))
+        0.5
+    """
+    return float(weight.sum() ** 2 / (weight @ weight) / len(weight))
 
 
 def example_weight(weight: Any) -> np.ndarray:

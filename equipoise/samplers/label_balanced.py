@@ -7,14 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from equipoise._order_sampler import numbers_by_class
 from equipoise.samplers.example_order import ExampleWeightedSampler
-from equipoise.samplers.label_balancing import LabelBalance
-from equipoise.samplers.label_solver import (
-    balance_of,
-    label_balancing_weights,
-    links_of,
-    require_multilabel,
-)
+from equipoise.samplers.label_balancing import LabelBalance, LogLinearWeights
 
 __all__ = ["LabelBalancedSampler"]
 
@@ -64,31 +59,14 @@ class LabelBalancedSampler(ExampleWeightedSampler):
         max_repeat: float = 20.0,
         cardinality: str | None = "distribution",
         log_weight: Any = None,
-        num_samples: int | None = None,
-        seed: int = 0,
-        rank: int = 0,
-        num_replicas: int = 1,
+        **settings: Any,
     ) -> None:
-        targets = require_multilabel(targets)
-        super().__init__(
-            np.ones(targets.num_examples),
-            targets=targets,
-            num_samples=num_samples,
-            seed=seed,
-            rank=rank,
-            num_replicas=num_replicas,
-        )
-        self.exponent, self.min_effective = exponent, min_effective
-        self._links = links_of(targets, max_repeat, cardinality, min_effective)
+        self._links = LogLinearWeights(targets, exponent, min_effective, max_repeat, cardinality)
+        targets = self._links.targets
+        super().__init__(np.ones(targets.num_examples), targets=targets, **settings)
         iterations = 0
         if log_weight is None:
-            solved = label_balancing_weights(
-                targets,
-                exponent=exponent,
-                min_effective=min_effective,
-                max_repeat=max_repeat,
-                cardinality=cardinality,
-            )
+            solved = self._links.solved()
             log_weight, iterations = solved.log_weight, solved.iterations
         self._asked = self._checked(log_weight)
         self._balance_by(self._asked, iterations)
@@ -105,19 +83,12 @@ class LabelBalancedSampler(ExampleWeightedSampler):
             self._balance_by(self._asked)
 
     def _checked(self, log_weight: Any) -> np.ndarray:
-        values = np.asarray(log_weight, np.float64).copy()
-        if values.shape != (self._links.num_classes,) or not np.isfinite(values).all():
-            raise ValueError(
-                f"Expected log_weight to be {self._links.num_classes} finite numbers, one for each "
-                f"label, but got {log_weight!r}."
-            )
-        return values
+        classes = self._known_targets().num_classes
+        return numbers_by_class("log_weight", log_weight, classes, positive=False)
 
     def _balance_by(self, asked: np.ndarray, iterations: int = 0) -> None:
         self._in_force = asked
-        self.balance: LabelBalance = balance_of(
-            self._known_targets(), self._links, asked, self.exponent, self.min_effective, iterations
-        )
+        self.balance: LabelBalance = self._links.balance(asked, iterations)
         self._order = self._order.reweighted(self.balance.weight)
 
     def _go_to_epoch(self, epoch: int) -> None:

@@ -50,9 +50,7 @@ class MPerClassSampler(OrderSampler):
         batch_size: int,
         *,
         num_samples: int | None = None,
-        seed: int = 0,
-        rank: int = 0,
-        num_replicas: int = 1,
+        **settings: Any,
     ) -> None:
         targets = Targets.of(targets)
         targets.require_single_label("MPerClassSampler")
@@ -65,9 +63,7 @@ class MPerClassSampler(OrderSampler):
             )
         if num_samples is None:
             num_samples = max(targets.num_examples // batch_size, 1) * batch_size
-        super().__init__(
-            num_samples, targets=targets, seed=seed, rank=rank, num_replicas=num_replicas
-        )
+        super().__init__(num_samples, targets=targets, **settings)
         self.m, self.batch_size = m, batch_size
         in_batch = batch_size // m
         # rounds until the end of a round is the end of a batch

@@ -29,6 +29,12 @@ class InOrder(OrderSampler):
 OWN = {"in order": lambda **kw: InOrder(len(LABELS), targets=LABELS, **kw)}
 EVERY = CASES | OWN
 LOG_WEIGHT = np.array([0.0, 1.0, -1.0, 2.0])
+FOLLOWING = {
+    "class-balanced": lambda: ClassBalancedSampler(LABELS, np.ones(4), seed=2),
+    "label-balanced": lambda: LabelBalancedSampler(
+        [*np.eye(4, dtype=int)[LABELS], [1, 1, 0, 0]], log_weight=np.zeros(4), seed=2
+    ),
+}
 
 
 @pytest.fixture(params=EVERY)
@@ -199,12 +205,7 @@ def test_a_running_loader_keeps_epoch_and_weights(workers):
     assert drawn == whole
 
 
-@pytest.mark.parametrize("make_sampler", [
-    lambda: ClassBalancedSampler(LABELS, [1, 1, 1, 1], seed=2),
-    lambda: LabelBalancedSampler(
-        [*np.eye(4, dtype=int)[LABELS], [1, 1, 0, 0]], log_weight=np.zeros(4), seed=2
-    ),
-])  # fmt: skip
+@pytest.mark.parametrize("make_sampler", FOLLOWING.values(), ids=FOLLOWING)
 @pytest.mark.parametrize("begun", ["iterated", "broken off", "indices", "resumed"])
 def test_weights_set_once_an_epoch_has_begun_act_from_the_next_on(make_sampler, begun):
     sampler, whole = make_sampler(), make_sampler().indices().tolist()
@@ -239,13 +240,14 @@ def test_weights_set_after_the_loop_leave_nothing_out(by_set_epoch):
         sampler.set_log_weight(np.random.default_rng(epoch).normal(size=4) / 4)
 
 
-def test_a_state_with_weights_for_the_next_epoch():
-    sampler, resumed = (ClassBalancedSampler(LABELS, seed=3) for _ in range(2))
+@pytest.mark.parametrize("make_sampler", FOLLOWING.values(), ids=FOLLOWING)
+def test_a_state_with_weights_for_the_next_epoch(make_sampler):
+    sampler, resumed = make_sampler(), make_sampler()
     stream = iter(sampler)
     drawn = [next(stream) for _ in range(10)]
     sampler.set_log_weight(LOG_WEIGHT)
     resumed.load_state_dict(sampler.state_dict())
-    assert drawn + list(resumed) == ClassBalancedSampler(LABELS, seed=3).indices().tolist()
+    assert drawn + list(resumed) == make_sampler().indices().tolist()
     list(stream)
     assert list(resumed) == list(sampler)
     np.testing.assert_allclose(resumed.log_weight, LOG_WEIGHT)
@@ -314,8 +316,9 @@ def test_log_weights_are_taken_or_refused(name):
     if sampler.takes_log_weight:
         sampler.set_log_weight(log_weight)
         np.testing.assert_array_equal(sampler.log_weight, log_weight)
-        with pytest.raises(ValueError, match="Expected log_weight to be"):
-            sampler.set_log_weight([*log_weight, 0.0])
+        for wrong in ([*log_weight, 0.0], log_weight + np.nan, log_weight[:, None]):
+            with pytest.raises(ValueError, match="Expected log_weight to be"):
+                sampler.set_log_weight(wrong)
     else:
         assert sampler.log_weight is None
         with pytest.raises(TypeError, match=f"{type(sampler).__name__}, which.*sampler_share=0"):
