@@ -8,13 +8,10 @@ from torch import Tensor
 
 from equipoise.losses import base
 from equipoise.losses.base import ClassVector
-from equipoise.losses.engine import power
 from equipoise.losses.multilabel import LabelLoss, check_labels, label_loss
-from equipoise.losses.pointwise import Terms, ValueAndSlope, mirrored
-from equipoise.losses.positives import Positives
-from equipoise.losses.sigmoid_focal import focal_value_and_slope, log_focal_slope
+from equipoise.losses.pointwise import Terms
+from equipoise.losses.sigmoid_focal import log_focal_slope
 
-NOTHING = 1e-7  # stands for a shifted probability of zero where it divides; smaller is slow
 LEAST = 1e-6  # stands for a shifted probability of zero where its logarithm is taken
 
 
@@ -66,38 +63,12 @@ def asymmetric_loss(
         positives = y if pos_weight is None else y * pos_weight
         return -(positives * on_positives * log_q + (1 - y) * on_negatives * log_rest)
 
-    def terms(found: Positives | None) -> Terms:
-        return Terms(
-            shifted_value_and_slope(gamma_neg, margin, detach_focusing),
-            mirrored(focal_value_and_slope(gamma_pos, detach_focusing)),
-            positive_weight=pos_weight,
-            focusing=(gamma_neg, gamma_pos, margin),
-        )
+    def terms() -> Terms:
+        return Terms(gamma_neg, gamma_pos, margin, detach_focusing, positive_weight=pos_weight)
 
     return label_loss(
         logits, targets, elements, terms, unknown=unknown, reduction=reduction, fused=fused
     )
-
-
-def shifted_value_and_slope(gamma: float, margin: float, detached: bool = False) -> ValueAndSlope:
-    """ASL of a negative, `−p^γ log(1−p)` with `p = max(σ(z) − m, 0)`, and its slope."""
-    if margin == 0.0:
-        return focal_value_and_slope(gamma, detached)
-
-    def value_and_slope(z: Tensor, out: Tensor) -> Tensor:
-        sigma = torch.sigmoid(z, out=out)
-        minus_p = torch.rsub(sigma, margin).clamp_max_(-NOTHING)
-        factor = power(minus_p if gamma % 2.0 == 0.0 else -minus_p, gamma)
-        if gamma < 2.0:  # otherwise it vanishes by itself
-            factor *= sigma > margin
-        value = torch.log1p(minus_p).mul_(factor).neg_()
-        slope = factor.div_(minus_p + 1.0)
-        if not detached:
-            slope.add_(torch.div(value, minus_p, out=minus_p), alpha=-gamma)  # of p
-        torch.ops.aten.sigmoid_backward.grad_input(slope, sigma, grad_input=out)
-        return value
-
-    return value_and_slope
 
 
 class AsymmetricLoss(LabelLoss):

@@ -6,9 +6,7 @@ precision logits give float32 losses, also element by element. Only logits recei
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -231,18 +229,6 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
 def check_reduction(value: str) -> str:
     """`value`, if it is a known reduction."""
     return check_choice("reduction", value, REDUCTIONS)
-
-
-def check_fused(value: bool) -> bool:
-    """`value`, if it is false or Triton is installed."""
-    if value and not _has_triton():
-        raise ValueError("Expected fused to be False, as Triton is not installed, but got True")
-    return bool(value)
-
-
-@cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
 
 
 def check_logits(logits: Tensor) -> None:

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from equipoise.losses import base
 from equipoise.losses.base import ClassVector
-from equipoise.losses.multilabel import LabelLoss, as_labels, check_labels, label_loss
-from equipoise.losses.pointwise import ElementWeight, Terms, mirrored
-from equipoise.losses.positives import Positives
-from equipoise.losses.sigmoid_focal import focal_value_and_slope, log_focal_slope
+from equipoise.losses.multilabel import LabelLoss, check_labels, label_loss
+from equipoise.losses.pointwise import ElementWeight, Terms
+from equipoise.losses.sigmoid_focal import log_focal_slope
 
 
 def prior_log_odds(counts: Tensor, num_examples: float) -> Tensor:
@@ -83,21 +82,15 @@ def distribution_balanced_loss(
         weight = alpha + torch.sigmoid(beta * (r - mu))
         return weight * (positives * positive + (1 - y) / negative_scale * negative)
 
-    def terms(found: Positives | None) -> Terms:
-        if found is None:
-            sums = (as_labels(targets, inverse.dtype) * inverse).sum(1)
-        else:
-            sums = found.sums(inverse)
-        by_example = beta / sums.clamp_min(least)
-        negative = focal_value_and_slope(gamma)
+    def terms() -> Terms:
+        weight = ElementWeight(inverse, rate=beta, centre=beta * mu, floor=alpha, least=least)
         return Terms(
-            negative,
-            mirrored(negative),
+            gamma,
+            gamma,
             positive_weight=pos_weight,
             shift=shift,
             negative_scale=negative_scale,
-            element_weight=ElementWeight(by_example, inverse, floor=alpha, centre=beta * mu),
-            focusing=(gamma, gamma, 0.0),
+            element_weight=weight,
         )
 
     return label_loss(

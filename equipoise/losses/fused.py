@@ -14,20 +14,29 @@ which the compiler fuses.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from equipoise.losses.base import check_fused
 from equipoise.losses.engine import keeps_graph, scaled_slopes
+from equipoise.losses.multilabel import as_labels
+from equipoise.losses.pointwise import Terms, Weight
 
-if TYPE_CHECKING:
-    from equipoise.losses.pointwise import Terms, Weight
+try:
+    from equipoise.losses import kernels
+except ImportError:
+    kernels = None  # type: ignore[assignment]
 
 BLOCK = 1024  # elements a program: 8 for each of 128 threads
 MOST_PROGRAMS = 2048  # of what goes over the gradient again
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def check_triton() -> None:
+    """Raise where Triton is missing."""
+    if kernels is None:
+        raise ValueError("Expected fused to be False, as Triton is not installed, but got True")
 
 
 def check_fusable(logits: Tensor, targets: Tensor) -> None:
@@ -37,7 +46,7 @@ def check_fusable(logits: Tensor, targets: Tensor) -> None:
         ValueError: If they are not dense and on one CUDA device, logits are float64, or Triton is
             missing. On the CPU, Triton's interpreter (`TRITON_INTERPRET=1`) will do.
     """
-    check_fused(True)
+    check_triton()
     why = None
     if logits.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         why = f"logits on {logits.device}"
@@ -70,8 +79,6 @@ class _Fused(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Tensor, targets: Tensor, terms: Terms, elements: bool, keep: bool
     ) -> Tensor:
-        from equipoise.losses.kernels import loss_kernel
-
         logits, targets = logits.contiguous(), targets.contiguous()
         size, programs = logits.numel(), -(-logits.numel() // BLOCK)
         slopes = torch.empty_like(logits) if keep else None
@@ -79,10 +86,13 @@ class _Fused(torch.autograd.Function):
         sums = None if elements else logits.new_empty(programs, dtype=torch.float32)
         # A mean's 1/(B·C) does not fit into float16: there backward applies it.
         early = 1.0 if logits.dtype == torch.float16 else terms.scale
-        weight = terms.element_weight
-        gamma_neg, gamma_pos, margin = terms.focusing or (0.0, 0.0, 0.0)
+        weight, by_example = terms.element_weight, None
+        if weight is not None:
+            by_example = weight.by_example(
+                (as_labels(targets, torch.float32) * weight.by_label).sum(1)
+            )
         with torch.cuda.device_of(logits):
-            loss_kernel[(programs,)](
+            kernels.loss_kernel[(programs,)](
                 logits,
                 targets,
                 slopes,
@@ -91,7 +101,7 @@ class _Fused(torch.autograd.Function):
                 _vector(terms.negative_weight, logits),
                 _vector(terms.positive_weight, logits),
                 _vector(terms.shift, logits),
-                None if weight is None else weight.by_example.contiguous(),
+                by_example,
                 None if weight is None else _vector(weight.by_label, logits),
                 0.0 if weight is None else weight.floor,
                 0.0 if weight is None else weight.centre,
@@ -99,9 +109,9 @@ class _Fused(torch.autograd.Function):
                 early,
                 size,
                 logits.shape[1],
-                GAMMA_NEG=gamma_neg,
-                GAMMA_POS=gamma_pos,
-                MARGIN=margin,
+                GAMMA_NEG=terms.gamma_neg,
+                GAMMA_POS=terms.gamma_pos,
+                MARGIN=terms.margin,
                 NEGATIVE_SCALE=terms.negative_scale,
                 BLOCK=BLOCK,
                 enable_fp_fusion=True,
@@ -113,8 +123,6 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        from equipoise.losses.kernels import rescale_kernel
-
         (slopes,) = ctx.saved_tensors
         if torch.is_grad_enabled():  # without this the second derivative would silently be zero
             raise RuntimeError(
@@ -127,7 +135,7 @@ class _Fused(torch.autograd.Function):
             return scaled_slopes(slopes, grad), None, None, None, None
         programs = min(MOST_PROGRAMS, -(-slopes.numel() // BLOCK))
         with torch.cuda.device_of(slopes):
-            rescale_kernel[(programs,)](
+            kernels.rescale_kernel[(programs,)](
                 slopes, grad, slopes.numel(), BLOCK=BLOCK, enable_fp_fusion=True
             )
         return slopes, None, None, None, None

@@ -12,14 +12,13 @@ from equipoise.losses.base import (
     ClassVector,
     Loss,
     at_least_float32,
-    check_fused,
     check_logits,
     check_number,
     upcast,
 )
 from equipoise.losses.engine import is_large
 from equipoise.losses.pointwise import Terms, pointwise
-from equipoise.losses.positives import Positives, find_positives
+from equipoise.losses.positives import find_positives
 
 
 class LabelLoss(Loss):
@@ -57,7 +56,11 @@ class LabelLoss(Loss):
     ) -> None:
         super().__init__(log_weight=log_weight, reduction=reduction)
         self.unknown = check_unknown(unknown)
-        self.fused = check_fused(fused)
+        self.fused = bool(fused)
+        if fused:
+            from equipoise.losses.fused import check_triton
+
+            check_triton()
 
     def _options(self, reduction: str) -> dict[str, Any]:
         """What every function of labels is given."""
@@ -122,7 +125,7 @@ def label_loss(
     logits: Tensor,
     targets: Tensor,
     elements: Callable[[Tensor, Tensor], Tensor],
-    terms: Callable[[Positives | None], Terms],
+    terms: Callable[[], Terms],
     *,
     unknown: float | Tensor | None,
     reduction: str,
@@ -134,7 +137,7 @@ def label_loss(
         logits: `(B, C)`.
         targets: see `LabelLoss`.
         elements: (logits, labels) -> losses `(B, C)`: the definition, in torch's operations.
-        terms: the same for the engine, given the positives if they were found.
+        terms: the same for the engine.
         unknown: the value of unknown entries, or a boolean mask of them, or neither.
         reduction: `"mean"`, `"sum"` or `"none"`.
         fused: whether to use the Triton kernel.
@@ -153,14 +156,19 @@ def label_loss(
         counted = 1 if known is None or reduction == "sum" else known.sum().clamp_min(1)
         return values.sum() / counted
 
-    if fused and logits.numel() and not torch.compiler.is_compiling():
-        if unknown is not None:
-            raise ValueError("Expected fused to be False with unknown entries, but got True")
-        from equipoise.losses.fused import fused_pointwise
-
-        return fused_pointwise(logits, targets, terms(None).over(logits, reduction), reduction)
-    if unknown is None and is_large(logits):
+    fused = fused and logits.numel() > 0 and not torch.compiler.is_compiling()
+    if fused and unknown is not None:
+        raise ValueError("Expected fused to be False with unknown entries, but got True")
+    found = None
+    if not fused and unknown is None and is_large(logits):
         found = find_positives(targets, dtype)
-        if found is not None:
-            return pointwise(logits, found, terms(found), reduction, plain)
-    return plain(logits)
+    if not fused and found is None:
+        return plain(logits)
+    parts = terms()
+    if reduction == "mean":
+        parts.scale /= logits.numel()
+    if found is not None:
+        return pointwise(logits, found, parts, reduction, plain)
+    from equipoise.losses.fused import fused_pointwise
+
+    return fused_pointwise(logits, targets, parts, reduction)

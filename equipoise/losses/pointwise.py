@@ -1,87 +1,109 @@
 """The engine under the multilabel losses that are a sum over examples and labels.
 
-Such a loss is two functions of a logit, one for negatives and one for positives. Labels are sparse:
-everything is treated as negative, chunk by chunk, and the positives, gathered into one short
-vector, replace what they were taken for. The gradient is all that is kept for backward: one tensor
-of the logits' size and dtype, which then becomes the gradient.
+Each of them is an asymmetric loss, of which `Terms` has the parts. Labels are sparse: everything is
+treated as negative, chunk by chunk, and the positives, gathered into one short vector, replace what
+they were taken for. The gradient is all that is kept for backward: one tensor of the logits' size
+and dtype, which then becomes the gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from equipoise.losses.base import at_least_float32
-from equipoise.losses.engine import rows_in_a_chunk, worked_out
+from equipoise.losses.engine import power, rows_in_a_chunk, softplus, worked_out
 from equipoise.losses.positives import Positives
 
-ValueAndSlope = Callable[[Tensor, Tensor], Tensor]
-"""(logits, out) -> losses, a new tensor; their derivatives by the logit are written to out.
-
-Any shape; logits are left as they are.
-"""
 Weight = Tensor | float | None
 """(C,), or one number for all labels, or nothing."""
-
-
-def mirrored(negative: ValueAndSlope) -> ValueAndSlope:
-    """The same of −z: what a loss that treats both sides alike does to positives."""
-
-    def positive(z: Tensor, out: Tensor) -> Tensor:
-        value = negative(-z, out)
-        out.neg_()
-        return value
-
-    return positive
+NOTHING = 1e-7  # stands for a shifted probability of zero where it divides; smaller is slow
 
 
 @dataclass(frozen=True)
 class ElementWeight:
-    """A weight of each element: `scale (floor + sigmoid(by_example · by_label − centre))`."""
+    """A weight of each element: `floor + sigmoid(rate · by_label_c / S_i − centre)`.
 
-    by_example: Tensor
-    """(B,)"""
+    `S_i`, at least `least`, is the sum of `by_label` over the positives of example i.
+    """
+
     by_label: Tensor
     """(C,)"""
-    floor: float
+    rate: float
     centre: float
-    scale: float = 1.0
+    floor: float
+    least: float
 
-    def combine(self, by_example: Tensor, by_label: Tensor) -> Tensor:
-        """Broadcasts the two; gives a new tensor."""
+    def by_example(self, sums: Tensor) -> Tensor:
+        """`(B,)`, given the sums of `by_label` over each example's positives."""
+        return self.rate / sums.clamp_min(self.least)
+
+    def combine(self, by_example: Tensor, by_label: Tensor, scale: float) -> Tensor:
+        """Weights times `scale`, a new tensor; broadcasts the two."""
         centre = torch.full_like(by_label, -self.centre)  # as a number it would be slow
         weight = torch.addcmul(centre, by_example, by_label).sigmoid_()
-        floor = by_label.new_full((), self.floor * self.scale)
-        return torch.add(floor, weight, alpha=self.scale, out=weight)
+        floor = by_label.new_full((), self.floor * scale)
+        return torch.add(floor, weight, alpha=scale, out=weight)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Terms:
-    """What a pointwise loss is made of."""
+    """A pointwise loss as the engine and the fused kernel take it.
 
-    negative: ValueAndSlope
-    positive: ValueAndSlope
+    With `u = z − shift` and `F(t; γ, m) = −p^γ log(1−p)`, `p = max(σ(t) − m, 0)`, a negative costs
+    `F(s·u; γ−, m)/s` and a positive `F(−u; γ+, 0)`, each times its weights.
+    """
+
+    gamma_neg: float = 0.0
+    gamma_pos: float = 0.0
+    margin: float = 0.0
+    detached: bool = False
+    """Whether p^γ is a weight without a gradient."""
     negative_weight: Weight = None
     """On elements as far as they are negative."""
     positive_weight: Weight = None
     """On elements as far as they are positive."""
     shift: Tensor | None = None
-    """(C,), subtracted from the logits."""
+    """(C,)"""
     negative_scale: float = 1.0
-    """s: a negative costs `negative(s·z)/s`."""
+    """s"""
     element_weight: ElementWeight | None = None
-    focusing: tuple[float, float, float] | None = None
-    """What the two functions are for the fused kernel: γ−, γ+, and the negatives' margin."""
     scale: float = 1.0
     """On everything. Costs less than the same weight on both sides."""
 
-    def over(self, logits: Tensor, reduction: str) -> Terms:
-        """The same, with a mean's 1/(B·C) in the scale."""
-        return replace(self, scale=self.scale / logits.numel()) if reduction == "mean" else self
+
+def curve(z: Tensor, slope: Tensor, gamma: float, margin: float, detached: bool) -> Tensor:
+    """`F(z; γ, m)` of any shape, a new tensor; its derivative is written to `slope`.
+
+    Without a margin that is `σ^γ softplus(z)` and `σ^γ (γ (1−σ) softplus(z) + σ)`, which has no
+    power γ − 1, so that nothing is divided by zero where σ vanishes; if detached, `σ^(γ+1)`.
+    """
+    sigma = torch.sigmoid(z, out=slope)
+    if margin == 0.0:
+        value = softplus(z)
+        if gamma == 0.0:
+            return value
+        factor = power(sigma, gamma)
+        value.mul_(factor)
+        rest = None if detached else torch.rsub(sigma, 1.0)
+        slope.mul_(factor)
+        if rest is not None:
+            slope.addcmul_(rest, value, value=gamma)
+        return value
+    minus_p = torch.rsub(sigma, margin).clamp_max_(-NOTHING)
+    factor = power(minus_p if gamma % 2.0 == 0.0 else -minus_p, gamma)
+    if gamma < 2.0:  # otherwise it vanishes by itself
+        factor *= sigma > margin
+    value = torch.log1p(minus_p).mul_(factor).neg_()
+    by_p = factor.div_(minus_p + 1.0)
+    if not detached:
+        by_p.add_(torch.div(value, minus_p, out=minus_p), alpha=-gamma)
+    torch.ops.aten.sigmoid_backward.grad_input(by_p, sigma, grad_input=slope)
+    return value
 
 
 def pointwise(
@@ -91,31 +113,30 @@ def pointwise(
     reduction: str,
     plain: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Sum, mean over B·C, or `(B, C)` of the elements' losses; differentiable by the logits.
+    """Sum times the terms' scale, or `(B, C)` of the elements' losses; differentiable by logits.
 
     Args:
         logits: `(B, C)`, any floating dtype.
         found: the positives.
-        terms: functions and weights, `(C,)` in the dtype to compute in.
-        reduction: `"mean"`, `"sum"` or `"none"`.
+        terms: weights are in the dtype to compute in.
+        reduction: `"mean"`, of which the scale has the 1/(B·C), `"sum"` or `"none"`.
         plain: the same in torch's operations, for second derivatives.
     """
-    over = terms.over(logits, reduction)
     return worked_out(
-        logits, lambda keep: _value_and_slopes(logits, found, over, reduction, keep), plain
+        logits, lambda keep: _value_and_slopes(logits, found, terms, reduction, keep), plain
     )
 
 
 def _value_and_slopes(
     logits: Tensor, found: Positives, terms: Terms, reduction: str, keep: bool
 ) -> tuple[Tensor, Tensor | None, float]:
-    dtype, scale = at_least_float32(logits.dtype), terms.scale
+    dtype, scale, of_elements = at_least_float32(logits.dtype), terms.scale, terms.element_weight
     # A mean's 1/(B·C) does not fit into half precision: there backward applies it.
     early = scale if logits.dtype == dtype else 1.0
     on_values, on_slopes = scale, early
-    if terms.element_weight is not None:  # it takes the scale along, at no cost
-        terms = replace(terms, element_weight=replace(terms.element_weight, scale=early))
+    if of_elements is not None:  # these weights take the scale along, at no cost
         on_values, on_slopes = scale / early, 1.0
+        by_example = of_elements.by_example(found.sums(of_elements.by_label))
     slopes = _like(logits, logits.dtype) if keep else None
     out = _like(logits, dtype) if reduction == "none" else None
     step = rows_in_a_chunk(logits)
@@ -128,9 +149,9 @@ def _value_and_slopes(
         slope = kept if kept is not None and kept.dtype == dtype else torch.empty_like(z)
         value = _negatives(z, slope, terms, terms.shift)
         _weigh(terms.negative_weight, value, slope)
-        if terms.element_weight is not None:
-            w = terms.element_weight
-            _weigh(w.combine(w.by_example[rows].unsqueeze(1), w.by_label), value, slope)
+        if of_elements is not None:
+            of_rows = by_example[rows].unsqueeze(1)
+            _weigh(of_elements.combine(of_rows, of_elements.by_label, early), value, slope)
         if kept is not None and kept is not slope:
             kept.copy_(slope)
         elif on_slopes != 1.0:
@@ -141,26 +162,14 @@ def _value_and_slopes(
         here = found.index[bounds[number] : bounds[number + 1]] - first * z.shape[1]
         value.view(-1).index_fill_(0, here, 0.0)
         sums.append(value.sum())
-    value, slope = _of_positives(logits, terms, found)
-    if slopes is not None:
-        slope *= on_slopes
-        slopes.view(-1).index_copy_(0, found.index, slope.to(slopes.dtype))
-    if out is not None:
-        out.view(-1).index_copy_(0, found.index, value)
-        total = out
-    else:
-        total = torch.stack(sums).sum() / terms.negative_scale + value.sum()
-    total = total if on_values == 1.0 else total.mul_(on_values)
-    return total, slopes, 1.0 if early == scale else scale
 
-
-def _of_positives(logits: Tensor, terms: Terms, found: Positives) -> tuple[Tensor, Tensor]:
-    """Losses and slopes of the elements found."""
-    z = logits.reshape(-1).index_select(0, found.index)
-    z = z.to(at_least_float32(logits.dtype))
+    # The positives, and soft labels as far as they are negative
+    z = logits.reshape(-1).index_select(0, found.index).to(dtype)
     shift = None if terms.shift is None else terms.shift.index_select(0, found.label)
     slope = torch.empty_like(z)
-    value = terms.positive(z if shift is None else z - shift, slope)
+    minus_u = -z if shift is None else shift - z
+    value = curve(minus_u, slope, terms.gamma_pos, 0.0, terms.detached)
+    slope.neg_()
     _weigh(_at(terms.positive_weight, found.label), value, slope)
     if found.fraction is not None:
         n_slope = torch.empty_like(z)
@@ -168,11 +177,20 @@ def _of_positives(logits: Tensor, terms: Terms, found: Positives) -> tuple[Tenso
         _weigh(_at(terms.negative_weight, found.label), n_value, n_slope)
         value = torch.lerp(n_value, value, found.fraction)
         slope = torch.lerp(n_slope, slope, found.fraction)
-    if terms.element_weight is not None:
-        w = terms.element_weight
-        by_example = w.by_example.index_select(0, found.example)
-        _weigh(w.combine(by_example, w.by_label.index_select(0, found.label)), value, slope)
-    return value, slope
+    if of_elements is not None:
+        of_positives = by_example.index_select(0, found.example)
+        by_label = of_elements.by_label.index_select(0, found.label)
+        _weigh(of_elements.combine(of_positives, by_label, early), value, slope)
+    if slopes is not None:
+        slope *= on_slopes
+        slopes.view(-1).index_copy_(0, found.index, slope.to(slopes.dtype))
+    if out is not None:
+        total = out
+        total.view(-1).index_copy_(0, found.index, value)
+    else:
+        total = torch.stack(sums).sum() / terms.negative_scale + value.sum()
+    total = total if on_values == 1.0 else total.mul_(on_values)
+    return total, slopes, 1.0 if early == scale else scale
 
 
 def _negatives(z: Tensor, slope: Tensor, terms: Terms, shift: Tensor | None) -> Tensor:
@@ -182,7 +200,7 @@ def _negatives(z: Tensor, slope: Tensor, terms: Terms, shift: Tensor | None) -> 
         z = torch.add(shift * -scale, z, alpha=scale)
     elif scale != 1.0:
         z = z * scale
-    return terms.negative(z, slope)
+    return curve(z, slope, terms.gamma_neg, terms.margin, terms.detached)
 
 
 def _weigh(weight: Weight, value: Tensor, slope: Tensor) -> None:

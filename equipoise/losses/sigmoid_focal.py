@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,10 +10,8 @@ from torch import Tensor
 
 from equipoise.losses import base
 from equipoise.losses.base import ClassVector
-from equipoise.losses.engine import power, softplus
 from equipoise.losses.multilabel import LabelLoss, check_labels, label_loss
-from equipoise.losses.pointwise import Terms, ValueAndSlope, Weight, mirrored
-from equipoise.losses.positives import Positives
+from equipoise.losses.pointwise import Terms, Weight
 
 
 def sigmoid_focal_loss(
@@ -67,46 +64,16 @@ def sigmoid_focal_loss(
         y_negative = 1 - y if on_negatives is None else (1 - y) * on_negatives
         return y_positive * positive + y_negative * negative
 
-    def terms(found: Positives | None) -> Terms:
-        negative = focal_value_and_slope(gamma)
-        focusing = (gamma, gamma, 0.0)
-        made = Terms(negative, mirrored(negative), on_negatives, on_positives, focusing=focusing)
-        if on_positives is not None and isinstance(on_negatives, float) and on_negatives > 0.0:
-            # One factor on all is applied for free.
-            made = replace(
-                made,
-                negative_weight=None,
-                positive_weight=on_positives / on_negatives,
-                scale=on_negatives,
-            )
-        return made
+    def terms() -> Terms:
+        # One number on everything is applied for free.
+        if isinstance(on_negatives, float) and on_negatives > 0.0 and on_positives is not None:
+            positive = on_positives / on_negatives
+            return Terms(gamma, gamma, positive_weight=positive, scale=on_negatives)
+        return Terms(gamma, gamma, negative_weight=on_negatives, positive_weight=on_positives)
 
     return label_loss(
         logits, targets, elements, terms, unknown=unknown, reduction=reduction, fused=fused
     )
-
-
-def focal_value_and_slope(gamma: float, detached: bool = False) -> ValueAndSlope:
-    """Focal loss of a negative, `σ(z)^γ softplus(z)`, and its slope, for the engine.
-
-    The slope `σ^γ (γ (1−σ) softplus(z) + σ)` has no power γ − 1, so that nothing is divided by
-    zero where σ vanishes. If detached, no gradient flows through σ^γ: the slope is `σ^(γ+1)`.
-    """
-
-    def value_and_slope(z: Tensor, out: Tensor) -> Tensor:
-        sigma, value = torch.sigmoid(z, out=out), softplus(z)
-        if gamma == 0.0:
-            return value
-        factor = power(sigma, gamma)
-        value.mul_(factor)
-        if detached:
-            out.mul_(factor)
-            return value
-        rest = torch.rsub(sigma, 1.0)
-        out.mul_(factor).addcmul_(rest, value, value=gamma)
-        return value
-
-    return value_and_slope
 
 
 def log_focal_slope(z: Tensor, gamma: float, detached: bool = False) -> Tensor:
@@ -130,18 +97,6 @@ def check_alpha(alpha: float | ClassVector | None) -> Any:
     if bool((vector > 1.0).any()):
         raise ValueError(f"Expected alpha to be at most 1, but got {vector.tolist()}")
     return vector
-
-
-def correct_sigmoid_focal(
-    logits: Tensor, gamma: float, alpha: float | Tensor | None, pos_weight: Tensor | None
-) -> Tensor:
-    """Log-odds of η at which the expected focal loss is least at `logits`."""
-    z = base.upcast(logits)
-    log_odds = log_focal_slope(z, gamma) - log_focal_slope(-z, gamma)
-    if alpha is not None:
-        share = alpha if isinstance(alpha, Tensor) else z.new_full((), alpha)
-        log_odds = log_odds + base.log_of(1.0 - share) - base.log_of(share)
-    return base.less_log(log_odds, pos_weight)
 
 
 class SigmoidFocalLoss(LabelLoss):
@@ -193,5 +148,9 @@ class SigmoidFocalLoss(LabelLoss):
         `A(q) = (1−q)^γ/q − γ (1−q)^(γ−1) ln q` and `B(q) = A(1−q)`, q = sigmoid(z); α includes
         `pos_weight · exp(λ)`.
         """
-        pos_weight = self._scaled(self.pos_weight)
-        return correct_sigmoid_focal(logits, self.gamma, self.alpha, pos_weight)
+        z = base.upcast(logits)
+        log_odds = log_focal_slope(z, self.gamma) - log_focal_slope(-z, self.gamma)
+        if self.alpha is not None:
+            share = self.alpha if isinstance(self.alpha, Tensor) else z.new_full((), self.alpha)
+            log_odds = log_odds + base.log_of(1.0 - share) - base.log_of(share)
+        return base.less_log(log_odds, self._scaled(self.pos_weight))

@@ -35,26 +35,9 @@ def two_way_loss(
     over each example's labels, and over each label's examples in the batch. Groups without
     positives are left out; a group without negatives costs nothing.
 
-    Args:
-        logits: `(B, C)`, any floating dtype.
-        targets: `(B, C)` labels in [0, 1] of any dtype, dense or sparse CSR. A label between 0 and
-            1 is that much of a positive, and the rest of a negative.
-        positive_temperature: T_p > 0.
-        negative_temperature: T_n > 0.
-        log_weight: λ, `(C,)`: a positive counts as `exp(λ_c)` positives.
-        example_weight: `(B,)`: an example of weight w counts as w of them, in the sum over examples
-            and within each label's group.
-        unknown: a value outside [0, 1] that marks entries to leave out of all sums, or a boolean
-            `(B, C)` mask of them.
-        reduction: `"mean"`, the mean over examples that have a positive plus the mean over
-            labels that have one; `"sum"`, the two sums.
-
-    Returns:
-        A scalar of at least float32. Only logits receive a gradient.
-
-    Raises:
-        TypeError: If logits are not floating point, or targets are sparse but not CSR.
-        ValueError: If shapes do not agree or an option is out of range.
+    The arguments are explained at `TwoWayLoss` and `LabelLoss`. A label between 0 and 1 is that
+    much of a positive, and the rest of a negative. `example_weight`, `(B,)`: an example of weight w
+    counts as w of them, in the sum over examples and within each label's group.
 
     Example:
         >>> import torch
@@ -109,9 +92,9 @@ class TwoWayLoss(LabelLoss):
     Args:
         positive_temperature: T_p > 0.
         negative_temperature: T_n > 0.
-        unknown: see `LabelLoss`.
         log_weight: λ, `(C,)`: a positive counts as `exp(λ_c)` positives.
-        reduction: `"mean"` (over examples, plus over labels) or `"sum"`.
+        reduction: `"mean"`, the mean over examples that have a positive plus the mean over labels
+            that have one; or `"sum"`, the two sums. There is no `"none"`.
 
     Example:
         >>> import torch

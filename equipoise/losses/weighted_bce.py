@@ -8,10 +8,9 @@ from torch import Tensor
 
 from equipoise.losses import base
 from equipoise.losses.base import ClassVector
-from equipoise.losses.engine import is_large, softplus
+from equipoise.losses.engine import is_large
 from equipoise.losses.multilabel import LabelLoss, as_labels, check_labels, known_labels, label_loss
-from equipoise.losses.pointwise import Terms, mirrored
-from equipoise.losses.positives import Positives
+from equipoise.losses.pointwise import Terms
 
 NORMALIZATIONS = ("batch", "weight", "nonzero")
 
@@ -89,10 +88,10 @@ def weighted_bce(
         z = base.upcast(logits)
         return elements(z, as_labels(targets, z.dtype), reduction)
 
-    def terms(found: Positives | None) -> Terms:
+    def terms() -> Terms:
         both = weight if pos_weight is None else pos_weight
         both = both if weight is None or pos_weight is None else weight * pos_weight
-        return Terms(_negative, mirrored(_negative), weight, both, focusing=(0.0, 0.0, 0.0))
+        return Terms(negative_weight=weight, positive_weight=both)
 
     values = label_loss(
         logits,
@@ -113,12 +112,6 @@ def weighted_bce(
         divisor = divisor * (e if normalization == "weight" else e != 0)
     divisor = divisor.sum(dtype=values.dtype)
     return torch.where(divisor == 0, 0.0, 1.0 / divisor) * (e * values).sum()
-
-
-def _negative(z: Tensor, out: Tensor) -> Tensor:
-    """Of a negative: its loss, and its slope in `out`, for the engine."""
-    torch.sigmoid(z, out=out)
-    return softplus(z)
 
 
 class WeightedBCE(LabelLoss):

@@ -15,9 +15,8 @@ from __future__ import annotations
 from equipoise.mining.base import BatchMiner, LoaderMiner, Miner, SamplerMiner
 from equipoise.mining.hard_negatives import HardNegatives, hard_negatives
 from equipoise.mining.hardest_examples import HardestExamples, hardest_examples
-from equipoise.mining.loss_memory import LossMemory, class_means
-from equipoise.mining.loss_pruning import LossPruning, keep_probabilities
-from equipoise.mining.pruned_sampler import PrunedSampler
+from equipoise.mining.loss_memory import LossMemory
+from equipoise.mining.loss_pruning import LossPruning, PrunedSampler, keep_probabilities
 from equipoise.mining.selective_backprop import SelectiveBackprop
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "PrunedSampler",
     "SamplerMiner",
     "SelectiveBackprop",
-    "class_means",
     "hard_negatives",
     "hardest_examples",
     "keep_probabilities",

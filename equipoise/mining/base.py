@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise._order_sampler import OrderSampler
+from equipoise._order_sampler import OrderSampler, require_int
 from equipoise.mining.tally import Tally
-
-__all__ = ["BatchMiner", "LoaderMiner", "Miner", "SamplerMiner", "check_share"]
 
 
 class Miner:
@@ -46,18 +44,14 @@ class Miner:
         seed: int = 0,
     ) -> None:
         for name, value in (("warm_up", warm_up), ("final", final), ("seed", seed)):
-            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 0:
-                raise ValueError(f"Expected {name} to be an int from 0 up, but got {value!r}.")
+            require_int(name, value, 0)
         if final and num_epochs is None:
             raise ValueError(
                 f"Expected num_epochs to be given with final={final}: without it the last epochs "
                 "are not known."
             )
-        if num_epochs is not None and num_epochs < warm_up + final:
-            raise ValueError(
-                f"Expected num_epochs to be at least warm_up + final = {warm_up + final}, "
-                f"but got {num_epochs}."
-            )
+        if num_epochs is not None:
+            require_int("num_epochs", num_epochs, warm_up + final)
         self.warm_up, self.final, self.num_epochs = int(warm_up), int(final), num_epochs
         self.seed, self.epoch = int(seed), 0
         self.tally = Tally(num_classes)
@@ -71,8 +65,7 @@ class Miner:
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch runs, counted from 0: at its start, as for a sampler."""
-        if not isinstance(epoch, int | np.integer) or epoch < 0:
-            raise ValueError(f"Expected epoch to be an int from 0 up, but got {epoch!r}.")
+        require_int("epoch", epoch, 0)
         self.epoch = int(epoch)
 
     def cost(self) -> float:
@@ -169,3 +162,29 @@ def check_share(name: str, value: Any, *, zero: bool = False) -> float:
         span = "[0, 1)" if zero else "(0, 1]"
         raise ValueError(f"Expected {name} to be a share in {span}, but got {value!r}.")
     return float(value)
+
+
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    """`value`, if it is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"Expected {name} to be one of {choices}, but got {value!r}.")
+    return value
+
+
+def check_losses(losses: Tensor, ndim: int) -> None:
+    """Raise unless `losses` has one value an example (or an example and label)."""
+    shape = "(B,)" if ndim == 1 else "(B, C)"
+    if losses.ndim != ndim:
+        raise ValueError(
+            f"Expected losses to be unreduced, of shape {shape}, but got {tuple(losses.shape)}. "
+            'Use Loss.unreduced, or reduction="none".'
+        )
+    if losses.numel() == 0:
+        raise ValueError(f"Expected losses of at least one example, but got {tuple(losses.shape)}.")
+
+
+def sum_of_chosen(losses: Tensor, chosen: Tensor) -> Tensor:
+    """Σ of the chosen losses, in float32 or float64."""
+    return torch.where(chosen, losses, 0).sum(
+        dtype=torch.promote_types(losses.dtype, torch.float32)
+    )

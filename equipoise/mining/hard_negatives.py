@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from equipoise.mining.base import BatchMiner, check_share
-from equipoise.mining.hardest_examples import check_losses, sum_of_chosen
+from equipoise._order_sampler import require_int
+from equipoise.mining.base import (
+    BatchMiner,
+    check_choice,
+    check_losses,
+    check_share,
+    sum_of_chosen,
+)
 
-__all__ = ["HardNegatives", "hard_negatives"]
-
-REDUCTIONS = ("mean", "positives")
 DEFAULT_RATIO = 10.0
 
 
@@ -115,32 +120,21 @@ class HardNegatives(BatchMiner):
         trim: float = 0.0,
         most: int | None = None,
         reduction: str = "mean",
-        warm_up: int = 0,
-        final: int = 0,
-        num_epochs: int | None = None,
-        num_classes: int | None = None,
-        seed: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            warm_up=warm_up, final=final, num_epochs=num_epochs, num_classes=num_classes, seed=seed
-        )
+        super().__init__(**settings)
         if ratio is not None and keep is not None:
             raise ValueError(f"Expected ratio or keep, but got both: {ratio} and {keep}.")
         if keep is None and ratio is None:
             ratio = DEFAULT_RATIO
         if ratio is not None and not 0 < ratio < float("inf"):
             raise ValueError(f"Expected ratio to be a finite number above 0, but got {ratio!r}.")
-        if per not in ("example", "label"):
-            raise ValueError(f'Expected per to be "example" or "label", but got {per!r}.')
-        if reduction not in REDUCTIONS:
-            raise ValueError(
-                f"Expected reduction to be one of {REDUCTIONS}, but got {reduction!r}."
-            )
         self.ratio, self.keep = ratio, None if keep is None else check_share("keep", keep)
         self.trim = check_share("trim", trim, zero=True)
-        if most is not None and (not isinstance(most, int) or most < 1):
-            raise ValueError(f"Expected most to be an int of at least 1, but got {most!r}.")
-        self.per, self.reduction, self.most = per, reduction, most
+        if most is not None:
+            require_int("most", most, 1)
+        self.most, self.per = most, check_choice("per", per, ("example", "label"))
+        self.reduction = check_choice("reduction", reduction, ("mean", "positives"))
 
     def select(self, losses: Tensor, targets: Tensor) -> Tensor:
         """The `(B, C)` mask of the entries to learn from in this epoch."""
@@ -159,12 +153,9 @@ class HardNegatives(BatchMiner):
     def __call__(
         self, losses: Tensor, targets: Tensor | None = None, indices: Tensor | None = None
     ) -> Tensor:
-        """The batch's reduced loss.
+        """The batch's reduced loss, of `(B, C)` losses and targets; see `BatchMiner`.
 
-        Args:
-            losses: `(B, C)`, as `Loss.unreduced` gives them.
-            targets: `(B, C)` multi-hot; above 0 is a positive.
-            indices: not used.
+        Targets above 0 are positives; `indices` are not used.
         """
         check_losses(losses, 2)
         if targets is None or targets.shape != losses.shape:

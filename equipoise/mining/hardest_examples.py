@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equipoise.mining.base import BatchMiner, check_share
-from equipoise.mining.ranking import hardest
+from equipoise.mining.base import BatchMiner, check_losses, check_share, sum_of_chosen
 
-__all__ = ["HardestExamples", "hardest_examples"]
+_EPSILON = 1e-9  # 0.29 · 100 is 28.999…
 
 
 def hardest_examples(
@@ -28,7 +27,7 @@ def hardest_examples(
     In this order: examples with a loss that is NaN or infinite are left out; so is the share
     `trim` of the largest losses; of the rest those from `threshold` up are chosen, and besides
     the largest until the share `keep` of all is reached. Shares are of the batch or, with `groups`,
-    of each group, on average over batches exactly (see `ranking.hardest`); where a small group
+    of each group, on average over batches exactly (see `hardest`); where a small group
     has too few left, its quota goes before the trimming.
 
     Source: Shrivastava et al. 2016 (OHEM).
@@ -40,7 +39,7 @@ def hardest_examples(
         groups: `(B,)` class ids, for a quota in each.
         trim: share in [0, 1) of the largest losses to leave out, as they are often mislabelled.
         offset: in [0, 1), rounds the shares; spread it evenly over the batches.
-        carry: `(C,)`, see `ranking.hardest`; it is overwritten.
+        carry: `(C,)`, see `hardest`; it is overwritten.
 
     Returns:
         `(B,)` bool.
@@ -65,6 +64,56 @@ def hardest_examples(
     if threshold is not None:
         chosen = chosen | ((losses >= threshold) & torch.isfinite(losses) & ~trimmed)
     return chosen
+
+
+def hardest(
+    losses: Tensor,
+    share: float,
+    groups: Tensor | None = None,
+    *,
+    offset: float = 0.0,
+    at_least: int = 0,
+    carry: Tensor | None = None,
+) -> Tensor:
+    """The mask of a share of the examples: those of the largest finite losses, ties the first.
+
+    Of n examples ⌊share·n + offset⌋ are chosen; with an offset spread evenly over [0, 1) that is
+    share·n on average. Groups are laid out one after another, and one from place a to place b gives
+    ⌊share·b + offset⌋ − ⌊share·a + offset⌋: systematic sampling, by which they keep their
+    proportions on average.
+
+    With `carry`, `(C,)` in [0, 1), what group c is owed from the batches before, group c gives
+    ⌊share · n_c + carry_c⌋ instead, and over any number of batches its share to within one example;
+    it is overwritten with what is owed then. `at_least` holds without groups.
+
+    Example:
+        >>> hardest(torch.tensor([0.1, 0.9, float("nan"), 0.5]), 0.5).tolist()
+        [False, True, False, True]
+        >>> losses, classes = torch.tensor([9.0, 8.0, 7.0, 1.0, 2.0]), torch.tensor([0, 0, 0, 1, 1])
+        >>> hardest(losses, 0.5, classes, offset=0.5).tolist()
+        [True, True, False, False, True]
+    """
+    finite = torch.isfinite(losses)
+    order = torch.where(finite, losses, -torch.inf).argsort(descending=True, stable=True)
+    if groups is None:
+        k = max(int(len(losses) * share + offset + _EPSILON), at_least)
+        return torch.zeros_like(finite).index_fill_(0, order[:k], True) & finite
+    # by group, those that can never be chosen last, and where each one's group starts and ends
+    nowhere = torch.iinfo(torch.int64).max
+    group, by_group = torch.where(finite, groups.long(), nowhere)[order].sort(stable=True)
+    order, start = order[by_group], torch.searchsorted(group, group)
+    if carry is None:
+        end = torch.searchsorted(group, group, right=True)
+        before, after = (
+            (place.double() * share + (offset + _EPSILON)).floor().long() for place in (start, end)
+        )
+        quota = after - before
+    else:
+        due = carry + share * torch.zeros_like(carry).scatter_add_(0, groups, finite.double())
+        quota = due.floor().long()[groups][order]
+        carry.copy_(due.frac())
+    rank = torch.arange(len(losses), device=losses.device) - start
+    return torch.zeros_like(finite).scatter_(0, order, rank < quota) & finite
 
 
 class HardestExamples(BatchMiner):
@@ -107,15 +156,9 @@ class HardestExamples(BatchMiner):
         threshold: float | None = None,
         per_class: bool = True,
         trim: float = 0.0,
-        warm_up: int = 0,
-        final: int = 0,
-        num_epochs: int | None = None,
-        num_classes: int | None = None,
-        seed: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            warm_up=warm_up, final=final, num_epochs=num_epochs, num_classes=num_classes, seed=seed
-        )
+        super().__init__(**settings)
         if keep is None and threshold is None:
             raise ValueError("Expected keep or threshold to be given, but got None for both.")
         self.keep = None if keep is None else check_share("keep", keep)
@@ -126,7 +169,7 @@ class HardestExamples(BatchMiner):
             raise ValueError(f"Expected threshold to be a number, but got {threshold!r}.")
         self.threshold, self.per_class = threshold, per_class
         # What each class is owed; staggered, so that they are not all paid in the same batch
-        stagger = torch.arange(num_classes or 0, dtype=torch.float64) * (5**0.5 - 1) / 2
+        stagger = torch.arange(self.tally.num_classes or 0, dtype=torch.float64) * (5**0.5 - 1) / 2
         self._carry = (stagger + self._next_offset()).frac()
 
     def select(self, losses: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -149,12 +192,10 @@ class HardestExamples(BatchMiner):
     def __call__(
         self, losses: Tensor, targets: Tensor | None = None, indices: Tensor | None = None
     ) -> Tensor:
-        """The mean loss of the chosen examples; 0 if there are none.
+        """The mean loss of the chosen examples, 0 if there are none; see `BatchMiner`.
 
-        Args:
-            losses: `(B,)`, as `Loss.unreduced` gives them; of `(B, C)` the mean over labels.
-            targets: `(B,)` class ids, for the quotas.
-            indices: not used.
+        Of `(B, C)` losses the mean over labels is taken. `targets` are for the quotas; `indices`
+        are not used.
         """
         losses = losses.mean(1) if losses.ndim == 2 else losses
         check_losses(losses, 1)
@@ -168,25 +209,6 @@ class HardestExamples(BatchMiner):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._carry = state["carry"].clone()
-
-
-def sum_of_chosen(losses: Tensor, chosen: Tensor) -> Tensor:
-    """Σ of the chosen losses, in float32 or float64."""
-    return torch.where(chosen, losses, 0).sum(
-        dtype=torch.promote_types(losses.dtype, torch.float32)
-    )
-
-
-def check_losses(losses: Tensor, ndim: int) -> None:
-    """Raise unless `losses` has one value an example (or an example and label)."""
-    shape = "(B,)" if ndim == 1 else "(B, C)"
-    if losses.ndim != ndim:
-        raise ValueError(
-            f"Expected losses to be unreduced, of shape {shape}, but got {tuple(losses.shape)}. "
-            'Use Loss.unreduced, or reduction="none".'
-        )
-    if losses.numel() == 0:
-        raise ValueError(f"Expected losses of at least one example, but got {tuple(losses.shape)}.")
 
 
 def check_groups(losses: Tensor, targets: Tensor | None) -> Tensor:

@@ -8,32 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from equipoise._order_sampler import require_int
 from equipoise._ranks import several, sum_over_ranks
-
-__all__ = ["LossMemory", "class_means"]
-
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-
-
-def class_means(losses: np.ndarray, labels: np.ndarray | None, num_classes: int) -> np.ndarray:
-    """`(C,)` mean loss of each class over the examples seen (NaN of none); one class for all.
-
-    Example:
-        >>> class_means(np.array([1.0, 3.0, np.nan, 5.0]), np.array([0, 0, 1, 1]), 2).tolist()
-        [2.0, 5.0]
-    """
-    seen = np.flatnonzero(np.isfinite(losses))
-    groups = np.zeros(len(seen), np.int64) if labels is None else labels[seen]
-    counts = np.bincount(groups, minlength=num_classes)
-    sums = np.bincount(groups, losses[seen], minlength=num_classes)
-    return np.divide(sums, counts, out=np.full(num_classes, np.nan), where=counts > 0)
+from equipoise.mining.base import check_choice
 
 
 class LossMemory:
     """A table of N losses, written from the batches as they pass; nothing waits for the device.
 
     Of an index that a batch holds twice, one of the losses is written. NaN and infinite losses are
-    not written but counted; so are indices outside the table on a device (on the CPU they raise).
+    not written, nor, on a device, those of indices outside the table (on the CPU they raise).
 
     With several ranks each writes the losses it sees, and `merge_ranks` brings them together: the
     memories must be the same for the ranks' samplers to be.
@@ -55,16 +39,11 @@ class LossMemory:
     """
 
     def __init__(self, num_examples: int, *, dtype: torch.dtype = torch.float16) -> None:
-        if not isinstance(num_examples, int | np.integer) or num_examples < 1:
-            raise ValueError(
-                f"Expected num_examples to be a positive int, but got {num_examples!r}."
-            )
-        if dtype not in DTYPES:
-            raise ValueError(f"Expected dtype to be one of {DTYPES}, but got {dtype}.")
+        require_int("num_examples", num_examples, 1)
+        check_choice("dtype", dtype, (torch.float16, torch.bfloat16, torch.float32))
         self.num_examples = int(num_examples)
         # One row more, where what cannot be used is written to
         self._table = torch.full((self.num_examples + 1,), torch.nan, dtype=dtype)
-        self._ignored = torch.zeros(2, dtype=torch.int64)  # not finite, outside
         self._merged: Tensor | None = None  # the table when the ranks last had the same
 
     @torch.no_grad()
@@ -76,15 +55,14 @@ class LossMemory:
             losses: `(B,)`, any floating dtype; unweighted ones tell hard examples best.
         """
         indices = self.check_indices(indices, losses.shape)
-        table = self._on(losses.device)
+        if self._table.device != losses.device:
+            self._table = self._table.to(losses.device)
         indices = indices.to(losses.device, non_blocking=True).long()
-        inside = (indices >= 0) & (indices < self.num_examples)
-        finite = torch.isfinite(losses)
-        rows = torch.where(inside & finite, indices, self.num_examples)
-        limit = torch.finfo(table.dtype).max
-        table[rows] = losses.float().clamp(-limit, limit).to(table.dtype)
-        table[self.num_examples :] = torch.nan
-        self._ignored += torch.stack([(~finite).sum(), (~inside).sum()])
+        fits = (indices >= 0) & (indices < self.num_examples) & torch.isfinite(losses)
+        limit = torch.finfo(self._table.dtype).max
+        values = losses.float().clamp(-limit, limit).to(self._table.dtype)
+        self._table[torch.where(fits, indices, self.num_examples)] = values
+        self._table[self.num_examples :] = torch.nan
 
     def check_indices(self, indices: Any, shape: Any = None) -> Tensor:
         """`indices` as `(B,)`; raises unless they are integers of `shape`, and in the table.
@@ -113,11 +91,6 @@ class LossMemory:
                 )
         return indices
 
-    def _on(self, device: torch.device) -> Tensor:
-        if self._table.device != device:
-            self._table, self._ignored = self._table.to(device), self._ignored.to(device)
-        return self._table
-
     @torch.no_grad()
     def merge_ranks(self) -> None:
         """Give all ranks of torch.distributed what any has written since the last time.
@@ -144,18 +117,8 @@ class LossMemory:
         """Examples with a remembered loss."""
         return int((~torch.isnan(self._table[:-1])).sum())
 
-    @property
-    def num_nonfinite(self) -> int:
-        """NaN and infinite losses, which were not remembered."""
-        return int(self._ignored[0])
-
-    @property
-    def num_outside(self) -> int:
-        """Indices outside the table, given on a device."""
-        return int(self._ignored[1])
-
     def state_dict(self) -> dict[str, Any]:
-        return {"losses": self._table[:-1].cpu().clone(), "ignored": self._ignored.cpu().clone()}
+        return {"losses": self._table[:-1].cpu().clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the losses another memory of as many examples held, in this one's dtype."""
@@ -164,5 +127,4 @@ class LossMemory:
                 f"Expected state of {self.num_examples} examples, but got {len(state['losses'])}."
             )
         self._table[:-1].copy_(state["losses"])
-        self._ignored = state["ignored"].to(self._table.device, copy=True)
         self._merged = self._table.clone() if several() else None

@@ -8,13 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise._order_sampler import OrderSampler
-from equipoise.mining.base import SamplerMiner, check_share
-from equipoise.mining.hardest_examples import check_losses
-from equipoise.mining.loss_memory import LossMemory, class_means
-from equipoise.mining.pruned_sampler import PrunedSampler
-
-__all__ = ["LossPruning", "keep_probabilities"]
+from equipoise._order_sampler import CHUNK, OrderSampler
+from equipoise.mining.base import SamplerMiner, check_losses, check_share, key_of
+from equipoise.mining.loss_memory import LossMemory
 
 
 def keep_probabilities(counts: np.ndarray, budget: float, least: float) -> np.ndarray:
@@ -65,6 +61,39 @@ def keep_probabilities(counts: np.ndarray, budget: float, least: float) -> np.nd
     return np.stack([np.ones_like(rest), of_hard, np.minimum(of_easy, of_hard)], axis=1)
 
 
+def keep_positions(
+    kinds: np.ndarray, probability: np.ndarray, length: int, offset: float
+) -> np.ndarray:
+    """`length` positions, ascending; position t is among them with probability[kinds[t]].
+
+    Systematic sampling: positions are laid out kind by kind, each as long as its probability, and
+    those are kept into which one of offset, offset + 1, … falls. So each kind is kept as often as
+    its probability says, rounded up or down.
+
+    Args:
+        kinds: `(M,)` small integers.
+        probability: of each kind; over all positions they sum to `length`.
+        length: how many to keep.
+        offset: in [0, 1), random and uniform.
+
+    Example:
+        >>> keep_positions(np.array([0, 1, 1, 0, 1, 1]), np.array([1.0, 0.5]), 4, 0.3).tolist()
+        [0, 2, 3, 5]
+    """
+    surely = probability[kinds] >= 1 - 1e-9
+    rest = np.flatnonzero(~surely)
+    rest = rest[np.argsort(kinds[rest], kind="stable")]
+    wanted = length - int(np.count_nonzero(surely))
+    if not len(rest) or wanted <= 0:
+        return np.flatnonzero(surely)
+    ends = np.cumsum(probability[kinds[rest]])
+    places = np.floor(ends * (wanted / ends[-1]) + offset).astype(np.int64)
+    places[-1] = wanted  # floor(wanted + offset) but for rounding errors
+    kept = surely.copy()
+    kept[rest[np.diff(places, prepend=0) > 0]] = True
+    return np.flatnonzero(kept)
+
+
 class LossPruning(SamplerMiner):
     """Shorter epochs without the easy examples, the gradient's expectation unchanged.
 
@@ -112,15 +141,9 @@ class LossPruning(SamplerMiner):
         least: float | None = None,
         fixed_length: bool = True,
         dtype: torch.dtype = torch.float16,
-        warm_up: int = 0,
-        final: int = 0,
-        num_epochs: int | None = None,
-        num_classes: int | None = None,
-        seed: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            warm_up=warm_up, final=final, num_epochs=num_epochs, num_classes=num_classes, seed=seed
-        )
+        super().__init__(**settings)
         self.keep = check_share("keep", keep)
         self.least = check_share("least", min(0.1, self.keep / 2) if least is None else least)
         if self.least > self.keep:
@@ -144,22 +167,20 @@ class LossPruning(SamplerMiner):
                 f"{type(sampler).__name__}."
             )
         self.memory = LossMemory(targets.num_examples, dtype=self.dtype)
-        self._labels = None if targets.multilabel else targets.labels
-        self._num_classes = 1 if targets.multilabel else targets.num_classes
+        several = targets.multilabel
+        self._classes = np.zeros(targets.num_examples, np.int64) if several else targets.labels
+        self.num_kinds = 3 * (1 if several else targets.num_classes)
         return self.sampler
-
-    @property
-    def num_kinds(self) -> int:
-        """3 for each class: see `kinds`."""
-        return 3 * self._num_classes
 
     def kinds(self) -> np.ndarray:
         """`(N,)` 3 · class + kind (0 never seen, 1 hard, 2 easy) of the examples, as of now."""
-        losses = self.memory.losses()
-        means = class_means(losses, self._labels, self._num_classes)
-        groups = np.zeros(len(losses), np.int64) if self._labels is None else self._labels
-        kind = np.where(np.isnan(losses), 0, np.where(losses >= means[groups], 1, 2))
-        return (3 * groups + kind).astype(np.min_scalar_type(-self.num_kinds))
+        losses, classes = self.memory.losses(), self._classes
+        seen = np.flatnonzero(np.isfinite(losses))
+        counts = np.bincount(classes[seen], minlength=self.num_kinds // 3)
+        sums = np.bincount(classes[seen], losses[seen], minlength=self.num_kinds // 3)
+        means = sums / np.maximum(counts, 1)
+        kind = np.where(np.isnan(losses), 0, np.where(losses >= means[classes], 1, 2))
+        return (3 * classes + kind).astype(np.min_scalar_type(-self.num_kinds))
 
     def probabilities(self, counts: np.ndarray, length: int) -> np.ndarray:
         """`(3C,)` probabilities for `counts` draws of each kind, of which `length` are kept."""
@@ -184,10 +205,8 @@ class LossPruning(SamplerMiner):
     ) -> Tensor:
         """The mean of losses · keep / p over the batch (0 for a NaN); remembers the losses.
 
-        Args:
-            losses: `(B,)`, as `Loss.unreduced` gives them; of `(B, C)` the mean over labels.
-            targets: `(B,)` class ids, for the tally alone.
-            indices: `(B,)` example ids.
+        Of `(B, C)` losses the mean over labels is taken. `targets` are for the tally alone;
+        `indices` are needed. See `BatchMiner`.
         """
         losses = losses.mean(1) if losses.ndim == 2 else losses
         check_losses(losses, 1)
@@ -228,3 +247,139 @@ class LossPruning(SamplerMiner):
         self._sampler()
         super().load_state_dict(state)
         self.memory.load_state_dict(state["memory"])
+
+
+class PrunedSampler(OrderSampler):
+    """The stream of another sampler without some of its positions, in that one's order.
+
+    Of the M positions of the inner sampler's epoch round(keep · M) are kept, exactly, in every
+    epoch (with `fixed_length=False`, all M in epochs that are not mined); which, is drawn without
+    replacement, with probabilities by kind that `inclusion_probability` tells. It is decided when
+    the epoch's first position is drawn, from the losses remembered by then, and kept until
+    `set_epoch` or `set_log_weight`: asking twice gives the same. It takes O(M), once an epoch.
+    Rank r of R takes places r, r + R, … of what is kept.
+
+    Made by `LossPruning.over(sampler)`.
+
+    Args:
+        sampler: the inner one.
+        pruning: decides on the probabilities.
+        targets: of the examples.
+    """
+
+    def __init__(self, sampler: OrderSampler, pruning: LossPruning, targets: Any = None) -> None:
+        if not isinstance(sampler, OrderSampler):
+            raise TypeError(
+                "Expected sampler to be an equipoise.samplers.OrderSampler, but got "
+                f"{type(sampler).__name__}."
+            )
+        self.inner, self.pruning = sampler, pruning
+        super().__init__(
+            self._length(),
+            targets=sampler.targets if targets is None else targets,
+            num_examples=sampler.num_examples,
+            seed=sampler.seed,
+            rank=sampler.rank,
+            num_replicas=sampler.num_replicas,
+        )
+        self.epoch, self.takes_log_weight = sampler.epoch, sampler.takes_log_weight
+        self._forget()
+
+    def _length(self) -> int:
+        """Positions of the epoch that the pruning is in."""
+        if self.pruning.active or self.pruning.fixed_length:
+            return max(1, round(self.pruning.keep * self.inner.num_samples))
+        return self.inner.num_samples
+
+    def set_log_weight(self, log_weight: Any) -> None:
+        """Pass class log-weights on to the inner sampler; see there from when on they act."""
+        self.inner.handed_out = self.handed_out
+        self.inner.set_log_weight(log_weight)
+        if not self.handed_out:
+            self._forget()
+
+    @property
+    def log_weight(self) -> np.ndarray | None:
+        """The inner sampler's."""
+        return self.inner.log_weight
+
+    def expected_draws(self) -> np.ndarray:
+        """The inner sampler's, less the share that is left out: classes keep their proportions."""
+        return self.share * self.inner.expected_draws()
+
+    def logit_shift(self) -> np.ndarray:
+        """The inner sampler's: the miner's weights make up for what is left out."""
+        return self.inner.logit_shift()
+
+    @property
+    def share(self) -> float:
+        """How much of the inner sampler's epoch is kept."""
+        return self.num_samples / self.inner.num_samples
+
+    def set_epoch(self, epoch: int, position: int | None = None) -> None:
+        """Go to an epoch, at a global position; the same epoch keeps its choice.
+
+        See `OrderSampler.set_epoch`.
+        """
+        if epoch != self.epoch:
+            self.inner.set_epoch(epoch)
+            self._forget()
+        self.pruning.set_epoch(epoch)
+        self.num_samples = self._length()
+        super().set_epoch(epoch, position)
+
+    def _forget(self) -> None:
+        self._kept: np.ndarray | None = None
+        self._kinds: np.ndarray | None = None
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def _decide(self) -> np.ndarray:
+        """The kept positions of this epoch."""
+        if self._kept is None:
+            if self._kinds is None:  # else they were saved
+                self._kinds = self.pruning.kinds()
+            m, length = self.inner.num_samples, self.num_samples
+            some = (np.arange(first, min(first + CHUNK, m)) for first in range(0, m, CHUNK))
+            drawn = np.concatenate([self._kinds[self.inner.draw(positions)] for positions in some])
+            counts = np.bincount(drawn, minlength=self.pruning.num_kinds)
+            self._probability = self.pruning.probabilities(counts, length)
+            offset = np.random.default_rng(key_of(self.seed, 21, self.epoch)).random()
+            self._kept = keep_positions(drawn, self._probability, length, offset)
+        return self._kept
+
+    def inclusion_probability(self, indices: Tensor) -> Tensor:
+        """Probability that a draw of each example is kept in this epoch, on the indices' device."""
+        self._decide()
+        device = indices.device
+        if device not in self._tables:
+            of_kinds = torch.from_numpy(self._probability).float().to(device)
+            self._tables[device] = torch.from_numpy(self._kinds).to(device), of_kinds
+        kinds, of_kinds = self._tables[device]
+        return of_kinds[kinds[indices.long()].long()]
+
+    def draw(self, positions: np.ndarray) -> np.ndarray:
+        """Example ids (int64) at global positions of the current epoch."""
+        return self.inner.draw(self._decide()[positions])
+
+    def snapshot(self) -> PrunedSampler:
+        """The sampler as it is now, with this epoch's choice made; see `OrderSampler.snapshot`."""
+        self._decide()
+        same: Any = super().snapshot()
+        same.inner = self.inner.snapshot()
+        return same
+
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch, global position and the epoch's choice; the memory is in the miner's state."""
+        kinds = None if self._kinds is None else torch.from_numpy(self._kinds.copy())
+        return {**super().state_dict(), "kinds": kinds, "inner": self.inner.state_dict()}
+
+    def _identity(self) -> dict[str, Any]:
+        inner = {"num_samples": self.inner.num_samples, "keep": self.pruning.keep}
+        return {**super()._identity(), **inner}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.inner.load_state_dict(state["inner"])
+        self.epoch = self.inner.epoch
+        self._forget()
+        if state["kinds"] is not None:
+            self._kinds = state["kinds"].numpy().copy()

@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equipoise.mining.base import LoaderMiner, check_share
+from equipoise._order_sampler import require_int
+from equipoise.mining.base import LoaderMiner, check_choice, check_share
 from equipoise.mining.hardest_examples import check_groups, hardest_examples
-
-__all__ = ["SelectiveBackprop"]
 
 HISTORY = 4096  # losses among which "percentile" finds a loss's place
 
@@ -92,42 +91,27 @@ class SelectiveBackprop(LoaderMiner):
         resolution: float = 1.0,
         autocast: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        warm_up: int = 0,
-        final: int = 0,
-        num_epochs: int | None = None,
-        num_classes: int | None = None,
-        seed: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            warm_up=warm_up, final=final, num_epochs=num_epochs, num_classes=num_classes, seed=seed
-        )
+        super().__init__(**settings)
         self.keep = check_share("keep", keep)
         self.resolution = check_share("resolution", resolution)
         self.trim = check_share("trim", trim, zero=True)
         if self.keep < 1 and self.keep + self.trim > 1 + 1e-9:
             raise ValueError(f"Expected keep + trim to be at most 1, but got {keep} + {trim}.")
-        if selection not in ("top", "percentile"):
-            raise ValueError(
-                f'Expected selection to be "top" or "percentile", but got {selection!r}.'
-            )
-        if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
-            raise ValueError(f"Expected batch_size to be a positive int, but got {batch_size!r}.")
-        self.selection, self.per_class = selection, per_class
-        self.batch_size, self.drop_last = batch_size, drop_last
+        if batch_size is not None:
+            require_int("batch_size", batch_size, 1)
+        self.selection = check_choice("selection", selection, ("top", "percentile"))
+        self.per_class, self.batch_size, self.drop_last = per_class, batch_size, drop_last
         self.autocast, self.device = autocast, device
         self._losses = torch.zeros(0)  # the last finite ones
 
     def __call__(
         self, loader: Iterable[Any], model: Callable[..., Any], loss: Callable[..., Tensor]
     ) -> Iterator[tuple[Tensor, ...]]:
-        """Batches `(inputs, targets, …)` on the model's device, of one pass over `loader`.
+        """Batches `(inputs, targets, …)` on the model's device; see `LoaderMiner`.
 
-        Args:
-            loader: an iterable of tuples of tensors: inputs, targets, and whatever else there is
-                for each example.
-            model: from inputs to logits.
-            loss: a function of logits and targets that gives `(B,)` losses (of `(B, C)` the mean
-                over labels is taken), such as `unreduced` of an `equipoise.losses.Loss`.
+        Of `(B, C)` losses the mean over labels is taken.
         """
         device = _device_of(model) if self.device is None else self.device
         size, waiting, count, passed, used = self.batch_size, [], 0, 0, 0
@@ -216,9 +200,9 @@ def _device_of(model: Any) -> torch.device | None:
 
 
 def _to_device(batch: Any, device: Any) -> tuple[Tensor, ...]:
-    fits = isinstance(batch, tuple | list) and len(batch) >= 2
+    several = isinstance(batch, tuple | list)
+    fits = several and len(batch) >= 2
     if not fits or not all(isinstance(part, Tensor) and part.ndim for part in batch):
-        several = isinstance(batch, tuple | list)
         got = [type(part).__name__ for part in batch] if several else type(batch).__name__
         raise TypeError(
             f"Expected loader to give tuples of tensors (inputs, targets, …), but got {got}. "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from equipoise._order_sampler import require_int
 from equipoise._ranks import sum_over_ranks
 
 __all__ = ["Tally"]
@@ -28,8 +30,8 @@ class Tally:
     """
 
     def __init__(self, num_classes: int | None = None) -> None:
-        if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
-            raise ValueError(f"Expected num_classes to be a positive int, but got {num_classes!r}.")
+        if num_classes is not None:
+            require_int("num_classes", num_classes, 1)
         self.num_classes = num_classes
         self._counts = torch.zeros(3, dtype=torch.int64)  # seen, kept, not finite
         self._sums = torch.zeros(2, dtype=torch.float64)  # of the losses kept, and dropped
@@ -39,7 +41,7 @@ class Tally:
     def add(self, losses: Tensor, chosen: Tensor, targets: Tensor | None = None) -> None:
         """Count a batch: `losses` and the mask `chosen`, `(B,)` or `(B, C)`; `(B,)` class ids."""
         if self._counts.device != losses.device:
-            self._to(losses.device)
+            self._change(lambda part: part.to(losses.device))
         finite = torch.isfinite(losses)
         self._counts[0] += losses.numel()
         self._counts[1:] += torch.stack([chosen.sum(), (~finite).sum()])
@@ -56,9 +58,9 @@ class Tally:
             for row, values in zip(self._by_class, (torch.ones_like(chosen), chosen), strict=True):
                 row.scatter_add_(0, targets, values.long())
 
-    def _to(self, device: torch.device) -> None:
-        self._counts, self._sums = self._counts.to(device), self._sums.to(device)
-        self._by_class = self._by_class.to(device)
+    def _change(self, how: Callable[[Tensor], Tensor]) -> None:
+        self._counts, self._sums = how(self._counts), how(self._sums)
+        self._by_class = how(self._by_class)
 
     @property
     def num_nonfinite(self) -> int:
@@ -84,13 +86,11 @@ class Tally:
 
     def sum_over_ranks(self) -> None:
         """Add up the counts of all ranks of torch.distributed. Every rank has to call it."""
-        self._counts, self._sums = sum_over_ranks(self._counts), sum_over_ranks(self._sums)
-        self._by_class = sum_over_ranks(self._by_class)
+        self._change(sum_over_ranks)
 
     def reset(self) -> None:
         """Forget everything counted."""
-        for part in (self._counts, self._sums, self._by_class):
-            part.zero_()
+        self._change(torch.zeros_like)
 
     def state_dict(self) -> dict[str, Any]:
         parts = {"counts": self._counts, "sums": self._sums, "by_class": self._by_class}

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from equipoise import losses
-from equipoise.losses import base
+from equipoise.losses import fused
 from tests.losses.cases import COUNTS
 
 needs_triton = pytest.mark.skipif(
@@ -89,18 +89,13 @@ def test_without_a_gpu_it_is_refused():
 
 
 def test_without_triton_it_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(base, "_has_triton", lambda: False)
+    monkeypatch.setattr(fused, "kernels", None)
     for make in (losses.WeightedBCE, losses.SigmoidFocalLoss, losses.AsymmetricLoss):
         with pytest.raises(ValueError, match="Expected fused to be False, as Triton is not"):
             make(fused=True)
         make()
     with pytest.raises(ValueError, match="Expected fused to be False, as Triton is not"):
         losses.weighted_bce(torch.zeros(1, 2), torch.zeros(1, 2), fused=True)
-
-
-def test_class_ids_have_no_kernel():
-    with pytest.raises(ValueError, match="Expected fused to be False, as targets are class ids"):
-        losses.FocalLoss(fused=True)
 
 
 @needs_triton

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from equipoise.losses import WeightedCrossEntropy
 from equipoise.mining import HardestExamples, hardest_examples
-from equipoise.mining.ranking import hardest
+from equipoise.mining.hardest_examples import hardest
 
 finite_or_not = st.one_of(st.floats(0, 9, width=32), st.just(math.nan), st.just(math.inf))
 

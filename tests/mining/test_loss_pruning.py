@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from equipoise.mining import LossPruning, keep_probabilities
-from equipoise.mining.pruned_sampler import keep_positions
+from equipoise.mining.loss_pruning import keep_positions
 from equipoise.samplers import ClassBalancedSampler, ExampleWeightedSampler, OrderSampler
 from tests.mining.test_contract import saved
 
