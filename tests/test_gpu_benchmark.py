@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
 from benchmarks.gpu import __main__ as gpu
 from benchmarks.gpu import bandwidth, steps
-
-
-def enough() -> float:
-    return 1000.0
-
-
-def no_time() -> float:
-    return -1.0
 
 
 def test_without_a_gpu_it_says_so_and_ends(monkeypatch, tmp_path, capsys):
@@ -34,10 +25,10 @@ def record(monkeypatch):
     """Every part but the compiled losses and the trainings."""
     monkeypatch.setattr(bandwidth, "ROUNDS", 1)
     parts = {
-        "eager": bandwidth.bandwidth("cpu", enough, "eager", [(2, 30)]),
-        "fused": bandwidth.bandwidth("cpu", enough, "fused", [(2, 30)]),
-        "correctness": steps.correctness("cpu", enough),
-        "steps": steps.added("cpu", enough, gpu.tiny_net(), 64, 8, rounds=1),
+        "eager": bandwidth.bandwidth("cpu", "eager", [(2, 30)]),
+        "fused": bandwidth.bandwidth("cpu", "fused", [(2, 30)]),
+        "correctness": steps.correctness("cpu"),
+        "steps": steps.added("cpu", gpu.tiny_net(), 64, 8, rounds=1),
     }
     rows = {name: list(part) for name, part in parts.items()}
     return {"command": "…", "machine": gpu.machine("cpu"), "failed": {"compiled": "boom"}, **rows}
@@ -67,19 +58,11 @@ def test_the_parts_and_their_tables(record):
     assert widths == {7, 4}  # of a step, and against the CPU
 
 
-def test_a_part_without_time_says_what_it_left_out():
-    for part in (
-        bandwidth.bandwidth("cpu", no_time, "eager", [(2, 30)]),
-        steps.correctness("cpu", no_time),
-    ):
-        assert {row["left_out"] for row in part} == {"no time left"}
-
-
 def test_a_difference_is_seen(monkeypatch):
     """What is computed on the device is compared, not only called."""
     answers = iter([torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.1])] * 2)
     monkeypatch.setattr(steps, "checks", lambda: [("made up", lambda on: [next(answers)])])
-    (row,) = steps.correctness("cpu", enough)
+    (row,) = steps.correctness("cpu")
     assert not row["equal"]
     assert row["largest_difference"] == pytest.approx(0.1 / 2.1)
 
@@ -90,19 +73,9 @@ def test_a_value_asked_for_is_counted():
     assert steps.waits_of(lambda: x.sum(), "cpu", 2)["asks"] == 0
 
 
-def test_a_part_that_fails_leaves_the_rest():
-    rows, ended = gpu.in_a_process("nonsense", "cpu", True, 300.0)
-    assert rows == []
-    assert "Expected name to be that of a part, but got 'nonsense'" in ended
-
-
-def test_evidence_is_left_out_without_data(tmp_path):
-    assert gpu.evidence("cpu", enough, None, tmp_path, []) == {"left_out": "no --data"}
-
-
-def test_evidence_that_runs_out_of_time_is_stopped(tmp_path):
-    np.savez(tmp_path / "data.npz", x=np.zeros(1))
-    left = iter([1000.0, 0.5])
-    found = gpu.evidence("cpu", lambda: next(left), tmp_path / "data.npz", tmp_path, [])
-    assert found["seeds"] == 0
-    assert found["stopped"] == "the time was up"
+def test_a_part_that_fails_says_why_and_one_that_runs_out_of_time_is_stopped():
+    printed, why = gpu.run(100.0, "benchmarks.gpu", "--part", "nonsense")
+    assert not printed
+    assert "invalid choice: 'nonsense'" in why
+    printed, why = gpu.run(1.0, "timeit", "-n", "1", "import time; print(1); time.sleep(60)")
+    assert why == "stopped after 1 s"

@@ -7,13 +7,13 @@
 2. Steps: what a step of a Balancer and of each miner waits for (profiler, and torch's guard against
    synchronisation), and what it adds to a step of ResNet-18 (goal: 1%).
 3. Correctness: every loss, the rates, the miners, on the GPU and on the CPU.
-4. Evidence: benchmarks.evidence with ResNet-9 on CIFAR-10, plain and Balancer, with as many
-   seeds as the time left allows. Needs --data.
+4. Evidence: benchmarks.evidence with ResNet-9 on CIFAR-10, plain and Balancer, three seeds, or as
+   many runs as the time left allows. Needs --data.
 
 What is finished is written at once to benchmarks/results/gpu.json and gpu.md, with the machine's
-name. Each part is a process of its own, stopped when its time is up: the fused kernel has not run
-on a GPU yet, and if it fails there, the rest is to be measured all the same. `--device cpu --small`
-tries the script itself: its figures mean nothing.
+name. Each part is a process of its own (`--part`), which prints its rows as JSON and is killed when
+its time is up: the fused kernel has not run on a GPU yet, and if it fails there, the rest is to be
+measured all the same. `--device cpu --small` tries the script itself: its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -21,15 +21,11 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
-import multiprocessing
-import os
 import platform
-import signal
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +36,8 @@ from benchmarks.gpu import bandwidth, steps
 
 ROOT = Path(__file__).resolve().parents[2]
 MINUTES = 10
-MOST_SEEDS = 10
 # Seconds at most, importing included. The evidence has what is left of the ten minutes.
 SHARES = {"correctness": 50, "steps": 80, "eager": 50, "fused": 50, "compiled": 120}
-RESERVE = 15  # for what is under way when the time is up
-Left = Callable[[], float]
 
 
 def output_of(*command: str) -> str:
@@ -92,94 +85,26 @@ def tiny_net() -> nn.Module:
     return nn.Sequential(conv, nn.Flatten(), nn.Linear(256, steps.CLASSES))
 
 
-def left_of(seconds: float) -> Left:
-    """Seconds until it is time to stop."""
-    end = time.perf_counter() + seconds - RESERVE
-    return lambda: end - time.perf_counter()
-
-
-def part(name: str, device: str, small: bool, left: Left) -> Iterator[dict[str, Any]]:
+def part(name: str, device: str, small: bool) -> Iterator[dict[str, Any]]:
     """Its rows, one at a time."""
     if name == "correctness":
-        return steps.correctness(device, left)
+        return steps.correctness(device)
     if name == "steps":
         batch, size = (16, 64) if small else (512, 50_000)
-        return steps.added(device, left, tiny_net() if small else resnet18(), size, batch)
-    if name not in bandwidth.MODES:
-        raise ValueError(f"Expected name to be that of a part, but got {name!r}")
-    shapes = [(4, 30)] if small else bandwidth.SHAPES
-    return bandwidth.bandwidth(device, left, name, shapes)
+        return steps.added(device, tiny_net() if small else resnet18(), size, batch)
+    return bandwidth.bandwidth(device, name, [(4, 30)] if small else bandwidth.SHAPES)
 
 
-def _job(name: str, device: str, small: bool, seconds: float, answer: Any) -> None:
-    try:
-        for row in part(name, device, small, left_of(seconds)):
-            answer.send(row)
-        answer.send("done")
-    except Exception:
-        answer.send(traceback.format_exc()[-2000:])
-
-
-def in_a_process(
-    name: str, device: str, small: bool, seconds: float
-) -> tuple[list[dict[str, Any]], str]:
-    """The part's rows, and "done" or why there are no more."""
-    end = time.perf_counter() + seconds
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_job, args=(name, device, small, seconds, theirs))
-    process.start()
-    theirs.close()
-    rows: list[dict[str, Any]] = []
-    try:
-        while ours.poll(max(0.0, end - time.perf_counter())):
-            row = ours.recv()
-            if isinstance(row, str):
-                return rows, row
-            rows.append(row)
-        return rows, f"stopped after {seconds:.0f} s"
-    except EOFError:
-        process.join()
-        return rows, f"ended with exit code {process.exitcode}"
-    finally:
-        process.kill()
-        process.join()
-
-
-def evidence(device: str, left: Left, data: Path | None, folder: Path, extra: list[str]) -> dict:
-    """One seed after the other, as long as another one fits into the time left."""
-    if data is None:
-        return {"left_out": "no --data"}
-    command = [sys.executable, "-m", "benchmarks.evidence", "--set", "cifar10", "--net", "resnet9"]
-    command += ["--device", device, "--data", str(data), "--method", "plain", "Balancer"]
-    command += ["--out", str(folder / "evidence"), "--results", str(folder), *extra]
-    found: dict[str, Any] = {"seeds": 0, "seconds": []}
-    while found["seeds"] < MOST_SEEDS and left() > 1.2 * max(found["seconds"], default=0):
-        began = time.perf_counter()
-        job = subprocess.Popen(
-            [*command, "--seeds", str(found["seeds"] + 1)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            output, _ = job.communicate(timeout=left())
-        except subprocess.TimeoutExpired:
-            found["stopped"] = "the time was up"
-            break
-        finally:
-            if job.poll() is None:
-                os.killpg(job.pid, signal.SIGKILL)  # our own session: it and its trainings
-                job.communicate()
-        if job.returncode:
-            found["failed"] = output[-2000:]
-            break
-        found["seeds"] += 1
-        found["seconds"].append(time.perf_counter() - began)
-        found["tables"] = "evidence_cifar10-resnet9.md"
-    return found
+def run(seconds: float, *module: str) -> tuple[str, str]:
+    """What `python -m …` printed within so many seconds, and why it ended before its end, or ""."""
+    limit = ["timeout", "-s", "KILL", f"{max(seconds, 1):.0f}"]  # its own processes too
+    done = subprocess.run(
+        [*limit, sys.executable, "-m", *module], cwd=ROOT, capture_output=True, text=True
+    )
+    if not done.returncode:
+        return done.stdout, ""
+    stopped = f"stopped after {seconds:.0f} s"
+    return done.stdout, done.stderr[-2000:] or stopped
 
 
 def markdown(record: dict[str, Any]) -> str:
@@ -203,9 +128,6 @@ def markdown(record: dict[str, Any]) -> str:
             "|" + "---|" * 6,
         ]
         for row in rows:
-            if "left_out" in row:
-                lines.append(f"| {row['step']} | left out: {row['left_out']} | | | | |")
-                continue
             low, middle, high = row["added_ms"]
             lines.append(
                 f"| {row['step']} | {row['waits']} in {row['steps']} | {row['asks']} | "
@@ -218,8 +140,8 @@ def markdown(record: dict[str, Any]) -> str:
         for row in record["correctness"]:
             figures = row.get("left_out") or f"{row['largest_difference']:.1e}"
             lines.append(f"| {row['what']} | {figures} | {row.get('equal', '')} |")
-    if "evidence" in record:
-        lines += ["", "## Evidence", "", "```", json.dumps(record["evidence"], indent=1), "```"]
+    if record.get("evidence"):
+        lines += ["", "## Evidence", "", "```", record["evidence"], "```"]
     for name, why in record["failed"].items():
         lines += ["", f"Failed: {name}.", "", "```", why, "```"]
     return "\n".join(lines) + "\n"
@@ -231,31 +153,40 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="CIFAR-10 as .npz, for the evidence")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--small", action="store_true", help="sizes that only try the script")
-    parser.add_argument("--part", nargs="+", choices=[*SHARES, "evidence"])
+    parser.add_argument("--part", choices=[*SHARES], help="print the rows of this one alone")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     args = parser.parse_args(argv)
     if args.device == "cuda" and not torch.cuda.is_available():
         print("benchmarks.gpu: no CUDA device here, nothing was measured.")
         return
+    if args.part:
+        for row in part(args.part, args.device, args.small):
+            print(json.dumps(row), flush=True)
+        return
     args.results.mkdir(parents=True, exist_ok=True)
-    given = sys.argv[1:] if argv is None else argv
     record: dict[str, Any] = {
-        "command": " ".join(["python -m benchmarks.gpu", *(Path(a).name for a in given)]),
+        "command": "python -m benchmarks.gpu" + " --small" * args.small,
         "machine": machine(args.device),
         "failed": {},
     }
-
-    for name in args.part or [*SHARES, "evidence"]:
-        seconds = began + 60 * MINUTES - time.perf_counter()
+    small = ["--small"] if args.small else []
+    for name in [*SHARES, *(["evidence"] if args.data else [])]:
+        left = began + 60 * MINUTES - time.perf_counter()
         if name == "evidence":
-            extra = ["--epochs", "1", "--width", "2", "--no-bf16"] if args.small else []
-            data = args.data.resolve() if args.data else None
-            record[name] = evidence(args.device, left_of(seconds), data, args.results, extra)
+            command = ["--set", "cifar10", "--net", "resnet9", "--method", "plain", "Balancer"]
+            command += ["--data", str(args.data.resolve()), "--results", str(args.results)]
+            command += ["--out", str(args.results / "evidence"), "--device", args.device]
+            command += ["--epochs", "1", "--width", "2", "--no-bf16"] if args.small else []
+            printed, why = run(left - 30, "benchmarks.evidence", *command)
+            if why:  # the table of what is finished
+                printed += run(30, "benchmarks.evidence", *command, "--table")[0]
+            record[name] = printed
         else:
-            seconds = min(seconds, SHARES[name])
-            record[name], ended = in_a_process(name, args.device, args.small, seconds)
-            if ended != "done":
-                record["failed"][name] = ended
+            given = ["--part", name, "--device", args.device, *small]
+            printed, why = run(min(left, SHARES[name]), "benchmarks.gpu", *given)
+            record[name] = [json.loads(line) for line in printed.splitlines() if line[:1] == "{"]
+        if why:
+            record["failed"][name] = why
         (args.results / "gpu.json").write_text(json.dumps(record, indent=1) + "\n")
         (args.results / "gpu.md").write_text(markdown(record))
         print(f"{name}: done after {time.perf_counter() - began:.0f} s", flush=True)

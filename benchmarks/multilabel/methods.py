@@ -31,10 +31,10 @@ import torch
 from scipy.stats import norm
 
 import equipoise
+from examples.labels import TABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "runs" / "multilabel_methods"
-BASELINES = ("plain", "pos-weight", "focal", "asymmetric")
 
 # set: what examples/multilabel.py is told
 SETS = {
@@ -102,66 +102,21 @@ def many_labels() -> None:
 CASES = {"four-labels": four_labels, "many-labels": many_labels}
 
 
-def mean_and_sd(values: list[float], digits: int = 3) -> str:
-    text = f"{np.mean(values):.{digits}f}"
-    return f"{text} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else text
+def mean_and_sd(values: list[float]) -> str:
+    text = f"{np.mean(values):.3f}"
+    return f"{text} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else text
 
 
 def table(results: list[dict]) -> list[str]:
-    head = (
-        "method",
-        *("macro AUPRC", "micro AUPRC"),
-        *("macro F1 at .5", "tuned: searched", "tuned: fitted", "micro F1 at .5", "tuned: fitted"),
-        *("pred / true at .5: median (worst)", "fitted: median (worst)", "unlabelled: median"),
-        *("mean p / prevalence: raw", "corrected", "calibrated"),
-        *("ECE: raw", "corrected", "calibrated", "s a run"),
-    )
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    """Markdown: the columns of examples/multilabel.py's tables, in one row a method."""
+    keys = [key for columns in TABLES.values() for key in columns.values()]
+    heads = " | ".join(key.replace("_", " ") for key in keys)
+    lines = [f"| method | {heads} |", "|---" * (len(keys) + 1) + "|"]
     for method in dict.fromkeys(r["method"] for r in results):
         runs = [r for r in results if r["method"] == method]
-
-        def mean(key: str, digits: int = 2, runs: list[dict] = runs) -> str:
-            return f"{np.mean([r[key] for r in runs]):.{digits}f}" if key in runs[0] else "–"
-
-        cells = [method]
-        for key in ("auprc_macro", "auprc_micro", "f1_macro_half", "f1_macro_searched"):
-            cells.append(mean_and_sd([r[key] for r in runs]))
-        cells += [mean_and_sd([r["f1_macro_f1"] for r in runs])]
-        cells += [mean("f1_micro_half", 3), mean("f1_micro_f1", 3)]
-        cells += [f"{mean(f'ratio_{k}')} ({mean(f'worst_{k}', 1)})" for k in ("half", "prevalence")]
-        cells += [mean("ratio_unlabelled")]
-        stages = ("raw", "corrected", "calibrated")
-        cells += [mean(f"mean_{stage}") for stage in stages]
-        cells += [mean(f"ece_{stage}", 3) for stage in stages]
-        cells += [mean("seconds", 0)]
-        lines.append("| " + " | ".join(cells) + " |")
+        cells = [mean_and_sd([r[key] for r in runs]) for key in keys]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return lines
-
-
-def verdict(results: list[dict]) -> str:
-    """The goals of issue 3, in figures."""
-
-    def mean(method: str, key: str) -> float:
-        return float(np.mean([r[key] for r in results if r["method"] == method]))
-
-    methods = {r["method"] for r in results}
-    auprc, f1 = (
-        max((mean(m, key), m) for m in BASELINES if m in methods)
-        for key in ("auprc_macro", "f1_macro_searched")
-    )
-    parts = [f"pos-weight at .5 predicts {mean('pos-weight', 'ratio_half'):.2f} × (median label)"]
-    for m in dict.fromkeys(r["method"] for r in results):
-        if m == "balancer":
-            ratios = f"{mean(m, 'ratio_prevalence'):.2f} × fitted"
-            if "ratio_unlabelled" in results[0]:
-                ratios += f", {mean(m, 'ratio_unlabelled'):.2f} × unlabelled"
-            parts.append(
-                f"{m}: {ratios}, macro AUPRC "
-                f"{mean(m, 'auprc_macro') - auprc[0]:+.3f} against the best baseline "
-                f"({auprc[1]}), macro F1 fitted {mean(m, 'f1_macro_f1') - f1[0]:+.3f} against the "
-                f"best baseline with searched cuts ({f1[1]})"
-            )
-    return "; ".join(parts) + "."
 
 
 def write(path: Path) -> None:
@@ -176,21 +131,14 @@ def write(path: Path) -> None:
         *doc.split("\n\n", 3)[3].strip().splitlines(),
         "",
         "Every method trains the same network (an MLP, its weights averaged over steps) and has "
-        "its cuts tuned on the same hold-out. **Searched**: every cut tried for each label. "
-        "**Fitted**: `fit_decision`, on corrected logits. **pred / true**: predicted over true "
-        'positives of each label on the test rows, after `fit_decision("prevalence")` where '
-        "fitted, for labels with at least 10 test positives; macro means leave out labels without "
-        "any. "
-        "**Corrected**: loss and sampling taken out by `correct`; **calibrated**: a slope and "
-        "intercepts fitted on the hold-out besides (`calibrate_labels`). "
-        "**Unlabelled**: as many of the test rows' scores as the training labels' prevalence says "
-        "(`thresholds_at_prevalence`), without their labels. "
-        "± is the sd over the seeds. Two settings, the same for all methods, were "
-        "changed after a first table had been seen: hold-outs are drawn at random, and the last "
-        "bias starts at each label's frequency. Tables without unlabelled cuts and averaged rows "
-        "are of an earlier run, of the same methods with other random numbers; so are all rows of "
-        "many-labels but equal-recall. Seconds are of a "
-        "machine shared with up to twenty other processes: compare within a table at most.",
+        "its cuts fitted on the same hold-out. half: at a probability of .5; searched: every cut "
+        "tried for each label; f1, prevalence: `fit_decision` for them, on corrected logits; "
+        "unlabelled: as many of the test rows' scores as the training labels' prevalence says. "
+        "ratio: predicted over true positives on the test rows, of the median label among those "
+        "with 10 or more (worst: of the worst). corrected: loss and sampling taken out by "
+        "`correct`; calibrated: a slope and intercepts fitted besides. ± sd over the seeds. Two "
+        "settings, the same for all methods, were changed after a first table had been seen: "
+        "hold-outs are drawn at random, and the last bias starts at each label's frequency.",
     ]
     for name, settings in SETS.items():
         found = RUNS / f"{name}.json"
@@ -198,7 +146,7 @@ def write(path: Path) -> None:
             continue
         results = json.loads(found.read_text())["results"]
         lines += ["", f"## {name}", "", f"`examples/multilabel.py {settings}`", ""]
-        lines += [*table(results), "", verdict(results)]
+        lines += table(results)
     path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
