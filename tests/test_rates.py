@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import precision_score, recall_score
 
 from equipoise import ClassRates
-from equipoise.rates import smoothed_recalls
+from equipoise.rates import LabelRates, smoothed_recalls
 
 
 def batches(seed=0, count=5, classes=4):
@@ -45,40 +45,29 @@ def test_nan_and_invalid_targets_are_counted_never_averaged_in():
     assert (rates.num_nan, rates.num_invalid) == (1, 1)  # −100 is left out without a word
 
 
-@pytest.mark.parametrize(
-    ("logits", "targets", "words"),
-    [
-        (torch.zeros(2, 3), torch.tensor([0, 1]), "logits"),
-        (torch.zeros(2), torch.tensor([0, 1]), "logits"),
-        (torch.zeros(2, 2), torch.tensor([0]), "targets"),
-        (torch.zeros(2, 2), torch.tensor([0.0, 1.0]), "targets"),
-    ],
-)
-def test_bad_shapes_are_named_and_harm_nothing(logits, targets, words):
-    rates = ClassRates(2)
-    with pytest.raises(ValueError, match=f"Expected {words}"):
-        rates.update(logits, targets)
+@pytest.mark.parametrize("make", [ClassRates, LabelRates])
+def test_state_reset_and_bad_shapes(make):
+    rates, other = make(4), make(4)
+    logits, targets = next(batches())
+    if make is LabelRates:
+        targets = torch.nn.functional.one_hot(targets, 4)
+    for z, y, words in (
+        (torch.zeros(2, 3), targets[:2], "logits"),
+        (torch.zeros(2), targets[:2], "logits"),
+        (torch.zeros(2, 4), targets[:1], "targets"),
+        (torch.zeros(2, 4), torch.zeros(2), "targets"),
+    ):
+        with pytest.raises(ValueError, match=f"Expected {words}"):
+            rates.update(z, y)
     assert rates.support.sum() == 0
-
-
-def test_reset_and_state():
-    rates, other = ClassRates(4), ClassRates(4)
-    for batch in batches():
-        rates.update(*batch)
+    rates.update(logits, targets)
     other.load_state_dict(rates.state_dict())
-    assert torch.equal(rates.recalls(), other.recalls())
     rates.reset()
     assert rates.support.sum() == 0
-    assert other.support.sum() > 0
-    with pytest.raises(ValueError, match="Expected state of 3 classes"):
-        ClassRates(3).load_state_dict(other.state_dict())
-
-
-def test_smoothing_hardly_moves_well_supported_recalls():
-    hits, support = torch.tensor([9000, 7000, 5000]), torch.full((3,), 10_000)
-    assert torch.allclose(
-        smoothed_recalls(hits, support), hits.double() / support, atol=1e-3, rtol=0
-    )
+    rates.update(logits, targets)
+    assert torch.equal(rates.recalls(), other.recalls())
+    with pytest.raises(ValueError, match=f"Expected state of {make.__name__} of as many classes"):
+        make(3).load_state_dict(other.state_dict())
 
 
 def test_smoothing_is_better_than_raw_recalls():

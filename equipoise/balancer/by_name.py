@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from equipoise import losses, mining, weighting
+from equipoise import losses, mining
 from equipoise._ranks import rank_and_replicas
 from equipoise.balancer.class_shares import ClassShares
 from equipoise.losses import LogitAdjustedCrossEntropy, Loss
@@ -22,7 +22,7 @@ from equipoise.samplers import (
     OrderSampler,
 )
 from equipoise.targets import Targets
-from equipoise.weighting import EqualRecall, Policy, TargetShares
+from equipoise.weighting import POLICIES, EqualRecall, Policy, TargetShares
 
 __all__ = [
     "LOSSES",
@@ -101,7 +101,9 @@ def make_policy(policy: str | dict[str, float] | Policy | None, targets: Targets
         policy = TargetShares([policy[name] for name in names])
     if policy is None:
         policy = "plain" if targets.multilabel else "recall-loss" if targets.elements else "fair"
-    return copy.deepcopy(weighting.make_policy(policy))
+    if isinstance(policy, Policy):
+        return copy.deepcopy(policy)
+    return _named("policy", policy, POLICIES, "a Policy")()
 
 
 def make_loss(loss: Any, targets: Targets, policy: Policy) -> Loss:

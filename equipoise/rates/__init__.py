@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from equipoise.rates.class_rates import ClassRates
-from equipoise.rates.given import GivenRates
-from equipoise.rates.holdout import HoldoutRates
+from equipoise.rates.holdout import GivenRates, HoldoutRates
 from equipoise.rates.label_rates import LabelRates
 from equipoise.rates.smoothing import reliabilities, smoothed_recalls
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from equipoise._ranks import sum_over_ranks
+from equipoise.rates.base import Rates
 from equipoise.rates.smoothing import smoothed_recalls
 
 __all__ = ["ClassRates"]
@@ -16,7 +14,7 @@ MOST_CONFUSED = 256  # classes up to which a confusion matrix is kept
 _AT_A_TIME = 1 << 22  # cells of the images' own confusion matrices
 
 
-class ClassRates:
+class ClassRates(Rates):
     """Counts of hits, elements and predictions of each class, fed batch by batch.
 
     Elements are the examples of a batch or, for dense logits, the pixels or tokens of its images
@@ -43,13 +41,15 @@ class ClassRates:
         ([1, 2], [[1, 0], [1, 1]])
     """
 
+    counted = ("_counts", "_confusion", "_ignored")
+
     def __init__(self, num_classes: int, ignore_index: int = -100) -> None:
+        super().__init__()
         self.num_classes, self.ignore_index = num_classes, int(ignore_index)
         # Hits h, support n, predictions, images; and Σ h², Σ h·n, Σ n² over images
         self._counts = torch.zeros(7, num_classes, dtype=torch.int64)
         cells = num_classes**2 if num_classes <= MOST_CONFUSED else 0
         self._confusion = torch.zeros(cells, dtype=torch.int64)
-        self._ignored = torch.zeros(2, dtype=torch.int64)
 
     @torch.no_grad()
     def update(self, logits: Tensor, targets: Tensor) -> None:
@@ -84,9 +84,7 @@ class ClassRates:
             targets: ids, of which those out of range are left out.
         """
         classes = self.num_classes
-        if self._counts.device != targets.device:
-            for name in ("_counts", "_confusion", "_ignored"):
-                setattr(self, name, getattr(self, name).to(targets.device))
+        self._move(targets.device)
         valid = (targets >= 0) & (targets < classes)
         wanted = targets != self.ignore_index
         used = valid & wanted & ~nan
@@ -209,39 +207,3 @@ class ClassRates:
         It equals `support` where an example is a single element.
         """
         return self._counts[3].cpu()
-
-    @property
-    def num_nan(self) -> int:
-        """Elements left out because a logit was NaN."""
-        return int(self._ignored[0])
-
-    @property
-    def num_invalid(self) -> int:
-        """Elements left out because their target was neither a class id nor `ignore_index`."""
-        return int(self._ignored[1])
-
-    def sum_over_ranks(self) -> None:
-        """Add up the counts of all ranks of torch.distributed. Every rank has to call it."""
-        self._counts = sum_over_ranks(self._counts)
-        self._confusion = sum_over_ranks(self._confusion)
-        self._ignored = sum_over_ranks(self._ignored)
-
-    def reset(self) -> None:
-        """Forget everything counted."""
-        for counts in (self._counts, self._confusion, self._ignored):
-            counts.zero_()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "counts": self._counts.cpu().clone(),
-            "confusion": self._confusion.cpu().clone(),
-            "ignored": self._ignored.cpu().clone(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["counts"].shape != self._counts.shape:
-            raise ValueError(
-                f"Expected state of {self.num_classes} classes, but got {state['counts'].shape[1]}."
-            )
-        self._counts, self._ignored = state["counts"].clone(), state["ignored"].clone()
-        self._confusion = state["confusion"].clone()

@@ -1,19 +1,87 @@
-"""HoldoutRates: what a Balancer has seen of its hold-out since the last step."""
+"""HoldoutRates: what a Balancer has seen of its hold-out since the last step, or was given."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from equipoise.rates.base import Rates
 from equipoise.rates.class_rates import ClassRates
-from equipoise.rates.given import GivenRates
-from equipoise.rates.label_rates import LabelRates
+from equipoise.rates.label_rates import LabelRates, average_precisions
+from equipoise.rates.smoothing import smoothed_recalls
 
-__all__ = ["HoldoutRates"]
+__all__ = ["GivenRates", "HoldoutRates"]
+
+
+class GivenRates(Rates):
+    """Means of the rates given for each class, such as success rates, AP or excess losses.
+
+    Args:
+        num_classes: C.
+
+    Example:
+        >>> rates = GivenRates(3)
+        >>> rates.update([0.5, 1.0, float("nan")], support=[30, 10, 0])
+        >>> rates.update([0.9, 0.0, float("nan")], support=[10, 10, 0])
+        >>> rates.recalls().tolist(), rates.support.tolist()
+        ([0.6, 0.5, 0.55], [40.0, 20.0, 0.0])
+    """
+
+    counted = ("_sums",)
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self._sums = torch.zeros(3, num_classes, dtype=torch.float64)
+
+    def update(self, rates: Any, support: Any = None, *, losses: bool = False) -> None:
+        """Count rates of each class, each the mean of `support` examples; or all alike.
+
+        Args:
+            rates: `(C,)` in [0, 1], NaN where not known.
+            support: `(C,)` numbers of examples; `None` where they are not known.
+            losses: whether the rates may be any finite numbers.
+        """
+        values, weight = _vector(rates), torch.ones(self._sums.shape[1], dtype=torch.float64)
+        outside = values.isinf() if losses else (values < 0) | (values > 1)
+        if values.shape != weight.shape or outside.any():
+            kind = "finite numbers" if losses else "numbers in [0, 1]"
+            mend = "" if losses else " The policy DoReMi takes losses of any size."
+            raise ValueError(
+                f"Expected rates to be {len(weight)} {kind}, one for each class and NaN where it "
+                f"is not known, but got {rates}.{mend}"
+            )
+        if support is not None:
+            weight = _vector(support)
+            if weight.shape != values.shape or not ((weight == 0) | (weight >= 1)).all():
+                raise ValueError(
+                    f"Expected support to be {len(values)} numbers of examples, but got {support}."
+                )
+        weight = weight.where(~values.isnan(), 0)
+        exact = losses or support is None
+        self._sums += torch.stack([values.nan_to_num() * weight, weight, weight * exact])
+
+    @property
+    def support(self) -> Tensor:
+        """`(C,)` float64 examples, or calls without support, that each rate is the mean of."""
+        return self._sums[1]
+
+    def recalls(self, prior: float | None = 0.0) -> Tensor:
+        """`(C,)` float64 means; those of classes without any are the mean of the others'.
+
+        With `prior` drawn together as recalls are (`smoothed_recalls`), if every call had support;
+        losses never are.
+        """
+        sums, support, exact = self._sums
+        return smoothed_recalls(sums, support, 0.0 if exact.any() else prior)
+
+
+def _vector(values: Any) -> Tensor:
+    if isinstance(values, Tensor):
+        return values.detach().cpu().double()
+    return torch.from_numpy(np.array(values, np.float64))
 
 
 class HoldoutRates:
@@ -41,12 +109,12 @@ class HoldoutRates:
     ) -> None:
         self.rates: ClassRates | LabelRates
         self.corrected: ClassRates | None = None
-        self.training = ClassRates(num_classes, ignore_index) if in_training else None
         if multilabel:
             self.rates = LabelRates(num_classes)
         else:
             self.rates = ClassRates(num_classes, ignore_index)
             self.corrected = ClassRates(num_classes, ignore_index)
+        self.training = ClassRates(num_classes, ignore_index) if in_training else None
         self.given = GivenRates(num_classes)
 
     def update(self, logits: Tensor, targets: Tensor, corrected: Tensor) -> None:
@@ -73,10 +141,6 @@ class HoldoutRates:
         """`(C,)` int64 examples of each class, or positives of each label."""
         return self.rates.support
 
-    def recalls(self, prior: float | None = 0.0) -> Tensor:
-        """`(C,)` float64 on the CPU, see `ClassRates.recalls` and `LabelRates.recalls`."""
-        return self.rates.recalls(prior)
-
     def summary(self) -> dict[str, Any]:
         """What was seen, as plain numbers. Classes without an example have recall NaN.
 
@@ -95,10 +159,9 @@ class HoldoutRates:
         if self.training is not None:
             row["training_recalls"] = self.training.recalls().tolist()
         if isinstance(rates, LabelRates):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the row says itself how far it may be off
-                row["mean_average_precision"] = float(rates.average_precisions().nanmean())
-            row["average_precision_range"] = rates.average_precision_range()
+            both = average_precisions(*rates.histograms())
+            names = "mean_average_precision", "average_precision_range"
+            row |= {name: float(each.nanmean()) for name, each in zip(names, both, strict=True)}
         if not seen.any():
             return row
         recalls = rates.recalls().numpy()
@@ -134,11 +197,5 @@ class HoldoutRates:
         for name, rates in self._parts().items():
             rates.load_state_dict(state[name])
 
-    def _parts(self) -> dict[str, Any]:
-        parts = {
-            "rates": self.rates,
-            "corrected": self.corrected,
-            "training": self.training,
-            "given": self.given,
-        }
-        return {name: rates for name, rates in parts.items() if rates is not None}
+    def _parts(self) -> dict[str, Rates]:
+        return {name: rates for name, rates in vars(self).items() if rates is not None}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import warnings
 from math import asinh
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from equipoise._ranks import sum_over_ranks
+from equipoise.rates.base import Rates
 from equipoise.rates.smoothing import smoothed_recalls
 
 __all__ = ["LabelRates", "average_precisions", "hits_at_support"]
@@ -47,64 +46,49 @@ def hits_at_support(positives: Tensor, negatives: Tensor) -> Tensor:
     return (hits - surplus * in_bin[0])[:, 0]
 
 
-def average_precisions(positives: Tensor, negatives: Tensor) -> Tensor:
-    """Average precision of each label: the mean over its positives of the precision at each.
+def average_precisions(positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
+    """Average precision of each label, and how far it could be off because scores share a bin.
 
-    In a bin of p positives and n negatives, below T positives and S examples in all, the k-th
-    positive counts (T + k) / (S + k + n k / (p + 1)), the negatives being evenly mixed in. With
-    a = 1 + n / (p + 1) the sum over k is p/a + (T − S/a)/a · [ψ(p + 1 + S/a) − ψ(1 + S/a)], ψ the
-    digamma function: exact, and only bins with positives are looked at.
+    It is the mean over a label's positives of the precision at each. In a bin of p positives and n
+    negatives, below T positives and S examples in all, the k-th positive counts
+    (T + k) / (S + k + n k / (p + 1)), the negatives being evenly mixed in. With a = 1 + n / (p + 1)
+    the sum over k is p/a + (T − S/a)/a · [ψ(p + 1 + S/a) − ψ(1 + S/a)], ψ the digamma function:
+    exact, and only bins with positives are looked at.
+
+    It is highest where in each bin all positives come before the negatives, which is n = 0 in this
+    sum, and lowest where all come after them, which is S + n in place of S besides.
 
     Args:
         positives: `(C, bins)` positives with a score in each bin, scores ascending.
         negatives: `(C, bins)` the same of negatives.
 
     Returns:
-        `(C,)` float64; NaN for a label without positives.
+        `(C,)` float64 twice; NaN for a label without positives.
 
     Example:
-        >>> average_precisions(torch.tensor([[1, 0, 1]]), torch.tensor([[0, 1, 0]]))
+        >>> average_precisions(torch.tensor([[1, 0, 1]]), torch.tensor([[0, 1, 0]]))[0]
         tensor([0.8333], dtype=torch.float64)
-    """
-    label, p, n, t, s = _bins_with_positives(positives, negatives)
-    a = 1 + n / (p + 1)
-    total = p / a + (t - s / a) / a * (torch.digamma(p + 1 + s / a) - torch.digamma(1 + s / a))
-    sums = torch.zeros(len(positives), dtype=torch.float64, device=positives.device)
-    return sums.index_add_(0, label, total) / positives.sum(1)
-
-
-def _bins_with_positives(positives: Tensor, negatives: Tensor) -> tuple[Tensor, ...]:
-    """Of each bin that holds one: its label, positives, negatives, and positives and all above."""
-    positives, negatives = positives.flip(1), negatives.flip(1)
-    above = (positives.cumsum(1) - positives).double()
-    all_above = above + (negatives.cumsum(1) - negatives)
-    label, bin_ = positives.nonzero(as_tuple=True)
-    counts = (each[label, bin_].double() for each in (positives, negatives, above, all_above))
-    return label, *counts
-
-
-def precision_range(positives: Tensor, negatives: Tensor) -> Tensor:
-    """How far the average precision could be off: its highest value less its lowest, `(C,)`.
-
-    Highest where in each bin all positives come before the negatives, lowest where all come after.
-    With p positives and n negatives in a bin, below T positives and S examples in all, the sum over
-    k = 1 … p of (T + k) / (S' + k) is p + (T − S')·[ψ(S' + p + 1) − ψ(S' + 1)], with S' = S for the
-    one and S' = S + n for the other.
-
-    Example:
-        >>> precision_range(torch.tensor([[1, 0]]), torch.tensor([[1, 5]]))
+        >>> average_precisions(torch.tensor([[1, 0]]), torch.tensor([[1, 5]]))[1]
         tensor([0.0238], dtype=torch.float64)
     """
-    label, p, n, t, s = _bins_with_positives(positives, negatives)
+    each = positives.flip(1), negatives.flip(1)
+    above = (each[0].cumsum(1) - each[0]).double()
+    all_above = above + (each[1].cumsum(1) - each[1])
+    label, bin_ = each[0].nonzero(as_tuple=True)
+    p, n, t, s = (counts[label, bin_].double() for counts in (*each, above, all_above))
 
-    def total(s: Tensor) -> Tensor:
-        return p + (t - s) * (torch.digamma(s + p + 1) - torch.digamma(s + 1))
+    def total(s: Tensor, a: Tensor) -> Tensor:
+        return p / a + (t - s / a) / a * (torch.digamma(p + 1 + s / a) - torch.digamma(1 + s / a))
 
-    sums = torch.zeros(len(positives), dtype=torch.float64, device=positives.device)
-    return sums.index_add_(0, label, total(s) - total(s + n)) / positives.sum(1)
+    def mean(total: Tensor) -> Tensor:
+        sums = torch.zeros(len(positives), dtype=torch.float64, device=positives.device)
+        return sums.index_add_(0, label, total) / positives.sum(1)
+
+    one = torch.ones_like(n)
+    return mean(total(s, 1 + n / (p + 1))), mean(total(s, one) - total(s + n, one))
 
 
-class LabelRates:
+class LabelRates(Rates):
     """Histograms of each label's logits, of positives and of negatives, fed batch by batch.
 
     From them come, at any time, the recall of each label at the threshold where as many are
@@ -137,8 +121,8 @@ class LabelRates:
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"Expected {name} to be a positive int, but got {value!r}.")
         self.num_labels, self.num_bins = num_labels, num_bins
+        super().__init__()
         self._counts = torch.zeros(2 * num_labels * num_bins, dtype=torch.int32)
-        self._ignored = torch.zeros(2, dtype=torch.int64)
 
     @torch.no_grad()
     def update(self, logits: Tensor, targets: Tensor) -> None:
@@ -156,9 +140,7 @@ class LabelRates:
                 f"Expected targets to be of shape {tuple(logits.shape)}, as the logits, "
                 f"but got {tuple(targets.shape)}."
             )
-        if self._counts.device != logits.device:
-            self._counts = self._counts.to(logits.device)
-            self._ignored = self._ignored.to(logits.device)
+        self._move(logits.device)
         if targets.layout != torch.strided:
             targets = targets.to_dense()
         targets = targets.to(logits.device)
@@ -179,8 +161,8 @@ class LabelRates:
         self._counts.scatter_add_(0, cell.view(-1), used.view(-1))
         self._ignored += torch.stack([nan.any(1).sum(), invalid.any(1).sum()])
 
-    def _histograms(self) -> tuple[Tensor, Tensor]:
-        """Positives and negatives `(C, bins)`, int64 on the CPU."""
+    def histograms(self) -> tuple[Tensor, Tensor]:
+        """Positives and negatives `(C, bins)`, int64 on the CPU, scores ascending."""
         counts = self._counts.cpu().view(2, self.num_labels, self.num_bins).long()
         return counts[1], counts[0]
 
@@ -190,7 +172,7 @@ class LabelRates:
         Raw, unless `prior` says otherwise: see `smoothed_recalls`; `None` estimates it. A label
         without positives gets the mean of the others.
         """
-        positives, negatives = self._histograms()
+        positives, negatives = self.histograms()
         return smoothed_recalls(hits_at_support(positives, negatives), positives.sum(1), prior)
 
     def average_precisions(self) -> Tensor:
@@ -198,52 +180,17 @@ class LabelRates:
 
         NaN for a label without positives.
         """
-        unsure = self.average_precision_range()
-        if unsure > 0.05:
+        precisions, unsure = average_precisions(*self.histograms())
+        if unsure.nanmean() > 0.05:
             warnings.warn(
                 f"The scores lie so close together that average precision is uncertain by "
-                f"{unsure:.2f}: multiply the logits, which changes no rank, so that they spread "
-                "over some units around 0.",
+                f"{unsure.nanmean():.2f}: multiply the logits, which changes no rank, so that they "
+                "spread over some units around 0.",
                 stacklevel=2,
             )
-        return average_precisions(*self._histograms())
-
-    def average_precision_range(self) -> float:
-        """How far the mean average precision could be off, because scores share a bin."""
-        return float(precision_range(*self._histograms()).nanmean())
+        return precisions
 
     @property
     def support(self) -> Tensor:
         """`(C,)` int64 positives of each label seen since the last reset."""
-        return self._histograms()[0].sum(1)
-
-    @property
-    def num_nan(self) -> int:
-        """Examples of which a logit was NaN."""
-        return int(self._ignored[0])
-
-    @property
-    def num_invalid(self) -> int:
-        """Examples of which a target was neither 0 nor 1."""
-        return int(self._ignored[1])
-
-    def sum_over_ranks(self) -> None:
-        """Add up the counts of all ranks of torch.distributed. Every rank has to call it."""
-        self._counts = sum_over_ranks(self._counts)
-        self._ignored = sum_over_ranks(self._ignored)
-
-    def reset(self) -> None:
-        """Forget everything counted."""
-        self._counts.zero_()
-        self._ignored.zero_()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"counts": self._counts.cpu().clone(), "ignored": self._ignored.cpu().clone()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state["counts"].shape != self._counts.shape:
-            raise ValueError(
-                f"Expected state of {self.num_labels} labels × {self.num_bins} bins "
-                f"({len(self._counts)} counts), but got {tuple(state['counts'].shape)}."
-            )
-        self._counts, self._ignored = state["counts"].clone(), state["ignored"].clone()
+        return self.histograms()[0].sum(1)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from equipoise.weighting.base import Plain, Policy
-from equipoise.weighting.closed_loop import EqualRecall, Fair, WorstClass
-from equipoise.weighting.doremi import DoReMi
+from equipoise.weighting.closed_loop import DoReMi, EqualRecall, Fair, RecallLoss, WorstClass
 from equipoise.weighting.functions import (
     class_difficulty,
     effective_number,
@@ -19,11 +18,9 @@ from equipoise.weighting.policies import (
     Deferred,
     EffectiveNumber,
     InverseFrequency,
-    RecallLoss,
     RecallPower,
     RepeatFactor,
     TargetShares,
-    make_policy,
 )
 
 __all__ = [
@@ -46,7 +43,6 @@ __all__ = [
     "effective_number",
     "inverse_frequency",
     "log_weight_of",
-    "make_policy",
     "recall_power",
     "repeat_factor",
 ]

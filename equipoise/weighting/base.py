@@ -27,6 +27,7 @@ class Policy:
         default_sampler_share: the share of λ that the sampler carries with that loss.
         unresponsive: `(C,)` bool, the classes whose recall did not rise although their weight did;
             `None` for policies that do not look.
+        remembers: names of the attributes that are kept beside λ: numbers, arrays or `None`.
     """
 
     needs_recalls: bool = False
@@ -35,6 +36,7 @@ class Policy:
     default_loss: str = "weighted-cross-entropy"
     default_sampler_share: float = 1.0
     unresponsive: np.ndarray | None = None
+    remembers: tuple[str, ...] = ()
 
     def start(self, counts: np.ndarray) -> np.ndarray:
         """λ `(C,)` of the first epoch, from the class counts, each above 0."""
@@ -46,11 +48,21 @@ class Policy:
 
     def state_dict(self) -> dict[str, Any]:
         """What the policy remembers beside λ: numbers and NumPy-free lists only."""
-        return {}
+        values = {name: getattr(self, name) for name in self.remembers}
+        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over `state_dict`."""
+        for name in self.remembers:
+            value = state[name]
+            setattr(self, name, np.array(value) if isinstance(value, list) else value)
 
 
 class Plain(Policy):
     """Leaves every class as it comes: λ = 0, always."""
+
+
+def check_above_zero(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise ValueError(f"Expected {name} to be above 0, but got {value}.")

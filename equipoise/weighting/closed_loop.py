@@ -1,4 +1,4 @@
-"""Closed loops: λ moves at every step by what the hold-out shows."""
+"""Closed loops: λ moves at every step by what recalls or losses show."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.weighting.base import Policy
-from equipoise.weighting.functions import inverse_frequency, log_weight_of
+from equipoise.weighting.base import Policy, check_above_zero
+from equipoise.weighting.functions import class_difficulty, inverse_frequency, log_weight_of
 
-__all__ = ["EqualRecall", "Fair", "WorstClass"]
+__all__ = ["DoReMi", "EqualRecall", "Fair", "RecallLoss", "WorstClass"]
 
 
 class _Loop(Policy):
@@ -24,9 +24,10 @@ class _Loop(Policy):
     needs_recalls = True
     default_loss = "logit-adjusted"
     default_sampler_share = 0.5
+    remembers: tuple[str, ...] = ("rest", "at_first", "idle")
 
     def __init__(self, max_step: float, start: float, patience: int) -> None:
-        _check_above_zero(max_step=max_step, patience=patience)
+        check_above_zero(max_step=max_step, patience=patience)
         self.max_step, self.exponent, self.patience = max_step, start, patience
 
     def start(self, counts: np.ndarray) -> np.ndarray:
@@ -57,14 +58,6 @@ class _Loop(Policy):
         move -= move.mean()
         moved = log_weight + move * min(1.0, self.max_step / max(np.abs(move).max(), 1e-9))
         return moved - moved.mean()
-
-    def state_dict(self) -> dict[str, Any]:
-        arrays = {"rest": self.rest, "at_first": self.at_first, "idle": self.idle}
-        return {name: values.tolist() for name, values in arrays.items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rest, self.at_first = (np.array(state[name]) for name in ("rest", "at_first"))
-        self.idle = np.array(state["idle"], np.int64)
 
 
 class Fair(_Loop):
@@ -138,18 +131,18 @@ class EqualRecall(_Loop):
 
     The recalls are exponential averages over the steps (`momentum`), each step moves λ_c by at
     most `max_step`, λ is clipped to ±`limit` and re-centred (no two classes are further apart than
-    twice the limit). With `anneal`, the gain of step k is gain / (1 + anneal · k), so that the loop
-    settles as the training does. A class that does not respond goes back to where λ began.
+    twice the limit). A class that does not respond goes back to where λ began.
 
     Args:
         gain: nats for each unit of recall that a class is behind.
         momentum: of the running recalls, in [0, 1); 0 uses the last ones as they are.
         max_step: nats at a step, see `Fair`.
         limit: nats.
-        anneal: at least 0.
         start: exponent of inverse frequency that λ begins with, see `Fair`.
         patience: steps without a response after which λ goes back.
     """
+
+    remembers = (*_Loop.remembers, "running")
 
     def __init__(
         self,
@@ -157,20 +150,16 @@ class EqualRecall(_Loop):
         momentum: float = 0.0,
         max_step: float = 0.3,
         limit: float = 5.0,
-        anneal: float = 0.0,
         start: float = 1.0,
         patience: int = 4,
     ) -> None:
         super().__init__(max_step, start, patience)
-        _check_above_zero(gain=gain, limit=limit)
+        check_above_zero(gain=gain, limit=limit)
         if not 0 <= momentum < 1:
             raise ValueError(f"Expected momentum to be in [0, 1), but got {momentum}.")
-        if not anneal >= 0:
-            raise ValueError(f"Expected anneal to be at least 0, but got {anneal}.")
-        self.gain, self.momentum, self.limit, self.anneal = gain, momentum, limit, anneal
+        self.gain, self.momentum, self.limit = gain, momentum, limit
 
     def start(self, counts: np.ndarray) -> np.ndarray:
-        self.steps = 0
         self.running: np.ndarray | None = None
         return super().start(counts)
 
@@ -178,21 +167,10 @@ class EqualRecall(_Loop):
         last = np.asarray(recalls, np.float64)
         kept = last if self.running is None else self.running
         self.running = self.momentum * kept + (1 - self.momentum) * last
-        gain = self.gain / (1 + self.anneal * self.steps)
-        self.steps += 1
         behind = self._mean(self.running) - self.running
-        moved = self._moved(log_weight, self.running, gain * behind)
+        moved = self._moved(log_weight, self.running, self.gain * behind)
         moved = np.clip(moved, -self.limit, self.limit)
         return moved - moved.mean()
-
-    def state_dict(self) -> dict[str, Any]:
-        running = None if self.running is None else self.running.tolist()
-        return super().state_dict() | {"steps": self.steps, "running": running}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.steps = state["steps"]
-        self.running = None if state["running"] is None else np.array(state["running"])
 
 
 class WorstClass(Policy):
@@ -210,16 +188,16 @@ class WorstClass(Policy):
     """
 
     needs_recalls = True
+    remembers = ("score",)
 
     def __init__(self, rate: float = 3.0, mix: float = 0.5, limit: float = 20.0) -> None:
-        _check_above_zero(rate=rate, limit=limit)
+        check_above_zero(rate=rate, limit=limit)
         if not 0 <= mix < 1:
             raise ValueError(f"Expected mix to be in [0, 1), but got {mix}.")
         self.rate, self.mix, self.limit = rate, mix, limit
-        self.score: np.ndarray | None = None
 
     def start(self, counts: np.ndarray) -> np.ndarray:
-        self.score = None
+        self.score: np.ndarray | None = None
         return np.zeros(len(counts))
 
     def step(self, log_weight: np.ndarray, recalls: np.ndarray | None) -> np.ndarray:
@@ -234,14 +212,110 @@ class WorstClass(Policy):
         clipped = np.clip(log_share - log_share.mean(), -self.limit, self.limit)
         return clipped - clipped.mean()
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"score": None if self.score is None else self.score.tolist()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.score = None if state["score"] is None else np.array(state["score"])
+class RecallLoss(Policy):
+    """λ = log(1 − running recall of the training batches): no hold-out is needed.
+
+    Classes that are missed, because they are rare or hard, weigh more until they are found; one
+    that is learnt weighs little, so its false alarms for others are not punished in vain. Tian et
+    al. 2022, "Striking the right balance: recall loss for semantic segmentation"
+    (arXiv 2106.14917), eq. 5, with the recall of an epoch in place of that of a batch. It is the
+    default for pixels, tokens and boxes (`Targets.from_counts`).
+
+    Training recalls say little where a network fits its training data: then take a policy that
+    follows a hold-out.
+
+    Args:
+        momentum: of the running recall over epochs, in [0, 1); 0 takes that of the last.
+        least: of the weight 1 − recall, in (0, 1), so that no class is forgotten.
+
+    Example:
+        >>> policy = RecallLoss(momentum=0)
+        >>> policy.step(policy.start(np.array([900, 100])), np.array([0.9, 0.2])).round(2).tolist()
+        [-1.04, 1.04]
+    """
+
+    needs_recalls = True
+    needs_training_recalls = True
+    remembers = ("running",)
+
+    def __init__(self, momentum: float = 0.5, least: float = 0.02) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"Expected momentum to be in [0, 1), but got {momentum}.")
+        if not 0 < least < 1:
+            raise ValueError(f"Expected least to be in (0, 1), but got {least}.")
+        self.momentum, self.least = momentum, least
+
+    def start(self, counts: np.ndarray) -> np.ndarray:
+        self.running: np.ndarray | None = None
+        return super().start(counts)
+
+    def step(self, log_weight: np.ndarray, recalls: np.ndarray | None) -> np.ndarray:
+        recalls = np.asarray(recalls, np.float64)
+        if self.running is not None:
+            recalls = self.momentum * self.running + (1 - self.momentum) * recalls
+        self.running = recalls
+        return log_weight_of(class_difficulty(np.minimum(recalls, 1 - self.least), tau=1.0))
 
 
-def _check_above_zero(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"Expected {name} to be above 0, but got {value}.")
+class DoReMi(Policy):
+    """Closed loop that draws more of a domain, the more its loss exceeds a reference model's.
+
+    With ℓ_g the loss of domain g and α its share of the draws, uniform at first:
+
+        α_g ← α_g · exp(rate · max(ℓ_g − reference_g, 0)), divided by the sum,
+        α ← (1 − mix) · α + mix / G.
+
+    Algorithm 1 of Xie et al. 2023, "DoReMi: optimizing data mixtures speeds up language model
+    pretraining", which takes a step at every batch, and trains the final model on `mean_shares`.
+    With no reference it is group DRO's rule on the losses (Sagawa et al. 2020). The shares of the
+    last step may go to a single domain; a `mix` that is not tiny bounds them from below.
+
+    It follows losses: a `Balancer` asks for `observe_rates(losses)` before `step`.
+
+    Args:
+        rate: η of a step.
+        mix: share of the uniform distribution, in (0, 1]; the paper's is .001.
+        reference: `(G,)` losses of the reference model; `None` where excess losses are given.
+
+    Attributes:
+        mean_shares: `(G,)` mean of α over the steps, for `TargetShares(policy.mean_shares)`.
+
+    Example:
+        >>> policy = DoReMi(reference=[2.0, 3.0, 1.0])
+        >>> log_weight = policy.start(np.array([100, 100, 100]))
+        >>> log_weight = policy.step(log_weight, np.array([3.0, 3.0, 0.5]))
+        >>> policy.mean_shares.round(2).tolist()
+        [0.58, 0.21, 0.21]
+    """
+
+    needs_recalls = follows_losses = True
+    remembers = ("shares", "mean_shares", "counts", "steps")
+
+    def __init__(self, rate: float = 1.0, mix: float = 1e-3, reference: Any = None) -> None:
+        if not rate > 0 or not 0 < mix <= 1:
+            raise ValueError(
+                f"Expected rate to be above 0 and mix in (0, 1], but got {rate} and {mix}."
+            )
+        self.rate, self.mix = rate, mix
+        self.reference = None if reference is None else np.array(reference, np.float64)
+
+    def start(self, counts: np.ndarray) -> np.ndarray:
+        if self.reference is not None and self.reference.shape != counts.shape:
+            raise ValueError(
+                f"Expected reference to be losses of {len(counts)} domains, but got "
+                f"{self.reference.tolist()}."
+            )
+        self.counts, self.steps = counts, 0
+        self.shares = self.mean_shares = np.full(len(counts), 1 / len(counts))
+        return log_weight_of(self.shares / counts)
+
+    def step(self, log_weight: np.ndarray, recalls: np.ndarray | None) -> np.ndarray:
+        excess = np.asarray(recalls, np.float64) - (0 if self.reference is None else self.reference)
+        log_share = np.log(self.shares) + self.rate * np.maximum(excess, 0)
+        shares = np.exp(log_share - log_share.max())
+        self.shares = (1 - self.mix) * shares / shares.sum() + self.mix / len(shares)
+        self.steps += 1
+        mean = self.mean_shares if self.steps > 1 else np.zeros(len(shares))
+        self.mean_shares = mean + (self.shares - mean) / self.steps
+        return log_weight_of(self.shares / self.counts)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.weighting.base import Plain, Policy
-from equipoise.weighting.closed_loop import EqualRecall, Fair, WorstClass
+from equipoise.weighting.base import Plain, Policy, check_above_zero
+from equipoise.weighting.closed_loop import EqualRecall, Fair, RecallLoss, WorstClass
 from equipoise.weighting.functions import (
     class_difficulty,
     effective_number,
@@ -16,24 +16,16 @@ from equipoise.weighting.functions import (
     recall_power,
     repeat_factor,
 )
-from equipoise.weighting.recall_loss import RecallLoss
 
 __all__ = [
     "POLICIES",
     "ClassDifficulty",
     "Deferred",
     "EffectiveNumber",
-    "EqualRecall",
-    "Fair",
     "InverseFrequency",
-    "Plain",
-    "Policy",
-    "RecallLoss",
     "RecallPower",
     "RepeatFactor",
     "TargetShares",
-    "WorstClass",
-    "make_policy",
 ]
 
 
@@ -116,6 +108,8 @@ class Deferred(Policy):
         [-0.55, 0.55]
     """
 
+    remembers = ("left", "later")
+
     def __init__(self, policy: Policy, epochs: int) -> None:
         if not isinstance(policy, Policy) or policy.needs_recalls:
             raise ValueError(f"Expected policy to be one that follows counts, but got {policy!r}.")
@@ -131,19 +125,14 @@ class Deferred(Policy):
         self.left -= 1
         return self.later if self.left <= 0 else log_weight
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"left": self.left, "later": self.later.tolist()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.left, self.later = state["left"], np.array(state["later"])
-
 
 class _FromRecalls(Policy):
     """λ computed afresh from the recalls of one step, or of every step."""
 
+    remembers = ("steps",)
+
     def __init__(self, recalls: Any, after: int | None, limit: float) -> None:
-        if not limit > 0:
-            raise ValueError(f"Expected limit to be above 0, but got {limit}.")
+        check_above_zero(limit=limit)
         if after is not None and after < 1:
             raise ValueError(f"Expected after to be at least 1, but got {after}.")
         self.recalls = None if recalls is None else [float(r) for r in recalls]
@@ -178,12 +167,6 @@ class _FromRecalls(Policy):
         if self.recalls is not None or (self.after is not None and self.steps != self.after):
             return log_weight
         return self._log_weight(recalls)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps = state["steps"]
 
 
 class RecallPower(_FromRecalls):
@@ -242,20 +225,3 @@ POLICIES: dict[str, type[Policy]] = {
     "worst-class": WorstClass,
     "recall-loss": RecallLoss,
 }
-
-
-def make_policy(policy: str | Policy) -> Policy:
-    """The policy itself, or the one of that name with its default settings.
-
-    Example:
-        >>> make_policy("equal-recall").needs_recalls
-        True
-    """
-    if isinstance(policy, Policy):
-        return policy
-    if policy not in POLICIES:
-        raise ValueError(
-            f"Expected policy to be one of {', '.join(map(repr, POLICIES))} or a Policy object, "
-            f"but got {policy!r}."
-        )
-    return POLICIES[policy]()

@@ -87,41 +87,6 @@ def test_labels_without_positives():
     assert LabelRates(2).recalls().tolist() == [0, 0]
 
 
-def test_thousands_of_labels():
-    logits, targets = scored(examples=64, labels=7900)
-    rates = rates_of(logits, targets, batch=64)
-    assert torch.equal(rates.support, targets.sum(0))
-    assert rates.recalls(prior=None).isfinite().all()
-
-
-def test_reset_and_state():
-    logits, targets = scored(examples=200)
-    rates, other = rates_of(logits, targets), LabelRates(12)
-    other.load_state_dict(rates.state_dict())
-    assert torch.equal(rates.recalls(), other.recalls())
-    rates.reset()
-    assert rates.support.sum() == 0
-    assert other.support.sum() > 0
-    with pytest.raises(ValueError, match="Expected state of 3 labels"):
-        LabelRates(3).load_state_dict(other.state_dict())
-
-
-@pytest.mark.parametrize(
-    ("logits", "targets", "words"),
-    [
-        (torch.zeros(2, 3), torch.zeros(2, 3), "logits"),
-        (torch.zeros(2), torch.zeros(2, 2), "logits"),
-        (torch.zeros(2, 2), torch.zeros(2), "targets"),
-        (torch.zeros(2, 2), torch.zeros(1, 2), "targets"),
-    ],
-)
-def test_bad_shapes_are_named_and_harm_nothing(logits, targets, words):
-    rates = LabelRates(2)
-    with pytest.raises(ValueError, match=f"Expected {words}"):
-        rates.update(logits, targets)
-    assert rates.support.sum() == 0
-
-
 def test_bad_sizes_are_named():
     with pytest.raises(ValueError, match="Expected num_labels"):
         LabelRates(0)
