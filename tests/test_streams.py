@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import pickle
+import random
+import signal
 import tarfile
+import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +20,9 @@ import torch
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from equipoise import Balancer, Targets
+from equipoise import Balancer, Targets, checkpoint
 from equipoise.streams import BalancedStream, MixedStream
+from tests.ranks.worlds import processes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded"),
@@ -338,27 +344,55 @@ def tar_loader(paths: list[str], rank: int, replicas: int, workers: int) -> Stat
     return StatefulDataLoader(stream, 10, num_workers=workers)
 
 
-def numbers_of(batches) -> list[list[int]]:
-    return [numbers.tolist() for numbers, _ in batches]
+def numbers_of(batches) -> Iterator[list[int]]:
+    return (numbers.tolist() for numbers, _ in batches)
+
+
+def train_on_shards(paths: list[str], rank: int, folder: Path, pause: float = 0.01) -> None:
+    """From the last checkpoint on: each batch is logged, and every third one saved."""
+    loader, done = tar_loader(paths, rank, 2, workers=2), 0
+    saved, log = folder / f"{rank}.pt", folder / f"{rank}.log"
+    if saved.exists():
+        state = checkpoint.load(saved)
+        loader.load_state_dict(state["loader"])
+        done = state["done"]
+    for numbers in numbers_of(loader):
+        with log.open("a") as file:
+            file.write(json.dumps([done, numbers]) + "\n")
+        done += 1
+        if done % 3 == 0:
+            checkpoint.save(saved, loader=loader.state_dict(), done=done)
+        time.sleep(pause)
 
 
 def test_killed_and_resumed_on_tar_shards(tmp_path):
-    """Two ranks with two workers each go on with the very examples that would have come."""
+    """Two processes with two workers each, killed at any moment, train on what would have come."""
     source = long_tailed(1200, 3, rarest=0.3)
     paths = write_shards(tmp_path, source, shards=8)
+    chance, kills = random.Random(0), 0
+    for patience in itertools.count(1):  # on a slow machine as well it gets somewhere
+        ranks = [
+            processes().Process(target=train_on_shards, args=(paths, rank, tmp_path))
+            for rank in range(2)
+        ]
+        for child in ranks:
+            child.start()
+        if patience < 4:
+            time.sleep(chance.uniform(0.5, 1) * patience)
+            [child.kill() for child in ranks]
+        [child.join() for child in ranks]
+        kills += sum(child.exitcode == -signal.SIGKILL for child in ranks)
+        if all(child.exitcode == 0 for child in ranks):
+            break
+    assert kills
     seen: Counter[int] = Counter()
     for rank in range(2):
-        whole = numbers_of(tar_loader(paths, rank, 2, workers=2))
-        loader = tar_loader(paths, rank, 2, workers=2)
-        batches = iter(loader)
-        before = numbers_of(next(batches) for _ in range(17))
-        state = pickle.loads(pickle.dumps(loader.state_dict()))
-        [next(batches) for _ in range(3)]  # lost with the process
-        del batches
-        again = tar_loader(paths, rank, 2, workers=2)
-        again.load_state_dict(state)
-        assert before + numbers_of(again) == whole
-        seen.update(i for batch in whole for i in batch)
+        lines = map(json.loads, (tmp_path / f"{rank}.log").read_text().splitlines())
+        trained = dict(lines)  # a later start did again what came behind its checkpoint
+        assert [trained[i] for i in sorted(trained)] == list(
+            numbers_of(tar_loader(paths, rank, 2, workers=2))
+        )
+        seen.update(i for batch in trained.values() for i in batch)
     assert max(seen.values()) <= 4  # each shard is read by one worker of one rank
     rare = [i for i, c in source if c == 2]
     assert np.mean([i in seen for i in rare]) > 0.9
