@@ -58,8 +58,11 @@ docs: $(STAMP) ## the site, in build/docs
 	$(PY) -m sphinx -q -W --keep-going -b html docs build/docs
 	@echo 'docs: build/docs/index.html'
 
-bench: $(STAMP) ## the measurements of benchmarks/README.md
-	$(PY) -m benchmarks.run $(ARGS)
+bench: $(STAMP) ## the measurements of benchmarks/README.md that take minutes
+	$(PY) -m benchmarks.samplers.speed
+	$(PY) -m benchmarks.losses.speed
+	$(PY) -m benchmarks.streams
+	$(PY) -m benchmarks.evidence --seeds 10
 
 dist: $(STAMP) ## wheel and source distribution, in dist/
 	rm -rf build dist

@@ -8,7 +8,7 @@ momentum .9 and decay 2e-4, five epochs of warm-up, the rate × .01 at epochs 16
 flip; the test images are balanced. "balancer" holds out a fifth of each class, at most 50 images,
 and so learns from 399 images fewer. The network runs in bfloat16.
 
-Each epoch ends in a checkpoint under `--out`, from which the same command goes on. The row of a
+Each epoch ends in a checkpoint in `--out`, from which the same command goes on. The row of a
 finished run, error in % as trained and decided, goes to results/longtail.json.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from equipoise import Balancer
+from equipoise import Balancer, checkpoint
 from equipoise.losses import LogitAdjustedCrossEntropy
 from examples import harness
 
@@ -83,7 +83,7 @@ def thinned(labels: np.ndarray, holdout: bool) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(kept), np.concatenate(held)
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
     add("--data", default="cifar10", help="cifar10 (downloads it), or an .npz")
@@ -92,7 +92,7 @@ def main() -> None:
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=Path("runs/longtail"))
     add("--results", type=Path, default=Path(__file__).parent / "results" / "longtail.json")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
 
@@ -106,22 +106,19 @@ def main() -> None:
     if args.method == "balancer":
         balancer = Balancer(y, seed=args.seed)
     else:
-        counts = np.bincount(labels[kept]).tolist()
-        loss = LogitAdjustedCrossEntropy(counts if args.method == "balanced softmax" else None)
-        balancer = Balancer(y, "plain", loss=loss, seed=args.seed)
+        counts = np.bincount(labels[kept]).tolist() if args.method == "balanced softmax" else None
+        balancer = Balancer(y, "plain", loss=LogitAdjustedCrossEntropy(counts), seed=args.seed)
     model = resnet32(10, args.head)
     optimizer = torch.optim.SGD(model.parameters(), rate(0), momentum=0.9, weight_decay=2e-4)
     generator = torch.Generator().manual_seed(args.seed)
 
     name = f"{args.method.replace(' ', '-')}-{args.head}-{args.seed}"
     args.out.mkdir(parents=True, exist_ok=True)
-    checkpoint = args.out / f"{name}.pt"
-    first, seconds = 0, 0.0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=False)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        balancer.load_state_dict(state["balancer"])
+    saved, first, seconds = args.out / f"{name}.pt", 0, 0.0
+    parts = {"model": model, "optimizer": optimizer, "balancer": balancer}
+    if saved.exists():
+        state = checkpoint.load(saved)
+        [part.load_state_dict(state[key]) for key, part in parts.items()]
         generator.set_state(state["generator"])
         first, seconds = state["epoch"], state["seconds"]
     for epoch in range(first, EPOCHS):
@@ -140,25 +137,15 @@ def main() -> None:
             balancer.observe(harness.predict(model, held_x), held_y)
         balancer.step()
         seconds += time.perf_counter() - began
-        state = {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "balancer": balancer.state_dict(),
-            "generator": generator.get_state(),
-            "epoch": epoch + 1,
-            "seconds": seconds,
-        }
-        torch.save(state, checkpoint.with_suffix(".new"))
-        checkpoint.with_suffix(".new").replace(checkpoint)
-        print(f"epoch {epoch + 1:3}  {seconds:6.0f} s  ends {balancer.history[-1]}", flush=True)
+        more = {"generator": generator.get_state(), "epoch": epoch + 1, "seconds": seconds}
+        checkpoint.save(saved, **parts, **more)
+        print(f"epoch {epoch + 1:3}  {seconds:6.0f} s  {balancer.history[-1]}", flush=True)
 
     logits = harness.predict(model, test_x)
     decisions = {"as trained": logits.argmax(1), "λ removed": balancer.correct(logits).argmax(1)}
-    held_logits = harness.predict(model, held_x) if len(held) else None
-    if held_logits is not None:
-        balancer.fit_decision(held_logits, held_y)
+    if len(held):
+        balancer.fit_decision(harness.predict(model, held_x), held_y)
         decisions["decided"] = balancer.decide(logits)
-    np.savez(args.out / f"{name}.npz", test=logits, held=[] if held_logits is None else held_logits)
     row = {"seconds": round(seconds), "images": len(kept)}
     for how, decision in decisions.items():
         recalls = harness.recalls_of(decision, test_labels, 10)

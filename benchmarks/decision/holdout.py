@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from equipoise.decision import fair_offset, fit_class_decision
+from examples.harness import recalls_of
 
 SIZES = (5, 10, 20, 50, 100, 200, 500)
 
 
 def recalls(logits: torch.Tensor, targets: torch.Tensor, offset: torch.Tensor) -> np.ndarray:
-    hit = (logits + offset.float()).argmax(1) == targets
-    return (torch.bincount(targets[hit], minlength=10) / torch.bincount(targets)).numpy()
+    return np.array(recalls_of((logits + offset.float()).argmax(1), targets.numpy(), 10))
 
 
 def draw(logits: torch.Tensor, targets: torch.Tensor, best: torch.Tensor, n: int, seed: int):

@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python -m benchmarks.samplers.speed
 
 Prints, as Markdown: time to first batch at N = 10^4 … 10^7 (the index over the classes built), a
-whole epoch of 10^7 positions, 2^24 + 1 examples, the cost of a feedback update, and what
-`import equipoise` adds to `import torch`. Every ratio pairs runs that stand next to each other;
-minimum, median and maximum of the pairs are given. Labels: 1,000 classes with Zipf frequencies.
+whole epoch of 10^7 positions, the cost of a feedback update, and what `import equipoise` adds to
+`import torch`. Ratios are of runs next to each other: median, minimum and maximum of the pairs.
+Labels: 1,000 classes with Zipf frequencies.
 """
 
 from __future__ import annotations
@@ -107,18 +107,6 @@ def whole_epochs(examples: int, classes: int, repeats: int) -> None:
         print(f"| {name} | {spread(values)} | {spread(ratios, ' ×', 1)} |")
 
 
-def past_two_to_the_24() -> None:
-    examples = 2**24 + 1
-    sampler = ClassBalancedSampler(zipf_targets(examples, 10))
-    counts = np.bincount(sampler.targets.labels[sampler.indices()])
-    print(f"\nN = 2^24 + 1: {sampler.num_samples:,} positions, class counts {np.unique(counts)}.")
-    try:
-        list(WeightedRandomSampler(torch.ones(examples), 1))
-        print("WeightedRandomSampler takes it too.")
-    except RuntimeError as error:
-        print(f"WeightedRandomSampler: {error}")
-
-
 def import_time(repeats: int) -> None:
     def run(code: str) -> float:
         return seconds(lambda: subprocess.run([sys.executable, "-c", code], check=True))
@@ -145,7 +133,6 @@ def main() -> None:
     sizes = [n for n in (10**4, 10**5, 10**6, 10**7, 10**8) if n <= args.largest]
     small_costs(sizes, args.classes, 4 * args.repeats)
     whole_epochs(args.largest, args.classes, args.repeats)
-    past_two_to_the_24()
     import_time(args.repeats)
 
 
