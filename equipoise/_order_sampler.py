@@ -18,7 +18,7 @@ __all__ = ["Batches", "OrderSampler", "draws_by_class", "numbers_by_class", "req
 
 VERSION = 4  # of the states that `state_dict` gives
 FIRST_CHUNK = 1024  # positions drawn before the first is yielded; then CHUNK at a time
-CHUNK = 65536
+CHUNK = 65536  # a few such arrays of words fit the L2 cache
 AT_ONCE = 1 << 24  # up to so many are drawn at once after the first chunk, where that is faster
 
 
@@ -136,9 +136,7 @@ class OrderSampler(torch.utils.data.Sampler[int]):
             ValueError: a sampler without `targets`.
         """
         targets = self._known_targets()
-        some = range(0, self.num_samples, CHUNK)
-        drawn = [self.draw(np.arange(t, min(t + CHUNK, self.num_samples))) for t in some]
-        repeats = np.bincount(np.concatenate(drawn), minlength=targets.num_examples)
+        repeats = np.bincount(self._drawn(0, 1, self.num_samples), minlength=targets.num_examples)
         return draws_by_class(targets, repeats)
 
     def logit_shift(self) -> np.ndarray:
@@ -293,10 +291,13 @@ class OrderSampler(torch.utils.data.Sampler[int]):
         self.handed_out = True
         if self.num_replicas == 1 and (whole := self._whole_epoch()) is not None:
             return whole
-        out = np.empty(len(self), np.int64)
-        for first in range(0, len(out), CHUNK):
-            steps = np.arange(first, min(first + CHUNK, len(out)))
-            out[first : first + CHUNK] = self.draw(self.rank + self.num_replicas * steps)
+        return self._drawn(self.rank, self.num_replicas, len(self))
+
+    def _drawn(self, start: int, step: int, length: int) -> np.ndarray:
+        out = np.empty(length, np.int64)
+        for first in range(0, length, CHUNK):
+            steps = np.arange(first, min(first + CHUNK, length))
+            out[first : first + CHUNK] = self.draw(start + step * steps)
         return out
 
     def state_dict(self) -> dict[str, Any]:

@@ -130,25 +130,24 @@ def _sorted_table(reader: Reader, path: str, start: int, end: int) -> tuple[np.n
 
 def _parts_problem(field: Field, stored: np.ndarray, at: np.ndarray, sizes: np.ndarray) -> str:
     """What is wrong with where a field's parts lie, or an empty string."""
+    checked: Any = True
     if isinstance(field, RGBImageField):
-        address, expected = stored["data_ptr"], 3 * stored["height"].astype(np.uint64)
-        expected *= stored["width"]
+        address = stored["data_ptr"]
+        expected = 3 * stored["height"].astype(np.uint64) * stored["width"]
         if (stored["mode"] > 1).any() or not expected.all():
             return "images of no known kind, or without a size"
         checked = stored["mode"] == 1  # raw; the sizes of JPEGs are their own
     elif isinstance(field, NDArrayField):
-        address, checked = stored, np.ones(len(stored), bool)
-        expected = np.full(len(stored), int(field.element_size), np.uint64)
+        address, expected = stored, np.uint64(field.element_size)
     elif isinstance(field, BytesField):
         address, expected = stored["ptr"], stored["size"]
-        checked = np.ones(len(stored), bool)
     else:
         return ""
     if not len(at):
         return "its parts are not in the table of allocations"
     place = np.minimum(np.searchsorted(at, address), len(at) - 1)
-    if (at[place] != address).any():
-        return f"{int((at[place] != address).sum())} parts are not in the table of allocations"
-    if (sizes[place] != expected)[checked].any():
+    if (missing := at[place] != address).any():
+        return f"{int(missing.sum())} parts are not in the table of allocations"
+    if ((sizes[place] != expected) & checked).any():
         return "parts of a wrong size"
     return ""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from queue import Empty
 from typing import Any
 
 import numpy as np
 import torch
 from ffcv.loader import Loader
+from ffcv.loader.epoch_iterator import EpochIterator
+from ffcv.memory_managers.process_cache.context import ProcessCacheContext
 
-from equipoise.ffcv.epoch_iterator import end, next_batch
 from equipoise.ffcv.orders import SamplerOrder, check_batches_ahead, sampler_of
 
 __all__ = ["BalancedLoader", "attach"]
@@ -72,7 +74,7 @@ class BalancedLoader:
             self._order().part = slice(first * size, len(self) * size)
         batches, k = iter(self.loader), 0
         try:
-            while (batch := next_batch(batches)) is not None:
+            while (batch := _next_batch(batches)) is not None:
                 if self.with_indices:
                     batch = (*batch, self._numbers(batches.order[k * size : (k + 1) * size]))
                 k += 1
@@ -80,7 +82,7 @@ class BalancedLoader:
                 yield batch
             self._running = None
         finally:
-            end(batches)
+            _end(batches)
 
     def resume(self, epoch: int, batch: int = 0) -> None:
         """Let the next iteration be `epoch` from `batch` on; the ones after it are whole.
@@ -89,12 +91,6 @@ class BalancedLoader:
         run that was never stopped. With `follow_epoch=False`, or a `Balancer`, the order is that of
         the sampler's own epoch: restore its state first.
         """
-        self._order()
-        if epoch < 0 or not 0 <= batch < len(self):
-            raise ValueError(
-                f"Expected epoch to be at least 0 and batch to be in [0, {len(self)}), "
-                f"but got {epoch} and {batch}."
-            )
         self.load_state_dict({"epoch": epoch, "batch": batch})
 
     def state_dict(self) -> dict[str, Any]:
@@ -111,13 +107,13 @@ class BalancedLoader:
         Load the state of the `Balancer`, or of the sampler and the miner, as well.
         """
         self._order()
-        if not 0 <= state["batch"] <= len(self):
+        epoch, batch = state["epoch"], state["batch"]
+        if epoch < 0 or not 0 <= batch <= len(self):
             raise ValueError(
-                f"Expected state of a loader with at least {state['batch']} batches an epoch, but "
-                f"this one has {len(self)}."
+                f"Expected epoch to be at least 0 and batch to be in [0, {len(self)}], but got "
+                f"{epoch} and {batch}."
             )
-        self.loader.next_epoch, self._running = state["epoch"], None
-        self._start = state["batch"]
+        self.loader.next_epoch, self._start, self._running = epoch, batch, None
 
     def _order(self) -> SamplerOrder:
         order = self.loader.traversal_order
@@ -156,3 +152,37 @@ def attach(
     first = new.sample_order(inner.next_epoch)
     inner.traversal_order, inner.first_traversal_order = new, first
     return loader
+
+
+# FFCV has no interface for an end at any time, nor for an error where its thread is dead: these two
+# functions, and no others, use the parts of its iterator.
+
+
+def _next_batch(batches: EpochIterator) -> tuple[Any, ...] | None:
+    """The next batch, or `None`; raises where the thread has died, for which FFCV would wait."""
+    queue = batches.output_queue
+    with queue.not_empty:
+        while not queue.queue and batches.is_alive():
+            queue.not_empty.wait(timeout=0.5)
+        dead = not queue.queue
+    if dead:
+        raise RuntimeError(
+            "FFCV's loading thread died; its traceback is above on the standard error output."
+        )
+    return next(batches, None)
+
+
+def _end(batches: EpochIterator) -> None:
+    """End the threads of an iterator, wherever it is, and let go of its buffers."""
+    batches.terminate_event.set()
+    batches.iter_ixes = iter(())  # the thread ends with the batch it is making …
+    while batches.is_alive():
+        try:  # … once there is room for it and for the end mark
+            batches.output_queue.get(timeout=0.05)
+        except Empty:
+            continue
+    batches.close()
+    batches.closed = True  # otherwise FFCV closes once more when it is collected
+    if isinstance(batches.memory_context, ProcessCacheContext):  # its page readers
+        for thread in batches.memory_context.executor.threads:
+            thread.join()

@@ -14,6 +14,8 @@ from ffcv.pipeline.compiler import Compiler
 from ffcv.pipeline.operation import Operation
 from ffcv.pipeline.state import State
 
+from equipoise._order_sampler import require_int
+
 __all__ = ["MultiHotDecoder", "MultiHotField", "is_multi_hot"]
 
 MAGIC = np.frombuffer(b"equipoise.MultiHotField/1\0", np.uint8)
@@ -91,22 +93,16 @@ class MultiHotField(Field):
     """
 
     def __init__(self, num_classes: int, max_labels: int | None = None) -> None:
-        if not isinstance(num_classes, int | np.integer) or num_classes < 1:
-            raise ValueError(f"Expected num_classes to be a positive int, but got {num_classes!r}.")
-        self.num_classes = int(num_classes)
-        self.max_labels: int | None = None
+        require_int("num_classes", num_classes, 1)
         if max_labels is not None:
-            whole = isinstance(max_labels, int | np.integer) and not isinstance(max_labels, bool)
-            if not whole or not 0 < max_labels <= num_classes:
+            require_int("max_labels", max_labels, 1)
+            if max_labels > num_classes or num_classes > PADDING:
                 raise ValueError(
-                    f"Expected max_labels to be in 1 … {num_classes}, but got {max_labels!r}."
+                    f"Expected max_labels to be at most num_classes, and that at most {PADDING}, "
+                    f"but got {max_labels} and {num_classes}: leave max_labels out."
                 )
-            if num_classes > PADDING:
-                raise ValueError(
-                    f"Expected num_classes to be at most {PADDING} with max_labels, but got "
-                    f"{num_classes}: leave max_labels out."
-                )
-            self.max_labels = int(max_labels)
+        self.num_classes = int(num_classes)
+        self.max_labels = None if max_labels is None else int(max_labels)
 
     def __repr__(self) -> str:
         most = "" if self.max_labels is None else f", max_labels={self.max_labels}"
@@ -149,17 +145,16 @@ class MultiHotField(Field):
                 f"Expected labels for {self!r} to be ({self.num_classes},) of 0 and 1, but got "
                 f"shape {labels.shape}: {labels!r}."
             )
-        if self.max_labels is not None:
-            ids = np.flatnonzero(labels)
-            if len(ids) > self.max_labels:
-                raise ValueError(
-                    f"Expected labels for {self!r} to be at most {self.max_labels}, but got "
-                    f"{len(ids)}."
-                )
-            destination[0] = PADDING
-            destination[0][: len(ids)] = ids
+        if self.max_labels is None:
+            destination[0] = np.packbits(labels.astype(bool), bitorder="little")
             return
-        destination[0] = np.packbits(labels.astype(bool), bitorder="little")
+        ids = np.flatnonzero(labels)
+        if len(ids) > self.max_labels:
+            raise ValueError(
+                f"Expected labels for {self!r} to be at most {self.max_labels}, but got {len(ids)}."
+            )
+        destination[0] = PADDING
+        destination[0][: len(ids)] = ids
 
     def get_decoder_class(self) -> type[Operation]:
         """FFCV's hook: what reads it."""
@@ -169,13 +164,13 @@ class MultiHotField(Field):
         """Dense `(rows, C)` uint8 of labels as they are stored, `(N, …)`, a part at a time."""
         for first in range(0, len(packed), ROWS):
             part = np.ascontiguousarray(packed[first : first + ROWS])
-            if self.max_labels is not None:
+            if self.max_labels is None:
+                yield np.unpackbits(part, axis=1, count=self.num_classes, bitorder="little")
+            else:
                 dense = np.zeros((len(part), self.num_classes), np.uint8)
                 row, place = np.nonzero(part < self.num_classes)
                 dense[row, part[row, place]] = 1
                 yield dense
-                continue
-            yield np.unpackbits(part, axis=1, count=self.num_classes, bitorder="little")
 
 
 def is_multi_hot(binary: np.ndarray) -> bool:

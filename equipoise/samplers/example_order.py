@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from equipoise._order_sampler import OrderSampler, draws_by_class
-from equipoise.samplers.permutation import CHUNK, key_of, permute
+from equipoise._order_sampler import CHUNK, OrderSampler, draws_by_class
+from equipoise.samplers.permutation import key_of, offset_of, permute
 
 __all__ = ["ExampleOrder", "ExampleWeightedSampler"]
 
@@ -62,8 +62,8 @@ class ExampleOrder:
 
     def __call__(self, positions: np.ndarray, epoch: int) -> np.ndarray:
         """Example ids (int64) at `positions` of an epoch, each in [0, num_samples)."""
-        offset = (key_of(self.seed, 12) / 2**64 + epoch * (5**0.5 - 1) / 2) % 1.0
-        points = permute(positions, self.num_samples, key_of(self.seed, 13, epoch)) + offset
+        points = permute(positions, self.num_samples, key_of(self.seed, 13, epoch))
+        points = points + offset_of(key_of(self.seed, 12), epoch)
         found = self._first.take((points * self._per_cell).astype(np.int64)).astype(np.int64)
         behind = np.flatnonzero(self._ends.take(found) <= points)
         for _ in range(4):  # nearly all are a few examples further on, the rest are searched for

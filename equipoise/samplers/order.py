@@ -17,19 +17,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from equipoise._order_sampler import CHUNK
 from equipoise.samplers.permutation import (
-    CHUNK,
     halves,
     key_of,
     keys_of,
+    offset_of,
     permute,
     shortened,
     walk,
     word_for,
 )
-from equipoise.samplers.quotas import quotas, sum_of_quotas
 
-__all__ = ["ClassOrder", "ClassPlan", "class_shares"]
+__all__ = ["ClassOrder", "ClassPlan", "class_shares", "quotas"]
 
 
 def class_shares(counts: np.ndarray, log_weight: np.ndarray) -> np.ndarray:
@@ -41,6 +41,29 @@ def class_shares(counts: np.ndarray, log_weight: np.ndarray) -> np.ndarray:
     """
     shares = counts * np.exp(log_weight - log_weight.max())
     return shares / shares.sum()
+
+
+def quotas(expected: np.ndarray, offset: float) -> np.ndarray:
+    """Whole numbers with the sum of `expected`, each its floor or ceiling.
+
+    Systematic rounding: the fractional parts are laid end to end and one in each unit is rounded
+    up, at `offset` in [0, 1). Uniform offsets make every quota's mean its expected value; whole
+    expected numbers are returned as they are.
+
+    Example:
+        >>> quotas(np.array([2.0, 0.5, 0.5]), offset=0.3).tolist()
+        [2, 1, 0]
+    """
+    rounding = np.minimum(1e-9 * np.maximum(expected, 1), 1e-3)
+    whole = np.floor(expected + rounding).astype(np.int64)
+    missing = round(float(expected.sum())) - int(whole.sum())
+    if missing <= 0:
+        return whole
+    ends = np.cumsum(np.maximum(expected - whole, 0))
+    ends *= missing / ends[-1]
+    up = np.minimum(np.floor(ends + (1 - offset)), missing).astype(np.int64)
+    up[-1] = missing
+    return whole + np.diff(up, prepend=0)
 
 
 class ClassOrder:
@@ -70,14 +93,6 @@ class ClassOrder:
     def plan(self, log_weight: np.ndarray) -> ClassPlan:
         """The plan of epoch 0."""
         return ClassPlan(self, 0, log_weight, np.zeros(len(self.counts), np.int64))
-
-    def rounding(self, epochs: np.ndarray) -> np.ndarray:
-        """The offsets at which the epochs' quotas are rounded.
-
-        A golden-ratio sequence from a random start, so that in the long run the mean of the quotas
-        is exact.
-        """
-        return (key_of(self.seed, 4) / 2**64 + epochs * (5**0.5 - 1) / 2) % 1.0
 
     def members_at(
         self,
@@ -131,19 +146,17 @@ class ClassPlan:
 
     @cached_property
     def quotas(self) -> np.ndarray:
-        offset = float(self.order.rounding(np.array([self.epoch]))[0])
-        return quotas(self.size * self.shares, offset)
+        return self._quotas_of(self.epoch)
+
+    def _quotas_of(self, epoch: int) -> np.ndarray:
+        return quotas(self.size * self.shares, offset_of(key_of(self.order.seed, 4), epoch))
 
     def at(self, epoch: int) -> ClassPlan:
-        """The plan of a later epoch with the same weights: O(C) for the next one."""
+        """The plan of a later epoch with the same weights: O(C) for each one in between."""
         if epoch == self.epoch:
             return self
-        cursors = self.cursors
-        for first in range(self.epoch, epoch, CHUNK):
-            epochs = np.arange(first, min(first + CHUNK, epoch))
-            offsets = self.order.rounding(epochs)
-            cursors = cursors + sum_of_quotas(self.size * self.shares, offsets)
-        return replace(self, epoch=epoch, cursors=cursors)
+        drawn = sum(map(self._quotas_of, range(self.epoch, epoch)))
+        return replace(self, epoch=epoch, cursors=self.cursors + drawn)
 
     def next(self, log_weight: np.ndarray) -> ClassPlan:
         """The plan of the next epoch, with other weights."""

@@ -10,9 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["CHUNK", "key_of", "keys_of", "permute", "permute_each", "word_for"]
-
-CHUNK = 65536  # positions worked on at a time: a few such arrays of words fit the L2 cache
+__all__ = ["key_of", "keys_of", "offset_of", "permute", "permute_each", "word_for"]
 
 _GOLDEN = 0x9E3779B97F4A7C15
 # One a round, odd, from the digits of pi. With four or five rounds, neighbours in classes of 4 to
@@ -49,6 +47,11 @@ def keys_of(keys: np.ndarray | int, numbers: np.ndarray) -> np.ndarray:
     mixed *= np.uint64(_GOLDEN)
     mixed ^= mixed >> np.uint64(29)
     return mixed
+
+
+def offset_of(key: int, epoch: int) -> float:
+    """In [0, 1): a golden-ratio sequence from a keyed start, so that means are exact."""
+    return (key / 2**64 + epoch * (5**0.5 - 1) / 2) % 1.0
 
 
 def word_for(largest: int) -> np.dtype:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def threads_of_ffcv() -> list[threading.Thread]:
 
 @pytest.fixture
 def no_thread_left():
-    """Fails where the test leaves a thread of FFCV alive."""
+    """A test that leaves a thread of FFCV alive fails."""
     before = set(threads_of_ffcv())
     yield
     deadline = time.monotonic() + 5
@@ -101,21 +102,15 @@ def in_time():
     """Calls a function, failing the test where it takes longer than 20 seconds."""
 
     def call(function, *args):
-        result: list = []
+        result: Future = Future()
 
         def run() -> None:
             try:
-                result.append((function(*args), None))
+                result.set_result(function(*args))
             except BaseException as error:
-                result.append((None, error))
+                result.set_exception(error)
 
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        thread.join(20)
-        assert not thread.is_alive(), "it hangs"
-        value, error = result[0]
-        if error is not None:
-            raise error
-        return value
+        threading.Thread(target=run, daemon=True).start()
+        return result.result(20)
 
     return call

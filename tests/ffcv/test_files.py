@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -13,10 +10,7 @@ from tests.ffcv.conftest import LABELS, SIZE
 pytestmark = pytest.mark.ffcv
 
 HEADER, FIELD, ALLOCATION = 24, 1041, 24
-
-
-def dense(targets) -> np.ndarray:
-    return targets.matrix.toarray()
+INDEX = HEADER + 3 * FIELD  # of an image: its mode, width, height and address
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +51,7 @@ def test_targets_of_every_kind_of_field(tmp_path, dtype):
     DatasetWriter(path, fields, num_workers=1).from_indexed_dataset(rows)
     assert list(check(path).handlers) == list(fields)
     for name in ("array", "hot"):
-        assert (dense(targets(path, name)) == hot).all()
+        assert (targets(path, name).matrix.toarray() == hot).all()
     assert targets(path, "float").labels.tolist() == ids.tolist()
     with pytest.raises(ValueError, match="Expected multi-hot labels to be 0 or 1"):
         targets(path, "one")
@@ -85,14 +79,10 @@ def test_wrong_fields(beton, tmp_path):
     "content",
     [
         b"",
-        b"\0",
         b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 50,
         bytes(24),
-        bytes(5000),
-        b"\xff" * 5000,
         b"\2\0\1\0" + b"\xff" * 5000,
         np.random.default_rng(0).bytes(1 << 20),
-        b"label,image\n" * 1000,
     ],
     ids=lambda content: f"{content[:4]!r}×{len(content)}",
 )
@@ -104,21 +94,14 @@ def test_what_is_no_beton(tmp_path, content):
     for function in (check, targets):
         with pytest.raises(ValueError, match=r"to be a whole FFCV file, but got .*no"):
             function(path)
-
-
-def test_no_file(tmp_path):
-    from equipoise.ffcv import check, targets
-
-    for path in (tmp_path / "none.beton", tmp_path, ""):
-        for function in (check, targets):
+        for missing in (tmp_path / "none.beton", tmp_path):
             with pytest.raises(FileNotFoundError, match="Expected path to be an FFCV file"):
-                function(path)
+                function(missing)
 
 
 def cuts(size: int) -> list[int]:
     table = size - SIZE * ALLOCATION
-    index = HEADER + 3 * FIELD
-    around = [0, HEADER, HEADER + FIELD, index, index + SIZE * 8, 1 << 23, table, size]
+    around = [0, HEADER, HEADER + FIELD, INDEX, INDEX + SIZE * 8, 1 << 23, table, size]
     near = [at + step for at in around for step in (-25, -24, -8, -1, 0, 1, 8, 24, 25)]
     every_row_of_the_table = range(table, size, ALLOCATION)
     random = np.random.default_rng(0).integers(0, size, 100)
@@ -138,49 +121,35 @@ def test_every_cut_is_noticed(content, tmp_path):
             check(path)
 
 
-def test_no_damage_to_header_index_or_table_gets_past_unless_ffcv_can_read_it(content, tmp_path):
-    """Random damage is refused, or the file is one that FFCV reads without a crash."""
+DAMAGE = {
+    "another version": (0, np.uint16(9)),
+    "pages of 3 bytes": (4, np.uint32(3)),
+    "no examples": (8, np.uint64(0)),
+    "writing not finished": (16, np.uint64(0)),
+    "an unknown field": (HEADER, np.uint8(200)),
+    "an unknown kind of image": (INDEX, np.uint8(7)),
+    "an image of no height": (INDEX + 3, np.uint16(0)),
+    "an image larger than its part": (INDEX + 3, np.uint16(9)),
+    "an image elsewhere": (INDEX + 5, np.uint64(12345)),
+    "a part of no example": (-SIZE * ALLOCATION, np.uint64(SIZE)),
+    "a part behind the file's end": (-SIZE * ALLOCATION + 8, np.uint64(1 << 40)),
+    "a part of no size": (-SIZE * ALLOCATION + 16, np.uint64(0)),
+    "parts that overlap": (-SIZE * ALLOCATION + 16, np.uint64(1000)),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damage_is_noticed(content, tmp_path, what):
+    """FFCV would crash, hang, or read what is not there."""
     from equipoise.ffcv import check
 
-    path = tmp_path / "damaged.beton"
-    table = len(content) - SIZE * ALLOCATION
-    rng = np.random.default_rng(1)
-    regions = [(0, HEADER), (HEADER, HEADER + 40), (HEADER + 3 * FIELD, HEADER + 3 * FIELD + 2048)]
-    regions += [(table, len(content))]
-    passed = []
-    for trial in range(400):
-        first, last = regions[trial % len(regions)]
-        damaged = bytearray(content)
-        for at in rng.integers(first, last, rng.integers(1, 4)):
-            damaged[at] = rng.integers(256)
-        path.write_bytes(damaged)
-        try:
-            check(path)
-        except ValueError:
-            continue
-        if bytes(damaged) != content and len(passed) < 3:
-            passed.append(tmp_path / f"passed{trial}.beton")
-            passed[-1].write_bytes(damaged)
-    assert passed, "labels in the index may be anything"
-    program = """
-import sys
-from ffcv.loader import Loader
-for path in sys.argv[1:]:
-    try:
-        loader = Loader(path, 8, num_workers=1)
-    except (TypeError, ValueError):
-        continue
-    for batch in loader:
-        pass
-print("read all")
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program, *map(str, passed)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.stdout.split("\n")[-2:-1] == ["read all"], done.stderr
+    place, value = DAMAGE[what]
+    path, damaged = tmp_path / "damaged.beton", bytearray(content)
+    place %= len(damaged)
+    damaged[place : place + value.nbytes] = value.tobytes()
+    path.write_bytes(damaged)
+    with pytest.raises(ValueError, match="Expected path to be a whole FFCV file"):
+        check(path)
 
 
 def test_a_loader_of_a_truncated_file_with_an_order_is_refused(content, tmp_path):
@@ -191,20 +160,11 @@ def test_a_loader_of_a_truncated_file_with_an_order_is_refused(content, tmp_path
     from equipoise.samplers import ClassBalancedSampler
 
     path = tmp_path / "cut.beton"
-    for size in (len(content) - 24, len(content) - 240, 1 << 23, 8000):
+    for size in (len(content) - 240, 1 << 23):
         path.write_bytes(content[:size])
         # Cut in the table, FFCV alone would open it; cut in the data, it raises an error of NumPy
         with pytest.raises(ValueError, match=r"not in the table of|negative dimensions"):
             Loader(str(path), 8, num_workers=1, order=order(ClassBalancedSampler(LABELS)))
-
-
-def test_unfinished_writing_is_noticed(content, tmp_path):
-    from equipoise.ffcv import check
-
-    path = tmp_path / "unfinished.beton"
-    path.write_bytes(content[:16] + bytes(8) + content[24 : 1 << 20])
-    with pytest.raises(ValueError, match="its writing was not finished"):
-        check(path)
 
 
 def test_unknown_custom_field(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from equipoise.samplers import ClassBalancedSampler
-from tests.ffcv.conftest import LABELS, SIZE, ids_seen, threads_of_ffcv
+from tests.ffcv.conftest import LABELS, ids_seen, threads_of_ffcv
 
 pytestmark = [pytest.mark.ffcv, pytest.mark.usefixtures("no_thread_left")]
 
@@ -54,37 +54,21 @@ def test_indices_are_those_of_the_images_and_can_be_kept(loader):
         assert kept[0].dtype.is_floating_point is False
 
 
-@pytest.mark.parametrize("after", [1, 9, 12, 13])
+@pytest.mark.parametrize("after", [1, 9, 13])
 @pytest.mark.parametrize("wait", [0, 0.1])
 def test_leaving_early_ends_the_threads_at_once(loader, after, wait, in_time):
     def leave() -> None:
         for k, _ in enumerate(loader, 1):
             if k == after:
                 time.sleep(wait)  # the queue is full, or is being filled
-                break
+                raise KeyError("mine")
 
     before = threads_of_ffcv()
-    in_time(leave)
+    with pytest.raises(KeyError, match="mine"):
+        in_time(leave)
     assert threads_of_ffcv() == before
-
-
-def test_an_exception_in_the_loop_ends_the_threads(loader):
-    def fail() -> None:
-        for _ in loader:
-            raise KeyError("mine")
-
-    before = threads_of_ffcv()
-    with pytest.raises(KeyError, match="mine") as caught:
-        fail()
-    assert threads_of_ffcv() == before
-    assert caught.value.args == ("mine",)
-
-
-def test_an_epoch_after_an_early_exit_is_whole(loader):
-    for _ in loader:
-        break
     loader.loader.next_epoch = 4
-    assert ids_seen(loader).tolist() == epoch_of(loader, 4).tolist()
+    assert ids_seen(loader).tolist() == epoch_of(loader, 4).tolist(), "whole again"
 
 
 def test_two_iterators_at_once(loader):
@@ -124,6 +108,5 @@ def test_errors(loader, beton):
 
     with pytest.raises(TypeError, match=r"Expected loader to be an ffcv\.loader\.Loader"):
         BalancedLoader([1, 2])
-    with pytest.raises(ValueError, match=r"batch to be in \[0, 1[34]\), but got 0 and 99"):
+    with pytest.raises(ValueError, match=r"batch to be in \[0, 1[34]\], but got 0 and 99"):
         loader.resume(0, 99)
-    assert SIZE > EPOCH

@@ -127,18 +127,17 @@ def test_filter(beton, no_thread_left):
     assert ids_seen(attach(rest, sampler)).tolist() == left[sampler.indices()].tolist()
 
 
-@pytest.mark.parametrize("batches_ahead", [0, -1])
-def test_no_limit_on_the_batches_ahead_is_refused(beton, batches_ahead):
+def test_no_limit_on_the_batches_ahead_is_refused(beton):
     """FFCV would make batches without end, and overwrite those not yet read."""
     from equipoise.ffcv import BalancedLoader, attach, order
 
-    sampler, settings = ClassBalancedSampler(LABELS), {"batches_ahead": batches_ahead}
-    message = rf"batches_ahead of the loader to be at least 1, but got {batches_ahead}"
-    with pytest.raises(ValueError, match=message):
-        make(beton, order(sampler), **settings)
-    plain = make(beton, **settings)
-    for refused in (lambda: attach(plain, sampler), lambda: BalancedLoader(plain)):
-        with pytest.raises(ValueError, match=message):
+    sampler, plain = ClassBalancedSampler(LABELS), make(beton, batches_ahead=0)
+    for refused in (
+        lambda: make(beton, order(sampler), batches_ahead=0),
+        lambda: attach(plain, sampler),
+        lambda: BalancedLoader(plain),
+    ):
+        with pytest.raises(ValueError, match="batches_ahead of the loader to be at least 1"):
             refused()
 
 
@@ -152,29 +151,17 @@ def test_ranks_read_equally_much_and_nothing_twice(attached):
     assert np.stack(shares, 1).ravel().tolist() == whole[:48].tolist()
 
 
-@pytest.mark.parametrize("size", [SIZE - 1, 1000])
-def test_targets_of_another_length_are_refused(beton, attached, size):
+@pytest.mark.parametrize("size", [SIZE // 2, SIZE + 1])
+def test_a_sampler_of_other_examples_is_refused(beton, attached, size):
+    """Also weights of half the file, which draw valid ids only: nothing else would notice."""
     from equipoise.ffcv import order
 
-    sampler = ClassBalancedSampler(np.zeros(size, int))
-    message = rf"made for the 64 examples that the loader reads, but got one for {size}"
-    with pytest.raises(ValueError, match=message):
-        attached(sampler)
-    with pytest.raises(ValueError, match=message):
-        make(beton, order(sampler))
-
-
-@pytest.mark.parametrize("size", [SIZE // 2, SIZE + 1])
-def test_weights_of_another_length_are_refused(attached, size):
-    """A sampler over half the file draws valid ids only: nothing else would notice."""
-    sampler = ExampleWeightedSampler(np.ones(size), num_samples=SIZE)
-    message = rf"made for the 64 examples that the loader reads, but got one for {size}"
-    with pytest.raises(ValueError, match=message):
-        attached(sampler)
-    pruned = LossPruning().over(sampler, np.zeros(size, int))
-    with pytest.raises(ValueError, match=message):
-        attached(pruned)
-    assert len(ids_seen(attached(ExampleWeightedSampler(np.ones(SIZE))))) == SIZE
+    weighted = ExampleWeightedSampler(np.ones(size), num_samples=SIZE)
+    pruned = LossPruning().over(weighted, np.zeros(size, int))
+    for sampler in (ClassBalancedSampler(np.zeros(size, int)), weighted, pruned):
+        for refused in (lambda x: make(beton, order(x)), attached):
+            with pytest.raises(ValueError, match=f"for the 64 examples .*, but got one for {size}"):
+                refused(sampler)
 
 
 def test_an_epoch_of_no_batch_is_refused(beton, loader, attached, monkeypatch):
@@ -196,22 +183,16 @@ def test_an_epoch_of_no_batch_is_refused(beton, loader, attached, monkeypatch):
     [
         [0, 64],
         [-1, 0],
-        [2**40],
         np.array([0.0, 1.0]),
         np.array([True, False]),
-        np.array([np.nan]),
         np.zeros((2, 2), int),
         np.array([2**64 - 1], np.uint64),
     ],
     ids=repr,
 )
-def test_wrong_ids_are_raised_on_the_callers_thread(beton, attached, in_time, ids):
-    from equipoise.ffcv import order
-
+def test_wrong_ids_are_raised_on_the_callers_thread(attached, in_time, ids):
     with pytest.raises(ValueError, match="Expected Raw to draw"):
         in_time(attached, Raw(ids))
-    with pytest.raises(ValueError, match="Expected"):
-        in_time(make, beton, order(Raw(ids)))
 
 
 def test_an_error_after_the_first_epoch_does_not_hang(attached, in_time, no_thread_left):
@@ -234,14 +215,13 @@ def test_an_error_after_the_first_epoch_does_not_hang(attached, in_time, no_thre
     assert in_time(ids_seen, loader).tolist() == list(range(16)), "the loader is still good"
 
 
-def test_other_errors(beton, loader):
+def test_other_errors(beton):
     from equipoise.ffcv import attach, order
 
     with pytest.raises(TypeError, match="Expected sampler to be an OrderSampler"):
         order(range(10))
     with pytest.raises(TypeError, match=r"Expected loader to be an ffcv\.loader\.Loader"):
         attach([1], Drawn([1]))
-    with pytest.raises(ValueError, match="Expected indices of the loader"):
-        make(beton, order(Drawn([0])), indices=np.ones(SIZE, bool))
-    with pytest.raises(ValueError, match="Expected indices of the loader"):
-        make(beton, order(Drawn([0])), indices=[0, SIZE])
+    for indices in (np.ones(SIZE, bool), [0, SIZE]):
+        with pytest.raises(ValueError, match="Expected indices of the loader"):
+            make(beton, order(Drawn([0])), indices=indices)

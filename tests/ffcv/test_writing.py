@@ -63,6 +63,7 @@ FORMS = {
     "lists": lambda i: [IMAGES[i], IDS[i : i + 1]],
     "float ids": lambda i: [IMAGES[i], float(IDS[i])],
     "dicts": lambda i: {"pixels": IMAGES[i], "label": int(IDS[i])},
+    "three parts": lambda i: (IMAGES[i], IDS[i], 1.5),
 }
 
 
@@ -71,42 +72,28 @@ def test_forms_of_examples(tmp_path, form):
     from equipoise.ffcv import targets, write
 
     path = tmp_path / "forms.beton"
-    samples = [FORMS[form](i) for i in range(20)]
-    fields = write(samples, path, progress=False)
-    assert list(fields) == ["pixels" if form == "dicts" else "image", "label"]
+    samples = torch.utils.data.Subset([FORMS[form](i) for i in range(25)], range(20))
+    first, second, *rest = write(samples, path, progress=False)
+    assert [first, second] == ["pixels" if form == "dicts" else "image", "label"]
+    assert rest == (["field2"] if form == "three parts" else [])
     assert targets(path).labels.tolist() == IDS[:20].tolist()
-    reader_fields = {"label": None}
-    (images,) = read(path, pipelines=reader_fields)
+    (images,) = read(path, pipelines=dict.fromkeys(["label", *rest]))
     assert (images == IMAGES[:20]).all()
 
 
 def test_multi_hot_and_features(tmp_path):
     from equipoise.ffcv import MultiHotField, targets, write
 
-    path = tmp_path / "features.beton"
-    features = torch.randn(230, 4)
-    fields = write((features, HOT.astype(bool)), path, num_workers=2, progress=False)
-    assert kinds(fields) == [
-        "features: NDArrayField(float32, (4,))",
-        "label: NDArrayField(uint8, (11,))",
-    ]
-    for dense, stored in zip((features.numpy(), HOT), read(path), strict=True):
-        assert (dense == stored).all()
-    assert (targets(path).matrix.toarray() == HOT).all()
-    fields = write((features, HOT), path, {"x": None, "label": MultiHotField(11)}, progress=False)
-    assert kinds(fields)[1] == "label: MultiHotField(11)"
-    assert (targets(path).matrix.toarray() == HOT).all()
-
-
-@pytest.mark.filterwarnings("ignore:Of 64 classes these have no example")
-def test_torchvision_style_data_set_and_subset(tmp_path):
-    from equipoise.ffcv import targets, write
-
-    path = tmp_path / "set.beton"
-    part = torch.utils.data.Subset(Numbered(), [3, 1, 63])
-    fields = write(part, path, progress=False)
-    assert list(fields) == ["image", "label", "field2"]
-    assert targets(path, "field2").labels.tolist() == [3, 1, 63]
+    path, features = tmp_path / "features.beton", torch.randn(230, 4)
+    for fields, kind in (
+        (None, "label: NDArrayField(uint8, (11,))"),
+        ({"features": None, "label": MultiHotField(11)}, "label: MultiHotField(11)"),
+    ):
+        written = write((features, HOT.astype(bool)), path, fields, num_workers=2, progress=False)
+        assert kinds(written) == ["features: NDArrayField(float32, (4,))", kind]
+        assert (targets(path).matrix.toarray() == HOT).all()
+        custom = {"label": MultiHotField} if fields else {}
+        assert (read(path, custom_fields=custom)[0] == features.numpy()).all()
 
 
 def test_it_says_what_it_took(tmp_path, capfd):
@@ -126,7 +113,6 @@ WRONG = {
         [1, 2, 2.5],
         "Example 2 of dataset .* label to be int64, as its field, .* fit: 2.5",
     ),
-    "nan": ([1, 2, float("nan")], "Example 2 .* int64, as its field, .* fit: nan"),
     "an array": ([1, 2, [1, 2]], r"Example 2 .* label to have shape \(\), .* but got \(2,\)"),
     "text": ([1, 2, "three"], "Example 2 .* label to be an image, a number"),
     "too large": ([1, 2, 2**63], "Example 2 .* label to be int64, .* fit: 9223372036854775808"),
@@ -156,11 +142,10 @@ def test_a_wrong_example_is_an_error_and_leaves_nothing(tmp_path, in_time, case,
     [
         (IMAGES[0].astype(np.float32), "float32 of shape .* NDArrayField"),
         (IMAGES[0].transpose(2, 0, 1), r"transpose\(1, 2, 0\)"),
-        (IMAGES[0, :, :, 0], r"uint8 of shape \(6, 5\)"),
         (IMAGES[0, :0], r"uint8 of shape \(0, 5, 3\)"),
         ("a.png", "to be an image"),
     ],
-    ids=["float", "CHW", "grey", "empty", "path"],
+    ids=["float", "CHW", "empty", "path"],
 )
 def test_wrong_images(tmp_path, image, message):
     from equipoise.ffcv import write
@@ -179,26 +164,27 @@ class Failing(Numbered):
         return self.how() if i == 249 else (np.zeros((4, 4, 3), np.uint8), 0)
 
 
+FAILURES = {
+    "an error": (
+        lambda: {}["missing"],
+        ValueError,
+        "Example 249 of dataset .* KeyError: 'missing'",
+    ),
+    "few parts": (lambda: (IMAGES[0],), ValueError, "Example 249 .* Expected 2 parts"),
+    "dead": (lambda: os._exit(9), RuntimeError, "Workers that write ended with exit codes"),
+    "gone": (lambda: os._exit(0), RuntimeError, "Workers that write ended with exit codes"),
+}
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_error_of_the_data_set(tmp_path, in_time, num_workers):
+@pytest.mark.parametrize("case", FAILURES)
+def test_a_failing_data_set(tmp_path, in_time, case, num_workers):
     from equipoise.ffcv import write
 
-    failing = Failing(lambda: {}["missing"])
-    with pytest.raises(ValueError, match=r"Example 249 of dataset .* KeyError: 'missing'"):
-        in_time(lambda: write(failing, tmp_path / "x", num_workers=num_workers, progress=False))
-    failing = Failing(lambda: (IMAGES[0],))
-    with pytest.raises(ValueError, match=r"Example 249 .* Expected 2 parts"):
-        in_time(lambda: write(failing, tmp_path / "x", num_workers=num_workers, progress=False))
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("code", [0, 9])
-def test_a_killed_worker_is_an_error(tmp_path, in_time, code):
-    from equipoise.ffcv import write
-
-    failing = Failing(lambda: os._exit(code))
-    with pytest.raises(RuntimeError, match="Workers that write ended with exit codes"):
-        in_time(lambda: write(failing, tmp_path / "x", num_workers=1, progress=False))
+    how, error, message = FAILURES[case]
+    workers = num_workers or int(error is RuntimeError)
+    with pytest.raises(error, match=message):
+        in_time(lambda: write(Failing(how), tmp_path / "x", num_workers=workers, progress=False))
     assert os.listdir(tmp_path) == []
 
 
@@ -238,14 +224,12 @@ def test_killed_in_mid_write_the_next_one_clears_up(tmp_path, num_workers):
     [
         ([], {}, "at least one example"),
         (iter([(1, 2)]), {}, "map-style"),
-        (5, {}, "map-style"),
         ((IMAGES, IDS[:-1]), {}, r"equal length in dataset, but got \[230, 229\]"),
         (([1, 2], [{}, {}]), {}, "Pass fields="),
         ([(1, "a")], {}, "Pass fields="),
         ([(1, 2)], {"fields": {"a": None}}, r"one for each of the 2 parts .* got \['a'\]"),
         ([(1, 2)], {"fields": {"a": None, "é": None}}, "1 to 16 ASCII characters"),
         ([(1, 2)], {"fields": {"a": None, "b" * 17: None}}, "1 to 16 ASCII characters"),
-        ([(1, 2)], {"fields": {"a": None, "": None}}, "1 to 16 ASCII characters"),
         ([(1, 2)], {"fields": {"a": None, "b": int}}, r"fields\['b'\] to be an FFCV Field"),
         ([(1, 2)], {"page_size": 1000}, "page_size to be a power of 2"),
         ([(torch.zeros(2, dtype=torch.bfloat16), 2)], {}, "to be numbers"),
@@ -267,14 +251,6 @@ def test_a_part_larger_than_a_page(tmp_path):
     with pytest.raises(ValueError, match=r"Example 0 .* pass a page_size above 2097152"):
         write((big, [0]), tmp_path / "x.beton", page_size=1 << 21, progress=False)
     write((big, [0]), tmp_path / "x.beton", page_size=1 << 22, progress=False)
-    # Two parts that fit a page each, but not together
-    half = np.zeros((1, 3 << 19), np.uint8)
-    for num_workers in (0, 1):
-        with pytest.raises(ValueError, match=r"Example 0 .* pass a page_size above 2097152"):
-            write(
-                (half, [0], half),
-                tmp_path / "y.beton",
-                num_workers=num_workers,
-                page_size=1 << 21,
-                progress=False,
-            )
+    half = np.zeros((1, 3 << 19), np.uint8)  # two that fit a page each, but not together
+    with pytest.raises(ValueError, match=r"Example 0 .* pass a page_size above 2097152"):
+        write((half, [0], half), tmp_path / "y.beton", page_size=1 << 21, progress=False)

@@ -111,23 +111,17 @@ def differ(rank: int, size: int, what: str) -> None:
     Balancer(labels, seed=7 if what == "seed" and rank == 1 else 0)
 
 
-def made_before_the_group(rank: int, size: int) -> list[int]:
-    """A balancer that was told (0, 1) is told its rank later."""
-    balancer = Balancer(LABELS, rank=0, num_replicas=1)
-    balancer.set_ranks()
-    return list(balancer.sampler)
-
-
-def never_told_its_rank(rank: int, size: int) -> list[str]:
-    """What is said of a balancer that was made before the group, and trains."""
-    sampler = ClassBalancedSampler(LABELS)  # as one made when there was no group: rank 0 of 1
-    balancer = Balancer(LABELS, sampler=sampler)
+def made_before_the_group(rank: int, size: int) -> tuple[list[str], list[int]]:
+    """What is said of a balancer that was told (0, 1), and what it draws when told its rank."""
+    balancer = Balancer(LABELS, sampler=ClassBalancedSampler(LABELS))  # rank 0 of 1
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for ids, labels, _ in loader_of(balancer, 1):
             step_on(balancer, ids, labels)
         end_epoch(balancer, rank, size)
-    return [str(each.message) for each in caught]
+    later = Balancer(LABELS, rank=0, num_replicas=1)
+    later.set_ranks()
+    return [str(each.message) for each in caught], list(later.sampler)
 
 
 def loaded_on_one_rank(rank: int, size: int) -> None:

@@ -41,20 +41,27 @@ def test_the_global_batch_is_the_same_for_any_number_of_ranks(kind, size, alone,
 
 
 @pytest.mark.parametrize(
-    ("what", "message"), [("seed", "seed"), ("targets", "checksum of targets")]
+    ("program", "what", "message"),
+    [
+        (programs.differ, ["seed"], "seed"),
+        (programs.differ, ["targets"], "checksum of targets"),
+        (programs.loaded_on_one_rank, [], "number of loaded states"),
+    ],
 )
-def test_ranks_that_differ_are_told_so_at_the_start(what, message, tmp_path):
-    results = run_world(2, programs.differ, what, folder=tmp_path)
-    for error in results:
+def test_ranks_that_differ_are_told_so(program, what, message, tmp_path):
+    for error in run_world(2, program, *what, folder=tmp_path):
         assert isinstance(error, ValueError)
         assert f"Expected {message} to be the same on all ranks" in str(error)
         assert "rank 0: " in str(error)
 
 
-def test_a_balancer_made_before_the_process_group_is_told_its_rank(tmp_path):
-    streams = run_world(2, programs.made_before_the_group, folder=tmp_path)
+def test_a_balancer_made_before_the_process_group_is_warned_of_and_told_its_rank(tmp_path):
+    results = run_world(2, programs.made_before_the_group, folder=tmp_path)
     whole = list(Balancer(programs.LABELS).sampler)
-    assert streams == [whole[0::2], whole[1::2]]
+    assert [drawn for _, drawn in results] == [whole[0::2], whole[1::2]]
+    for said, _ in results:
+        assert len(said) == 1, said
+        assert "Call balancer.set_ranks()" in said[0]
 
 
 def test_without_a_process_group_nothing_is_exchanged():
@@ -64,31 +71,9 @@ def test_without_a_process_group_nothing_is_exchanged():
     require_same({"seed": 1})
 
 
-@pytest.mark.parametrize("given", [{"rank": 1}, {"num_replicas": 2}])
-def test_rank_and_number_of_ranks_come_together(given):
-    with pytest.raises(ValueError, match="rank and num_replicas to be given together"):
-        Balancer([0, 1], **given)
-
-
-def test_set_ranks_is_checked():
+def test_ranks_are_checked():
+    for given in ({"rank": 1}, {"num_replicas": 2}):
+        with pytest.raises(ValueError, match="rank and num_replicas to be given together"):
+            Balancer([0, 1], **given)
     with pytest.raises(ValueError, match="rank to be below num_replicas=2, but got 2"):
         Balancer([0, 1]).set_ranks(2, 2)
-
-
-def test_ranks_are_equally_long():
-    labels = [0, 1] * 5
-    for size in (1, 3, 4, 5):
-        lengths = {len(Balancer(labels, rank=r, num_replicas=size).sampler) for r in range(size)}
-        assert lengths == {10 // size}
-
-
-def test_a_balancer_made_before_the_process_group_is_warned_of(tmp_path):
-    for said in run_world(2, programs.never_told_its_rank, folder=tmp_path):
-        assert len(said) == 1, said
-        assert "Call balancer.set_ranks()" in said[0]
-
-
-def test_a_state_loaded_on_one_rank_only_is_refused(tmp_path):
-    for error in run_world(2, programs.loaded_on_one_rank, folder=tmp_path):
-        assert isinstance(error, ValueError)
-        assert "Expected number of loaded states to be the same on all ranks" in str(error)

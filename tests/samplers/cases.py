@@ -26,6 +26,14 @@ from tests.multilabel.cases import LABELS as MULTI_HOT
 LABELS = np.random.default_rng(5).permutation(np.repeat(np.arange(4), [40, 25, 10, 2]))
 WEIGHT = np.random.default_rng(9).gamma(1.0, size=len(MULTI_HOT))
 
+
+class InOrder(OrderSampler):
+    """A user's own: nothing but `draw`."""
+
+    def draw(self, positions):
+        return (positions + self.epoch) % self.num_samples
+
+
 BY_CLASS: dict[str, Callable[..., OrderSampler]] = {
     "class-balanced": lambda **kw: ClassBalancedSampler(LABELS, **kw),
     "class-balanced, weights": lambda **kw: ClassBalancedSampler(LABELS, [1, 2, 3, 0.5], **kw),
@@ -33,6 +41,7 @@ BY_CLASS: dict[str, Callable[..., OrderSampler]] = {
     "class-balanced, long": lambda **kw: ClassBalancedSampler(LABELS, **{"num_samples": 999} | kw),
     "undersampling": lambda **kw: ClassBalancedSampler.undersampling(LABELS, **kw),
     "m-per-class": lambda **kw: MPerClassSampler(LABELS, m=3, batch_size=9, **kw),
+    "own": lambda **kw: InOrder(len(LABELS), targets=LABELS, **kw),
     "pruned": lambda **kw: LossPruning(0.5).over(ClassBalancedSampler(LABELS, **kw)),
 }
 BY_LABELS: dict[str, Callable[..., OrderSampler]] = {

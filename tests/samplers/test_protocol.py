@@ -1,4 +1,4 @@
-"""What a Balancer, a loader and a training loop ask of every sampler, also of a user's own."""
+"""What a training loop, loaders and a Balancer ask of samplers, and what only some promise."""
 
 from __future__ import annotations
 
@@ -7,27 +7,16 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import DataLoader
 
 from equipoise.samplers import (
     ClassBalancedSampler,
     ExampleWeightedSampler,
     LabelBalancedSampler,
     MPerClassSampler,
-    OrderSampler,
 )
-from tests.samplers.cases import BY_CLASS, CASES, LABELS, make
+from tests.samplers.cases import LABELS, make
 
-
-class InOrder(OrderSampler):
-    """A user's own: nothing but `draw`."""
-
-    def draw(self, positions):
-        return (positions + self.epoch) % self.num_samples
-
-
-OWN = {"in order": lambda **kw: InOrder(len(LABELS), targets=LABELS, **kw)}
-EVERY = CASES | OWN
 LOG_WEIGHT = np.array([0.0, 1.0, -1.0, 2.0])
 FOLLOWING = {
     "class-balanced": lambda: ClassBalancedSampler(LABELS, np.ones(4), seed=2),
@@ -35,25 +24,6 @@ FOLLOWING = {
         [*np.eye(4, dtype=int)[LABELS], [1, 1, 0, 0]], log_weight=np.zeros(4), seed=2
     ),
 }
-
-
-@pytest.fixture(params=EVERY)
-def every(request):
-    return EVERY[request.param]
-
-
-# Batches
-
-
-@pytest.mark.parametrize("size", [1, 7, 8, 2000])
-@pytest.mark.parametrize("drop_last", [False, True])
-def test_batches_are_those_of_torchs_batch_sampler(every, size, drop_last):
-    ours, theirs = every().batches(size, drop_last), BatchSampler(every(), size, drop_last)
-    for _ in range(2):  # the second pass is of the next epoch
-        drawn = list(ours)
-        assert drawn == list(theirs)
-        assert len(drawn) == len(ours) == len(theirs)
-        assert all(type(i) is int for batch in drawn for i in batch)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -65,18 +35,6 @@ def test_batches_feed_a_data_loader(workers):
     whole = sampler.snapshot().indices().tolist()
     assert torch.cat(list(loader)).tolist() == whole
     assert torch.cat(list(loader)).tolist() != whole, "it goes on by itself"
-
-
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_batches_move_the_sampler_and_share_its_state(every, replicas):
-    sampler = every(num_replicas=replicas)
-    stream = iter(sampler.batches(3))
-    drawn = [next(stream) for _ in range(2)]
-    assert sampler.position == 6 * replicas or len(sampler) <= 6
-    resumed = every(num_replicas=replicas).batches(3)
-    resumed.load_state_dict(sampler.batches(3).state_dict())
-    if len(sampler) > 6:
-        assert drawn + list(resumed) == list(every(num_replicas=replicas).batches(3))
 
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata 0.11 on torch 2.15
@@ -105,90 +63,12 @@ def test_a_stateful_data_loader_skips_once(workers, by_batches):
     assert [batch.tolist() for batch in resumed] == whole[3:]
 
 
-@pytest.mark.parametrize("size", [0, 1.5, True])
-def test_a_bad_batch_size_is_named(size):
-    with pytest.raises((TypeError, ValueError), match="Expected batch_size"):
-        make("class-balanced").batches(size)
-
-
-# Epochs
-
-
-def test_a_complete_pass_is_followed_by_the_next_epoch(every):
-    sampler, other = every(), every()
-    for epoch in range(3):
-        other.set_epoch(epoch)
-        assert list(sampler) == other.indices().tolist()
-        assert sampler.epoch == epoch
-    sampler.set_epoch(1)
-    other.set_epoch(1)
-    assert list(sampler) == other.indices().tolist(), "set_epoch decides"
-    sampler.auto_advance = False
-    assert list(sampler) == list(sampler) == other.indices().tolist()
-
-
-def test_passes_broken_off_and_indices_do_not_count(every):
-    sampler, whole = every(), every().indices().tolist()
-    sampler.indices(), sampler.indices()  # as FFCV asks twice
-    for _ in range(3):
-        next(iter(sampler))
-        next(iter(sampler.batches(2)))
-        DataLoader(torch.arange(1000), 2, sampler=sampler).__iter__().__next__()
-    assert list(sampler) == whole
-    assert list(sampler) != whole
-
-
-def test_a_pass_counts_when_the_last_is_yielded_also_without_the_stop():
-    sampler, whole = make("class-balanced"), make("class-balanced").indices().tolist()
-    for i, _ in enumerate(sampler):
-        if i == len(sampler) - 1:
-            break
-    assert list(sampler) != whole
-
-
-def test_the_epoch_after_a_saved_complete_pass_is_the_next():
-    sampler, resumed = make("class-balanced"), make("class-balanced")
-    list(sampler)
-    resumed.load_state_dict(sampler.state_dict())
-    assert list(resumed) == list(sampler)
-    assert resumed.epoch == 1
-
-
 def test_undersampling_sees_nearly_all_in_plain_loops():
     labels = np.repeat(np.arange(2), [200, 10])
     sampler = ClassBalancedSampler.undersampling(labels)
     loader = DataLoader(torch.arange(210), batch_size=5, sampler=sampler)
     seen = [torch.cat(list(loader)).tolist() for _ in range(20)]
     assert len({i for epoch in seen for i in epoch}) == 210
-
-
-def test_breaking_off_does_not_count_positions_twice(every):
-    sampler = every()
-    old = iter(sampler)
-    next(old), next(old), next(old)
-    new = iter(sampler)
-    next(new)
-    assert sampler.position == 1
-    list(old)  # a loader that was left behind draws on
-    assert sampler.position == 1
-    assert list(new) == every().indices().tolist()[1:]
-
-
-# An iteration keeps its plan
-
-
-def test_a_running_iteration_keeps_its_epoch(every):
-    sampler, whole = every(), every().indices().tolist()
-    for stream, size in ((iter(sampler), 1), (iter(sampler.batches(2)), 2)):
-        sampler.set_epoch(0)
-        drawn = [next(stream)]
-        sampler.set_epoch(3)
-        rest = list(stream)
-        assert [*drawn, *rest] == (whole if size == 1 else [whole[i : i + 2] for i in
-                                   range(0, len(whole), 2)])  # fmt: skip
-        other = every()
-        other.set_epoch(3)
-        assert list(sampler) == other.indices().tolist()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -261,76 +141,12 @@ def test_an_epoch_before_the_last_change_is_refused():
         sampler.set_epoch(2)
 
 
-# What sampling does to the classes
-
-
-def carried(targets, drawn):
-    """How often each class comes."""
-    if targets.matrix is None:
-        return np.bincount(targets.labels[drawn], minlength=targets.num_classes)
-    return np.asarray(targets.matrix[drawn].sum(axis=0)).ravel()
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_expected_draws_are_the_mean_of_the_draws(name):
-    sampler = EVERY[name]()
-    if sampler.targets is None:
-        with pytest.raises(ValueError, match="Expected ExampleWeightedSampler to know the targets"):
-            sampler.expected_draws()
-        return
-    epochs, total = 40, 0
-    for epoch in range(epochs):
-        sampler.set_epoch(epoch)
-        total = total + carried(sampler.targets, sampler.indices())
-    np.testing.assert_allclose(total / epochs, sampler.expected_draws(), atol=0.5, rtol=0.01)
-
-
-@pytest.mark.parametrize("name", [*BY_CLASS, "in order", "label-balanced", "repeat-factor"])
-def test_logit_shift_is_the_change_in_log_odds(name):
-    sampler = EVERY[name]()
-    before = sampler.targets.counts / sampler.targets.num_examples
-    after = sampler.expected_draws() / sampler.num_samples
-    if sampler.targets.multilabel:
-        expected = np.log(after / (1 - after)) - np.log(before / (1 - before))
-    else:
-        expected = np.log(after / before)
-        expected -= expected.mean()
-    np.testing.assert_allclose(sampler.logit_shift(), expected, atol=1e-12)
-    if name == "class-balanced, weights":
-        log_weight = np.log([1, 2, 3, 0.5])
-        np.testing.assert_allclose(sampler.logit_shift(), log_weight - log_weight.mean())
-
-
 def test_logit_shift_of_what_cannot_move_is_0():
     always = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0]])
     sampler = ExampleWeightedSampler([1, 0, 0], targets=always)  # all draws have labels 0 and 1
     assert sampler.logit_shift().tolist() == [0, 0, 0]
     never = ExampleWeightedSampler([1, 1, 0], targets=[0, 1, 2])
     assert never.logit_shift().tolist() == [0, 0, 0]
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_log_weights_are_taken_or_refused(name):
-    sampler = EVERY[name]()
-    log_weight = np.zeros(sampler.targets.num_classes) if sampler.targets else [0]
-    if sampler.takes_log_weight:
-        sampler.set_log_weight(log_weight)
-        np.testing.assert_array_equal(sampler.log_weight, log_weight)
-        for wrong in ([*log_weight, 0.0], log_weight + np.nan, log_weight[:, None]):
-            with pytest.raises(ValueError, match="Expected log_weight to be"):
-                sampler.set_log_weight(wrong)
-    else:
-        assert sampler.log_weight is None
-        with pytest.raises(TypeError, match=f"{type(sampler).__name__}, which.*sampler_share=0"):
-            sampler.set_log_weight(log_weight)
-
-
-# Ranks
-
-
-def test_more_ranks_than_positions_are_refused():
-    with pytest.raises(ValueError, match="Expected num_replicas to be at most num_samples=3"):
-        ExampleWeightedSampler([1, 1, 1], num_replicas=4)
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 4])
