@@ -5,15 +5,13 @@ from __future__ import annotations
 from equipoise.decision.calibration import LabelCalibration, calibrate_labels
 from equipoise.decision.decisions import ClassDecision, LabelDecision
 from equipoise.decision.elements import ElementSample
-from equipoise.decision.equal_recall import equal_recall_offset
-from equipoise.decision.equality import price_of_equality
+from equipoise.decision.equal_recall import equal_recall_offset, price_of_equality
 from equipoise.decision.fair import Fairness, fair_offset
 from equipoise.decision.fitting import fit_class_decision, fit_label_decision
 from equipoise.decision.front import front, strongest_below
 from equipoise.decision.iou import iou_offset, mean_iou
-from equipoise.decision.thresholds import OBJECTIVES, label_thresholds
+from equipoise.decision.thresholds import OBJECTIVES, label_thresholds, thresholds_at_prevalence
 from equipoise.decision.top_k import top_k, top_k_front
-from equipoise.decision.unlabelled import thresholds_at_prevalence
 
 __all__ = [
     "OBJECTIVES",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,8 +14,40 @@ from torch.nn.functional import logsigmoid
 __all__ = ["ClassDecision", "LabelDecision"]
 
 
+D = TypeVar("D", bound="_Saved")
+
+
+class _Saved:
+    """A dataclass of which some fields become a small JSON file."""
+
+    saved: ClassVar[tuple[str, ...]]
+    renamed: ClassVar = {"corrected": "of_corrected_logits"}  # in the file
+    dtype: ClassVar[torch.dtype]  # of `values`
+
+    def save(self, path: str | Path, names: list[str] | None = None) -> None:
+        """Write a small JSON file, for other languages and frameworks; `null` stands for ∞."""
+        record: dict[str, Any] = {"classes": names}
+        for name in self.saved:
+            value = getattr(self, name)
+            many = value.tolist() if isinstance(value, Tensor) else [value]
+            many = [None if each == torch.inf else each for each in many]
+            record[self.renamed.get(name, name)] = many if isinstance(value, Tensor) else many[0]
+        Path(path).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls: type[D], path: str | Path) -> D:
+        """Read what `save` wrote."""
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        fields = {name: record[cls.renamed.get(name, name)] for name in cls.saved}
+        values = [torch.inf if each is None else each for each in fields["values"]]
+        return cls(**fields | {"values": torch.tensor(values, dtype=cls.dtype)})
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload]
+
+
 @dataclass(eq=False)
-class ClassDecision:
+class ClassDecision(_Saved):
     """Predicts arg max_c z_c + offset_c.
 
     Attributes:
@@ -38,6 +70,10 @@ class ClassDecision:
     equality_price: float | None = None
     front: list[dict[str, Any]] = field(default_factory=list)
     gain: float | None = None
+
+    saved = ("objective", "alpha", "price", "corrected", "values")
+    renamed: ClassVar = _Saved.renamed | {"values": "offset"}
+    dtype = torch.float64
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Class ids, `(N,)` or `(N, d1, …)`, of logits `(N, C)` or `(N, C, d1, …)`."""
@@ -73,32 +109,9 @@ class ClassDecision:
         values = self.values + shift
         return ClassDecision(self.objective, values - values.mean(), self.corrected, self.alpha)
 
-    def save(self, path: str | Path, names: list[str] | None = None) -> None:
-        """Write a small JSON file, for other languages and frameworks: `offset` by class."""
-        record = {
-            "objective": self.objective,
-            "alpha": self.alpha,
-            "price": self.price,
-            "of_corrected_logits": self.corrected,
-            "classes": names,
-            "offset": self.values.tolist(),
-        }
-        Path(path).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: str | Path) -> ClassDecision:
-        """Read what `save` wrote."""
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-        values = torch.tensor(record["offset"], dtype=torch.float64)
-        corrected = record["of_corrected_logits"]
-        return cls(record["objective"], values, corrected, record["alpha"], record["price"])
-
-    def state_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 @dataclass(eq=False)
-class LabelDecision:
+class LabelDecision(_Saved):
     """Predicts a label where its corrected logit is above its threshold, or the k best labels.
 
     Attributes:
@@ -118,6 +131,9 @@ class LabelDecision:
     rate: float | None = None
     front: list[dict[str, Any]] = field(default_factory=list)
 
+    saved = ("objective", "corrected", "k", "rate", "values")
+    dtype = torch.float32
+
     def __call__(self, logits: Tensor) -> Tensor:
         """`(N, C)` uint8 of logits `(N, C)`."""
         logits = torch.as_tensor(logits)
@@ -133,29 +149,3 @@ class LabelDecision:
             )
         worth = logsigmoid(torch.as_tensor(logits).float())
         return (worth + self.values.to(worth)).topk(self.k, 1).indices
-
-    def save(self, path: str | Path, names: list[str] | None = None) -> None:
-        """Write a small JSON file, for other languages and frameworks.
-
-        `values` by label are as above. A label with the threshold `null` is never predicted.
-        """
-        record = {
-            "objective": self.objective,
-            "of_corrected_logits": self.corrected,
-            "k": self.k,
-            "rate": None if self.rate == torch.inf else self.rate,
-            "classes": names,
-            "values": [None if t == torch.inf else t for t in self.values.tolist()],
-        }
-        Path(path).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-    @classmethod
-    def load(cls, path: str | Path) -> LabelDecision:
-        """Read what `save` wrote."""
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
-        values = torch.tensor([torch.inf if t is None else t for t in record["values"]])
-        corrected = record["of_corrected_logits"]
-        return cls(record["objective"], values, corrected, record["k"], record["rate"])
-
-    def state_dict(self) -> dict[str, Any]:
-        return asdict(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["ElementSample", "elements_of", "image_folds"]
+__all__ = ["ElementSample", "elements_of", "folds_of"]
 
 
 def elements_of(
@@ -34,15 +34,25 @@ def elements_of(
     return logits.detach().movedim(1, -1)[counted.to(logits.device)], targets[counted], images
 
 
-def image_folds(images: Tensor, folds: int) -> Tensor:
-    """`(N,)` part of each element: runs of neighbouring images, which frames of a film are alike.
+def folds_of(y: Tensor, images: Tensor | None, folds: int, seed: int = 0) -> Tensor:
+    """`(N,)` part of each example: runs of neighbouring images, which frames of a film are alike.
+
+    Without images each class is dealt out evenly, in a random order.
 
     Example:
-        >>> image_folds(torch.tensor([0, 0, 1, 2, 3]), folds=2).tolist()
+        >>> folds_of(torch.zeros(5), torch.tensor([0, 0, 1, 2, 3]), folds=2).tolist()
         [0, 0, 0, 1, 1]
     """
-    _, place = images.unique(return_inverse=True)
-    return place * folds // (int(place.max()) + 1)
+    if not isinstance(folds, int) or folds < 2:
+        raise ValueError(f"Expected folds to be an int of at least 2, but got {folds!r}.")
+    if images is not None:
+        _, place = images.cpu().unique(return_inverse=True)
+        return place * folds // (int(place.max()) + 1)
+    shuffled = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
+    by_class = shuffled[y[shuffled].argsort(stable=True)]
+    fold = torch.empty_like(y)
+    fold[by_class] = torch.arange(len(y)) % folds
+    return fold
 
 
 class ElementSample:
@@ -93,15 +103,4 @@ class ElementSample:
             new = tuple(torch.cat(both) for both in zip(self._kept, new, strict=True))
         chosen = new[0].topk(min(self.size, len(new[0])), largest=False).indices
         self._kept = tuple(each[chosen] for each in new)
-
-    @property
-    def logits(self) -> Tensor:
-        return self._kept[1]
-
-    @property
-    def targets(self) -> Tensor:
-        return self._kept[2]
-
-    @property
-    def images(self) -> Tensor:
-        return self._kept[3]
+        _, self.logits, self.targets, self.images = self._kept

@@ -6,17 +6,16 @@ import torch
 from torch import Tensor
 
 from equipoise.decision.soft_recalls import (
+    TEMPERATURES,
     SoftRecalls,
     centred,
     check_holdout,
+    recalls_of,
     spread_of_logits,
     warn_of_missing,
 )
 
 __all__ = ["Fairness", "fair_offset"]
-
-TEMPERATURES = (0.25, 0.05)  # in units of the logits' spread: a smooth stand-in, then a sharper one
-RIDGE = 0.01  # how much larger offsets have to gain, in the same units
 
 
 class Fairness:
@@ -101,24 +100,11 @@ def fair_offset(logits: Tensor, targets: Tensor, alpha: float = 4.0, kappa: floa
     """
     fairness = Fairness(alpha, kappa)
     z, y = check_holdout(logits, targets)
-    support = torch.bincount(y, minlength=z.shape[1])
-    warn_of_missing(support)
-    scale = spread_of_logits(z)
-    fairness.mean = mean_recall(z, y)
-    offset = maximise_fairness(z / scale, y, fairness, torch.zeros(z.shape[1], dtype=z.dtype))
-    return centred(offset, support > 0) * scale
-
-
-def maximise_fairness(z: Tensor, y: Tensor, fairness: Fairness, start: Tensor) -> Tensor:
-    """Offsets of logits whose spread is 1, from the smooth stand-in to the sharp one."""
+    warn_of_missing(y, z.shape[1])
+    recalls, scale = recalls_of(z, y), spread_of_logits(z)
+    seen = ~recalls.isnan()
+    fairness.mean = float(recalls[seen].mean())
+    offset = torch.zeros(z.shape[1], dtype=z.dtype)
     for t in TEMPERATURES:
-        start = SoftRecalls(z, y, near=start).maximise(fairness, start, t, RIDGE)
-    return start
-
-
-def mean_recall(z: Tensor, y: Tensor) -> float:
-    """Mean, over the classes with examples, of the recalls of arg max z."""
-    support = torch.bincount(y, minlength=z.shape[1])
-    hits = torch.bincount(y[z.argmax(1) == y], minlength=z.shape[1])
-    seen = support > 0
-    return float((hits[seen] / support[seen]).mean())
+        offset = SoftRecalls(z / scale, y, near=offset).maximise(fairness, offset, t)
+    return centred(offset, seen) * scale

@@ -11,21 +11,17 @@ from torch import Tensor
 
 from equipoise.decision.decisions import ClassDecision, LabelDecision
 from equipoise.decision.elements import ElementSample
-from equipoise.decision.equal_recall import equal_recall_offset
-from equipoise.decision.equality import price_of_equality
+from equipoise.decision.equal_recall import equal_recall_offset, price_of_equality
 from equipoise.decision.fair import fair_offset
 from equipoise.decision.front import ALPHAS, front, strongest_below
 from equipoise.decision.iou import iou_offset
-from equipoise.decision.soft_recalls import check_holdout
+from equipoise.decision.soft_recalls import check_holdout, recalls_of, warn_of_missing
 from equipoise.decision.thresholds import label_thresholds
 from equipoise.decision.top_k import log_worth, top_k_front
 
 __all__ = ["fit_class_decision", "fit_label_decision"]
 
 SLOW = 50_000  # elements that "fair" and "equal-recall" look at, which take time
-
-Listed = Callable[[list[int]], str]
-"""Class ids → their names, for a message."""
 
 
 def fit_class_decision(
@@ -38,7 +34,7 @@ def fit_class_decision(
     kappa: float = 20.0,
     start: Tensor | None = None,
     leave_out: np.ndarray | None = None,
-    listed: Listed = str,
+    listed: Callable[[list[int]], str] = str,
     images: Tensor | None = None,
     ignore_index: int = -100,
     prior: np.ndarray | None = None,
@@ -89,26 +85,14 @@ def fit_class_decision(
         logits, targets, images = sample.logits, sample.targets, sample.images
     if images is not None and objective != "iou":  # in random order, so the first will do
         logits, targets, images = logits[:SLOW], targets[:SLOW], images[:SLOW]
+    if objective != "accuracy":
+        warn_of_missing(check_holdout(logits, targets)[1], logits.shape[1], listed)
     if leave_out is not None and leave_out.any() and not leave_out.all():
         trusted = torch.from_numpy(~leave_out)[targets.cpu().long()]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Classes without an example")
-            return fit_class_decision(
-                logits.cpu()[trusted],
-                targets.cpu()[trusted],
-                objective,
-                max_price=max_price,
-                alpha=alpha,
-                kappa=kappa,
-                start=start,
-                listed=listed,
-                prior=prior,
-                images=None if images is None else images.cpu()[trusted],
-            )
+        logits, targets = logits.cpu()[trusted], targets.cpu()[trusted]
+        images = None if images is None else images.cpu()[trusted]
     with warnings.catch_warnings():
-        if objective != "accuracy":
-            _warn_of_missing(logits, targets, listed)
-            warnings.filterwarnings("ignore", "Classes without an example")  # named just now
+        warnings.filterwarnings("ignore", "Classes without an example")  # named just now
         if objective in (None, "fair"):
             return _fair(logits, targets, max_price, alpha, kappa, images, start)
         if objective == "iou":
@@ -170,8 +154,7 @@ def fit_label_decision(
     objective = objective or "prevalence"
     logits, targets = torch.as_tensor(logits), torch.as_tensor(targets)
     if k is not None:
-        if max_price is not None and not max_price >= 0:
-            raise ValueError(f"Expected max_price to be at least 0 or None, but got {max_price}.")
+        _require_price(max_price)
         prior, rows = top_k_front(logits, targets, k)
         rate = strongest_below(rows, max_price)["rate"]
         return LabelDecision("top-k", log_worth(prior, k, rate), True, k, rate, rows)
@@ -179,15 +162,9 @@ def fit_label_decision(
     return LabelDecision(objective, cuts)
 
 
-def _warn_of_missing(logits: Tensor, targets: Tensor, listed: Listed) -> None:
-    _, y = check_holdout(logits, targets)
-    missing = (torch.bincount(y, minlength=logits.shape[1]) == 0).nonzero()[:, 0].tolist()
-    if missing:
-        warnings.warn(
-            "Classes without an example in the hold-out get no offset: "
-            f"{listed(missing[:10])} ({len(missing)} of {logits.shape[1]}).",
-            stacklevel=4,
-        )
+def _require_price(max_price: float | None) -> None:
+    if max_price is not None and not max_price >= 0:
+        raise ValueError(f"Expected max_price to be at least 0 or None, but got {max_price}.")
 
 
 def _fair(
@@ -199,8 +176,7 @@ def _fair(
     images: Tensor | None,
     start: Tensor | None,
 ) -> ClassDecision:
-    if max_price is not None and not max_price >= 0:
-        raise ValueError(f"Expected max_price to be at least 0 or None, but got {max_price}.")
+    _require_price(max_price)
     alphas = ALPHAS if alpha is None else (*ALPHAS, alpha)
     begin = _better_start(logits, targets, start)
     z = logits.detach().cpu()
@@ -237,11 +213,10 @@ def _better_start(logits: Tensor, targets: Tensor, start: Tensor | None) -> Tens
     return start if with_it > without else none
 
 
-def _equal_recall(logits: Tensor, targets: Tensor, listed: Listed) -> ClassDecision:
-    offset = equal_recall_offset(logits, targets)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # classes without an example were named just now
-        best = fair_offset(logits, targets, alpha=0.0)
+def _equal_recall(
+    logits: Tensor, targets: Tensor, listed: Callable[[list[int]], str]
+) -> ClassDecision:
+    offset, best = equal_recall_offset(logits, targets), fair_offset(logits, targets, alpha=0.0)
     before, after, mean = (
         _recalls(logits, targets, b) for b in (torch.zeros_like(offset), offset, best)
     )
@@ -258,7 +233,4 @@ def _equal_recall(logits: Tensor, targets: Tensor, listed: Listed) -> ClassDecis
 
 
 def _recalls(logits: Tensor, targets: Tensor, offset: Tensor) -> Tensor:
-    """`(C,)` recalls of arg max(z + offset), NaN for a class without examples."""
-    y = targets.cpu().long()
-    hit = (logits.detach().cpu() + offset).argmax(1) == y
-    return torch.bincount(y[hit], minlength=len(offset)) / torch.bincount(y, minlength=len(offset))
+    return recalls_of(logits.detach().cpu() + offset, targets.cpu().long())

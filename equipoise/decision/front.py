@@ -10,18 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.decision.elements import elements_of, image_folds
+from equipoise.decision.elements import elements_of, folds_of
 from equipoise.decision.equal_recall import equalise
-from equipoise.decision.fair import (
-    RIDGE,
-    TEMPERATURES,
-    Fairness,
-    mean_recall,
-)
+from equipoise.decision.fair import Fairness
 from equipoise.decision.soft_recalls import (
+    TEMPERATURES,
     SoftRecalls,
     centred,
     check_holdout,
+    recalls_of,
     spread_of_logits,
     warn_of_missing,
 )
@@ -47,9 +44,9 @@ def front(
     """What can be had: mean and lowest recall and their price, from α = 0 to equal recalls.
 
     A row for each α, rows between two of them where the mean recall changes much, and a last one
-    (α = ∞) for `equal_recall_offset`. All recalls are
-    cross-fitted: the hold-out is cut into `folds` parts with the same share of each class, and each
-    part is decided with offsets fitted on the others. So a small hold-out does not flatter them.
+    (α = ∞) for `equal_recall_offset`. All recalls are cross-fitted: the hold-out is cut into
+    `folds` parts with the same share of each class, and each part is decided with offsets fitted
+    on the others. So a small hold-out does not flatter them.
     Where offsets fitted on others do not help, they are shrunk towards the mean's own decision: the
     offset of a row is b_0 + s · (b_α − b_0), with b_α from `fair_offset`, b_0 that of the row α = 0
     and s of 0, ¼, ½, ¾ and 1 the one with the highest cross-fitted U. (b_0 is shrunk likewise
@@ -90,18 +87,16 @@ def front(
         >>> [(row["alpha"], round(row["mean"], 2), round(row["lowest"], 2)) for row in rows]
         [(0.0, 0.69, 0.6), (4.0, 0.69, 0.67), (inf, 0.69, 0.69)]
     """
-    if not isinstance(folds, int) or folds < 2:
-        raise ValueError(f"Expected folds to be an int of at least 2, but got {folds!r}.")
     alphas = sorted({0.0, *map(float, alphas)})
     if logits.ndim > 2:
         logits, targets, images = elements_of(logits, targets)
     z, y = check_holdout(logits, targets)
-    support = torch.bincount(y, minlength=z.shape[1])
-    warn_of_missing(support)
-    scale = spread_of_logits(z)
-    z = z / scale
-    ladder = [Fairness(alpha, kappa, mean_recall(z, y)) for alpha in alphas]
-    fold = _folds(y, folds, seed) if images is None else image_folds(images.cpu(), folds)
+    fold = folds_of(y, images, folds, seed)
+    warn_of_missing(y, z.shape[1])
+    support, scale = torch.bincount(y, minlength=z.shape[1]), spread_of_logits(z)
+    z, seen = z / scale, support > 0
+    plain = float(recalls_of(z, y)[seen].mean())
+    ladder = [Fairness(alpha, kappa, plain) for alpha in alphas]
     whole = _fit_all(z, y, ladder)
     fitted = []
     for k in range(folds):
@@ -115,9 +110,7 @@ def front(
         for (part, truth), offset in zip(parts, offsets, strict=True):
             hit = (part + offset.float()).argmax(1) == truth
             hits += torch.bincount(truth[hit], minlength=len(support))
-        return torch.where(support > 0, hits / support, torch.nan)
-
-    seen = support > 0
+        return torch.where(seen, hits / support, torch.nan)
 
     def row(
         alpha: float, strength: float, offsets: list[Tensor], recalls: Tensor
@@ -184,21 +177,12 @@ def _fit_all(z: Tensor, y: Tensor, ladder: list[Fairness]) -> list[Tensor]:
     """Offsets for each α, each found from the one before; and those of equal recalls."""
     smooth, sharp = TEMPERATURES
     start = torch.zeros(z.shape[1], dtype=z.dtype)
-    start = SoftRecalls(z, y).maximise(ladder[0], start, smooth, RIDGE)
+    start = SoftRecalls(z, y).maximise(ladder[0], start, smooth)
     soft = SoftRecalls(z, y, near=start)
-    offsets = [soft.maximise(ladder[0], start, sharp, RIDGE)]
+    offsets = [soft.maximise(ladder[0], start, sharp)]
     for fairness in ladder[1:]:
-        offsets.append(soft.maximise(fairness, offsets[-1], sharp, RIDGE, steps=20))
+        offsets.append(soft.maximise(fairness, offsets[-1], sharp, steps=20))
     return [*offsets, equalise(soft, z, y)]
-
-
-def _folds(y: Tensor, folds: int, seed: int) -> Tensor:
-    """`(N,)` part of each example: each class is dealt out evenly, in a random order."""
-    shuffled = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
-    by_class = shuffled[y[shuffled].argsort(stable=True)]
-    fold = torch.empty_like(y)
-    fold[by_class] = torch.arange(len(y)) % folds
-    return fold
 
 
 def _figures(recalls: Tensor, support: Tensor, seed: int) -> dict[str, Any]:

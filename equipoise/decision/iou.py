@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.decision.elements import elements_of, image_folds
+from equipoise.decision.elements import elements_of, folds_of
 from equipoise.decision.soft_recalls import centred, check_holdout
 
 __all__ = ["iou_offset", "mean_iou"]
 
 STRENGTHS = (1.0, 0.75, 0.5, 0.25)
+SWEEPS = 8  # over the classes, at most
 CANDIDATES = 256  # thresholds looked at, of the class's own elements and of all
 
 
@@ -24,7 +25,6 @@ def iou_offset(
     images: Tensor | None = None,
     prior: Any = None,
     folds: int = 5,
-    sweeps: int = 8,
     ignore_index: int = -100,
 ) -> tuple[Tensor, float]:
     """Per-class offsets b under which arg max(z + b) has a higher mean IoU, and the gain.
@@ -50,7 +50,6 @@ def iou_offset(
             hold-out then weigh up to ten times more or less, so that its classes come as often.
             A `Balancer` gives those of the training elements.
         folds: at least 2.
-        sweeps: over the classes, at most.
         ignore_index: the class id that is left out.
 
     Returns:
@@ -68,20 +67,18 @@ def iou_offset(
         >>> bool(offset[1] > offset[0] + 1), gain > 0.05
         (True, True)
     """
-    if not isinstance(folds, int) or folds < 2:
-        raise ValueError(f"Expected folds to be an int of at least 2, but got {folds!r}.")
     if images is None:
         logits, targets, images = elements_of(logits, targets, ignore_index)
     z, y = check_holdout(logits, targets)
     z = z.float()
-    fold = image_folds(images.cpu(), folds)
+    fold = folds_of(y, images, folds)
     seen = torch.bincount(y, minlength=z.shape[1]) > 0
     weight = _weight(y, z.shape[1], prior)
-    whole = _ascend(z, y, weight, sweeps)
+    whole = _ascend(z, y, weight)
     parts = []
     for k in range(folds):
         inside = fold == k
-        offset = _ascend(z[~inside], y[~inside], weight, sweeps)
+        offset = _ascend(z[~inside], y[~inside], weight)
         parts.append((z[inside], y[inside], offset))
 
     def confusions(strength: float) -> Tensor:
@@ -138,12 +135,12 @@ def _confusion(z: Tensor, y: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     return counts * weight[:, None]
 
 
-def _ascend(z: Tensor, y: Tensor, weight: Tensor, sweeps: int) -> Tensor:
+def _ascend(z: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     """Offsets `(C,)` float64 of the highest mean IoU that coordinate ascent finds."""
     shifted, seen = z.clone(), torch.bincount(y, minlength=z.shape[1]) > 0
     offset = torch.zeros(z.shape[1], dtype=torch.float64)
     best = float(mean_iou(_confusion(z, y, offset, weight)))
-    for _ in range(sweeps):
+    for _ in range(SWEEPS):
         before = best
         for c in seen.nonzero()[:, 0].tolist():
             value, move = _best_move(shifted, y, c, seen, weight)

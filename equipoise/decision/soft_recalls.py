@@ -11,8 +11,19 @@ from torch import Tensor
 
 from equipoise.decision.elements import elements_of
 
-__all__ = ["SoftRecalls", "centred", "check_holdout", "spread_of_logits", "warn_of_missing"]
+__all__ = [
+    "TEMPERATURES",
+    "SoftRecalls",
+    "centred",
+    "check_holdout",
+    "minimise",
+    "recalls_of",
+    "spread_of_logits",
+    "warn_of_missing",
+]
 
+TEMPERATURES = (0.25, 0.05)  # in units of the logits' spread: a smooth stand-in, then a sharper one
+RIDGE = 0.01  # how much larger offsets have to gain, in the same units
 DENSE = 64  # classes up to which every logit is looked at
 NEAREST = 32  # beyond that, only an example's highest logits and its own class's
 _AT_A_TIME = 1 << 16  # logits
@@ -51,23 +62,20 @@ class SoftRecalls:
         self._shifted = torch.empty_like(self.z[: max(1, _AT_A_TIME // self.z.shape[1])])
 
     def maximise(
-        self, objective: Objective, start: Tensor, temperature: float, ridge: float, steps: int = 60
+        self, objective: Objective, start: Tensor, temperature: float, steps: int = 60
     ) -> Tensor:
-        """Offsets `(C,)` that maximise objective(R(b)) − ridge · mean(b²), by L-BFGS.
+        """Offsets `(C,)` that maximise objective(R(b)) − .01 · mean(b²).
 
         Classes without an example keep the offset that they start with.
         """
-        from scipy.optimize import minimize
 
         def loss(offset: Any) -> Any:
             value, slope = self._value(objective, torch.from_numpy(offset), temperature)
-            penalty = ridge * float(offset @ offset) / len(offset)
-            slope -= torch.from_numpy(2 * ridge / len(offset) * offset)
+            penalty = RIDGE * float(offset @ offset) / len(offset)
+            slope -= torch.from_numpy(2 * RIDGE / len(offset) * offset)
             return penalty - float(value), -(slope * self.seen).numpy()
 
-        options: Any = {"maxiter": steps, "ftol": 1e-7 if steps > 30 else 1e-6}
-        found = minimize(loss, start.numpy(), jac=True, method="L-BFGS-B", options=options)
-        return torch.from_numpy(found.x)
+        return minimise(loss, start, steps, 1e-7 if steps > 30 else 1e-6)
 
     def _value(self, objective: Objective, b: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         rows, b = len(self._shifted), b.to(self.z)
@@ -90,6 +98,21 @@ class SoftRecalls:
             pushed = (pull[:, None] * self._soft).flatten()
             gradient.index_add_(0, self.columns.flatten(), pushed, alpha=-1)
         return value, gradient.double()
+
+
+def minimise(function: Callable[[Any], Any], start: Tensor, steps: int, precision: float) -> Tensor:
+    """Where a function, which gives its value and gradient as arrays, is lowest, by L-BFGS."""
+    from scipy.optimize import minimize
+
+    options: Any = {"maxiter": steps, "ftol": precision}
+    found = minimize(function, start.numpy(), jac=True, method="L-BFGS-B", options=options)
+    return torch.from_numpy(found.x)
+
+
+def recalls_of(z: Tensor, y: Tensor) -> Tensor:
+    """`(C,)` recalls of arg max z, NaN for a class without examples."""
+    hits = torch.bincount(y[z.argmax(1) == y], minlength=z.shape[1])
+    return hits / torch.bincount(y, minlength=z.shape[1])
 
 
 def spread_of_logits(z: Tensor) -> float:
@@ -134,12 +157,12 @@ def check_holdout(
     return z, y
 
 
-def warn_of_missing(support: Tensor, stacklevel: int = 3) -> None:
-    """Say once which classes the hold-out lacks."""
-    missing = (support == 0).nonzero()[:, 0].tolist()
+def warn_of_missing(y: Tensor, num_classes: int, listed: Callable[[list[int]], str] = str) -> None:
+    """Say which classes the hold-out lacks."""
+    missing = (torch.bincount(y, minlength=num_classes) == 0).nonzero()[:, 0].tolist()
     if missing:
         warnings.warn(
-            f"Classes without an example in the hold-out get no offset: {missing[:10]} "
-            f"({len(missing)} of {len(support)}).",
-            stacklevel=stacklevel + 1,
+            f"Classes without an example in the hold-out get no offset: {listed(missing[:10])} "
+            f"({len(missing)} of {num_classes}).",
+            stacklevel=4,
         )

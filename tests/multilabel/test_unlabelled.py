@@ -41,7 +41,7 @@ def test_equal_logits_fall_on_one_side():
 
 
 def test_many_labels_are_done_in_parts(monkeypatch):
-    monkeypatch.setattr("equipoise.decision.unlabelled._AT_A_TIME", 300)
+    monkeypatch.setattr("equipoise.decision.thresholds._AT_A_TIME", 300)
     logits = torch.randn(100, 10, generator=torch.Generator().manual_seed(0))
     share = torch.linspace(0.05, 0.5, 10)
     cut = thresholds_at_prevalence(logits, share)
