@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from operator import itemgetter
@@ -207,7 +207,9 @@ class BalancedStream(_ShareStream):
         source: an iterable of examples, iterated anew for each pass; `set_epoch` is called before,
             where it has one. One with `state_dict` is resumed by it, others by reading again what
             was read of the pass.
-        label: of an example: its key or position, or a function. Only labels are read of all.
+        label: of an example: its key or position, or a function. Only labels are read of all. Where
+            an example has several class ids, it counts as the one of the highest asked share for
+            the number that came so far, or with `relative` of the highest factor.
         shares: `(C,)`, in proportion to which classes are yielded; a float64 tensor is shared.
         relative: `shares` are factors on the shares that the source turns out to have, exp(λ).
         decode: what to make of an example that is yielded, such as an image of its bytes.
@@ -312,11 +314,12 @@ class BalancedStream(_ShareStream):
                 "such as a list or an IterableDataset."
             )
         try:
-            labels = np.fromiter(map(int, map(self.label, examples)), np.int64, len(examples))
+            labels = self._filed(list(map(self.label, examples)))
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(
                 "Expected label to give a class id of every example, but got "
-                f"{type(error).__name__}: {error}. It may be a key, a position or a function."
+                f"{type(error).__name__}: {error}. It may be a key, a position or a function, "
+                "and what it gives a class id or several."
             ) from error
         classes = len(self.shares)
         if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
@@ -338,6 +341,19 @@ class BalancedStream(_ShareStream):
         self._row[READ] += len(examples)
         self._ahead += len(examples)
         return len(examples)
+
+    def _filed(self, labels: list[Any]) -> np.ndarray:
+        """The class each example counts as: of several, the one furthest from being met."""
+        if labels and np.ndim(labels[0]):
+            several = [[int(c) for c in each] for each in labels]
+            came = Counter(c for each in several for c in each)
+            pairs = zip(self.shares.tolist(), self._seen.tolist(), strict=True)
+            wanted = {
+                c: share if self.relative else share / (seen + came[c] or 1)
+                for c, (share, seen) in enumerate(pairs)
+            }
+            labels = [max(each, key=wanted.__getitem__) for each in several]
+        return np.fromiter(map(int, labels), np.int64, len(labels))
 
     def _kept(self, labels: np.ndarray, room: np.ndarray) -> np.ndarray:
         """Which examples of a chunk find room: where not all do, chance decides."""

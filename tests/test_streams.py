@@ -310,6 +310,25 @@ def scores(recalls: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
     return 10 * torch.nn.functional.one_hot(chosen, len(recalls)).float(), targets
 
 
+def test_an_example_of_several_labels_counts_as_the_one_furthest_from_its_share():
+    source = [
+        (i, [0] if i % 10 else [0, 1 + (i % 20 > 0)] if i % 100 else [2, 0, 1]) for i in range(4000)
+    ]
+    stream = BalancedStream(source, 1, [2, 1, 1])
+    assert stream._filed([[0, 1], [2, 0], np.array([0, 1])]).tolist() == [0, 2, 0]
+    yielded = [labels for _, labels in stream][400:]
+    often = np.mean([[c in labels for c in range(3)] for labels in yielded], axis=0)
+    alone = np.mean([labels == [0] for labels in yielded])
+    assert alone == pytest.approx(0.5, abs=0.01)  # class 0 is met by its own
+    assert often[0] == 1
+    assert often[1:].sum() == pytest.approx(0.5, abs=0.1)
+    by_factor = BalancedStream(source, 1, [1, 3, 2], relative=True)
+    assert by_factor._filed([[0, 2], [2, 1, 0], torch.tensor([0])]).tolist() == [2, 1, 0]
+    for wrong in ([0, 3], [], [-1]):
+        with pytest.raises(ValueError, match="Expected label to give a class id of every example"):
+            list(BalancedStream([(0, [0]), (1, wrong)], 1, [1, 1, 1]))
+
+
 def write_shards(folder: Path, source: list[tuple[int, int]], shards: int) -> list[str]:
     paths = [str(folder / f"{i}.tar") for i in range(shards)]
     for k, path in enumerate(paths):
