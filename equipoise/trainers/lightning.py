@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
 try:
@@ -21,10 +20,10 @@ from equipoise.trainers.counting import keep_on_first_rank, recall_summary, refu
 __all__ = ["BalancerCallback"]
 
 
-def _from_outputs(outputs: Any, batch: Any) -> tuple[Tensor, Tensor]:
+def _from_outputs(outputs: Any, batch: Any) -> tuple[Any, ...]:
     """The default of `logits_and_targets`."""
     if isinstance(outputs, Mapping) and {"logits", "targets"} <= outputs.keys():
-        return outputs["logits"], outputs["targets"]
+        return tuple(outputs[key] for key in ("logits", "targets", "groups") if key in outputs)
     got = f"a dict of {sorted(outputs)}" if isinstance(outputs, Mapping) else type(outputs).__name__
     raise ValueError(
         'Expected validation_step to return {"logits": logits, "targets": targets}, but got '
@@ -54,7 +53,8 @@ class BalancerCallback(pl.Callback):
         balancer: what `training_step` and the training loader use.
         logits_and_targets: from what `validation_step` returned and the batch, the logits `(B, C)`
             and the targets `(B,)` or `(B, C)` to count; by default the entries "logits" and
-            "targets" of a returned dict. Of several validation loaders the first is the hold-out.
+            "targets" of a returned dict, and "groups" for a balancer with groups. Of several
+            validation loaders the first is the hold-out.
 
     Raises:
         ValueError: at the start of `fit`, if the training loader does not draw from
@@ -70,7 +70,7 @@ class BalancerCallback(pl.Callback):
     def __init__(
         self,
         balancer: Balancer,
-        logits_and_targets: Callable[[Any, Any], tuple[Tensor, Tensor]] = _from_outputs,
+        logits_and_targets: Callable[[Any, Any], tuple[Any, ...]] = _from_outputs,
     ) -> None:
         refuse_loader_mining(balancer)
         self.balancer = balancer

@@ -22,6 +22,7 @@ CLASSES = 3
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(CLASSES), [150, 60, 30]))
 MULTIHOT = np.random.default_rng(1).random((N, 5)) < [0.5, 0.3, 0.2, 0.1, 0.05]
 MULTIHOT[:5] |= np.eye(5, dtype=bool)
+PLACES = np.random.default_rng(3).integers(0, 2, N)
 HELD = np.random.default_rng(2).integers(0, CLASSES, 60)
 
 
@@ -46,6 +47,8 @@ def make(kind: str, seed: int = 0, **options: Any) -> Balancer:
         "plain shuffling": {"sampler": None},
         "pruning": {"mining": "loss-pruning"},
         "hardest": {"mining": "hardest-examples"},
+        "groups": {"groups": PLACES},
+        "groups, pruning": {"groups": PLACES, "mining": "loss-pruning"},
     }
     return Balancer(LABELS, seed=seed, **parts[kind], **options)
 
@@ -70,7 +73,8 @@ def end_epoch(balancer: Balancer, rank: int, size: int) -> None:
     mine = np.arange(len(HELD))[rank::size]
     classes = balancer.targets.num_classes
     truth = MULTIHOT[mine].astype(np.uint8) if balancer.multilabel else HELD[mine]
-    balancer.observe(logits_for(mine, balancer.epoch, classes), torch.as_tensor(truth))
+    groups = None if balancer.grouping is None else PLACES[mine]
+    balancer.observe(logits_for(mine, balancer.epoch, classes), torch.as_tensor(truth), groups)
     balancer.step()
 
 

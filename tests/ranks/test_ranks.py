@@ -11,6 +11,7 @@ from tests.ranks import programs
 from tests.ranks.worlds import run_world
 
 EPOCHS = 3
+KINDS = ["closed loop", "plain shuffling", "pruning", "multilabel", "groups", "groups, pruning"]
 
 
 def global_batches(ranks: list) -> list[list[int]]:
@@ -24,11 +25,10 @@ def global_batches(ranks: list) -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    kinds = ["closed loop", "plain shuffling", "pruning", "multilabel"]
-    return {kind: programs.train(0, 1, kind, EPOCHS) for kind in kinds}
+    return {kind: programs.train(0, 1, kind, EPOCHS) for kind in KINDS}
 
 
-@pytest.mark.parametrize("kind", ["closed loop", "plain shuffling", "pruning", "multilabel"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_global_batch_is_the_same_for_any_number_of_ranks(kind, size, alone, tmp_path):
     ranks = run_world(size, programs.train, kind, EPOCHS, folder=tmp_path)

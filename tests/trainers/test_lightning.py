@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from tests.trainers import loops
-from tests.trainers.loops import BATCH, HELD, RATE, TRAIN, Points, Run, plain, start
+from tests.trainers.loops import BATCH, HELD, RATE, TRAIN, Points, Run, plain, sides, start
 
 loops.needed("lightning")
 
@@ -42,7 +42,11 @@ class Module(pl.LightningModule):
         return self.run.balancer.loss(logits, batch["labels"], batch["indices"])
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, torch.Tensor]:
-        return {"logits": self.net(batch["points"]), "targets": batch["labels"]}
+        found = {"logits": self.net(batch["points"]), "targets": batch["labels"]}
+        return found | self.groups(batch["points"])
+
+    def groups(self, points: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {} if self.run.balancer.grouping is None else {"groups": sides(points)}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=RATE)
@@ -75,6 +79,17 @@ def fit(
     validation = None if held is None else DataLoader(held, 50)
     trainer.fit(module(run), loader, validation, ckpt_path=ckpt_path)
     return trainer
+
+
+def test_groups_are_the_plain_loops_too():
+    expected = plain(start(groups=sides(TRAIN.points)), 3)
+    run = start(groups=sides(TRAIN.points))
+    fit(run, 3)
+    assert run.order == expected.order
+    assert run.log_weights == expected.log_weights
+    assert [row["worst_group_accuracy"] for row in run.balancer.history] == [
+        row["worst_group_accuracy"] for row in expected.balancer.history
+    ]
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
