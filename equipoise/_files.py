@@ -54,7 +54,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.close(handle)
             handle = -1
         os.replace(partial, path)
-        _sync_folder(path.parent)
+        with suppress(OSError):  # the renaming too is brought to the disk, where the system can
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -91,13 +94,3 @@ def _remove_abandoned(path: Path) -> None:
                 partial.unlink()
             finally:
                 os.close(handle)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring the renaming to the disk as well, where the system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -411,7 +411,9 @@ def draws_by_class(targets: Targets, repeats: np.ndarray) -> np.ndarray:
     return np.asarray(matrix.T @ repeats, np.float64)
 
 
-def numbers_by_class(name: str, values: Any, num_classes: int, *, positive: bool) -> np.ndarray:
+def numbers_by_class(
+    name: str, values: Any, num_classes: int, *, positive: bool = False
+) -> np.ndarray:
     """A copy of `values` as `(C,)` float64, checked to be finite, and positive if they must be."""
     numbers = np.asarray(values, np.float64).copy()
     right = np.isfinite(numbers) & ((numbers > 0) | (not positive))

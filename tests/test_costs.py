@@ -31,38 +31,32 @@ def step_cases():
                 yield loss, mining
 
 
+def on_meta(*shape, dtype=torch.int64):
+    """On the meta device there are no values: whatever asks for one raises."""
+    return torch.empty(shape, dtype=dtype, device="meta", requires_grad=dtype.is_floating_point)
+
+
+def step(balancer, logits, targets, indices=None, groups=None):
+    balancer.loss(logits, targets, indices).backward()
+    balancer.observe(logits.detach(), targets, *([] if groups is None else [groups]))
+    assert logits.grad is not None
+
+
 @pytest.mark.parametrize(("loss", "mining"), list(step_cases()))
 def test_a_step_never_waits_for_the_device(loss, mining):
-    """On the meta device there are no values: whatever asks for one raises."""
     multilabel = loss in FOR_LABELS
     balancer = Balancer(MULTI_HOT if multilabel else LABELS, loss=loss, mining=mining)
-    logits = torch.empty(8, 3, device="meta", requires_grad=True)
-    shape, dtype = ((8, 3), torch.uint8) if multilabel else ((8,), torch.int64)
-    targets = torch.empty(shape, dtype=dtype, device="meta")
-    indices = torch.empty(8, dtype=torch.int64, device="meta")
-    balancer.loss(logits, targets, indices).backward()
-    balancer.observe(logits.detach(), targets)
-    assert logits.grad is not None
+    targets = on_meta(8, 3, dtype=torch.uint8) if multilabel else on_meta(8)
+    step(balancer, on_meta(8, 3, dtype=torch.float32), targets, on_meta(8))
 
 
-@pytest.mark.parametrize("mining", [None, "hardest-examples"])
-def test_a_step_of_pixels_never_waits_for_the_device(mining):
-    balancer = Balancer(Targets.from_counts([[9, 4, 3], [8, 8, 0]]), mining=mining)
-    logits = torch.empty(2, 3, 4, 4, device="meta", requires_grad=True)
-    targets = torch.empty(2, 4, 4, dtype=torch.int64, device="meta")
-    balancer.loss(logits, targets).backward()
-    balancer.observe(logits.detach(), targets)
-    assert logits.grad is not None
-
-
-def test_a_step_with_groups_or_mixed_classes_never_waits_for_the_device():
-    logits = torch.empty(8, 3, device="meta", requires_grad=True)
-    targets, groups = (torch.empty(8, dtype=torch.int64, device="meta") for _ in range(2))
-    balancer = Balancer(LABELS, groups=np.arange(120) % 2)
-    balancer.loss(logits, targets).backward()
-    balancer.observe(logits.detach(), targets, groups)
-    Balancer(LABELS).loss(logits, torch.empty(8, 3, device="meta")).backward()
-    assert logits.grad is not None
+def test_a_step_of_pixels_groups_or_mixed_classes_never_waits_for_the_device():
+    for mining in (None, "hardest-examples"):
+        balancer = Balancer(Targets.from_counts([[9, 4, 3], [8, 8, 0]]), mining=mining)
+        step(balancer, on_meta(2, 3, 4, 4, dtype=torch.float32), on_meta(2, 4, 4))
+    logits = on_meta(8, 3, dtype=torch.float32)
+    step(Balancer(LABELS, groups=np.arange(120) % 2), logits, on_meta(8), groups=on_meta(8))
+    Balancer(LABELS).loss(logits, on_meta(8, 3, dtype=torch.float32).detach()).backward()
 
 
 def test_asking_for_a_value_on_the_meta_device_raises():

@@ -79,7 +79,7 @@ class ClassBalancedSampler(OrderSampler):
         It acts from the current epoch on, or if that has been handed out, from the next; see
         `OrderSampler.set_log_weight`.
         """
-        log_weight = numbers_by_class("log_weight", log_weight, len(self.quotas), positive=False)
+        log_weight = numbers_by_class("log_weight", log_weight, len(self.quotas))
         if self.handed_out:
             self._since = self._plan.next(log_weight)
         else:

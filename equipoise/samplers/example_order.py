@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from equipoise._order_sampler import CHUNK, OrderSampler, draws_by_class
-from equipoise.samplers.permutation import key_of, offset_of, permute
+from equipoise.samplers.permutation import find, key_of, offset_of, permute
 
 __all__ = ["ExampleOrder", "ExampleWeightedSampler"]
 
@@ -29,7 +29,7 @@ class ExampleOrder:
         weight: `(N,)` non-negative, not all 0: r_i = M · weight_i / sum.
         num_samples: M, positions in an epoch.
         seed: with the epoch, all the randomness there is.
-        arrangement: that of another order with the same N and seed, which is drawn otherwise.
+        arrangement: of an order with the same N and seed, to take over.
     """
 
     def __init__(
@@ -40,7 +40,11 @@ class ExampleOrder:
         arrangement: np.ndarray | None = None,
     ) -> None:
         self.num_samples, self.seed = num_samples, seed
-        self.arrangement = _arranged(len(weight), seed) if arrangement is None else arrangement
+        if arrangement is None:
+            parts = np.array_split(np.arange(len(weight)), -(-len(weight) // CHUNK))
+            arranged = [permute(part, len(weight), key_of(seed, 11)) for part in parts]
+            arrangement = np.concatenate(arranged).astype(np.int64)
+        self.arrangement = arrangement
         repeats = weight * (num_samples / weight.sum(dtype=np.float64))
         # Whole repeats, and so their sums, are made whole: then they are met in every epoch.
         whole = np.rint(repeats)
@@ -56,31 +60,12 @@ class ExampleOrder:
         edges = np.arange(int(num_samples * self._per_cell) + 1) / self._per_cell
         self._first = np.searchsorted(ends, edges, side="right").astype(np.int32)
 
-    def reweighted(self, weight: np.ndarray) -> ExampleOrder:
-        """The order with the same arrangement and other weights."""
-        return ExampleOrder(weight, self.num_samples, self.seed, self.arrangement)
-
     def __call__(self, positions: np.ndarray, epoch: int) -> np.ndarray:
         """Example ids (int64) at `positions` of an epoch, each in [0, num_samples)."""
         points = permute(positions, self.num_samples, key_of(self.seed, 13, epoch))
         points = points + offset_of(key_of(self.seed, 12), epoch)
-        found = self._first.take((points * self._per_cell).astype(np.int64)).astype(np.int64)
-        behind = np.flatnonzero(self._ends.take(found) <= points)
-        for _ in range(4):  # nearly all are a few examples further on, the rest are searched for
-            found[behind] += 1
-            behind = behind[self._ends.take(found[behind]) <= points[behind]]
-        if len(behind):
-            found[behind] = np.searchsorted(self._ends, points[behind], side="right")
-        return self.arrangement.take(found)
-
-
-def _arranged(size: int, seed: int) -> np.ndarray:
-    """A keyed permutation of {0 … size − 1}."""
-    out = np.empty(size, np.int64)
-    for first in range(0, size, CHUNK):
-        some = np.arange(first, min(first + CHUNK, size))
-        out[first : first + CHUNK] = permute(some, size, key_of(seed, 11))
-    return out
+        near = self._first.take((points * self._per_cell).astype(np.int64)).astype(np.int64)
+        return self.arrangement.take(find(self._ends, points, near))
 
 
 class ExampleWeightedSampler(OrderSampler):
@@ -146,22 +131,12 @@ class ExampleWeightedSampler(OrderSampler):
 
 
 def effective_size(weight: np.ndarray) -> float:
-    """Kish's effective sample size over N: (Σ w)² / (N Σ w²).
-
-    Example:
-        >>> effective_size(np.array([1.0, 1.0, 0.0, 0.0]))
-        0.5
-    """
+    """Kish's effective sample size over N: (Σ w)² / (N Σ w²)."""
     return float(weight.sum() ** 2 / (weight @ weight) / len(weight))
 
 
 def example_weight(weight: Any) -> np.ndarray:
-    """`weight` as float64, checked.
-
-    Example:
-        >>> example_weight([1, 0]).tolist()
-        [1.0, 0.0]
-    """
+    """`weight` as float64, checked."""
     values = np.asarray(weight, np.float64)
     if values.ndim != 1 or not len(values):
         raise ValueError(f"Expected weight to be (N,), one an example, but got {values.shape}.")

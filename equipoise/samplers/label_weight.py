@@ -14,16 +14,10 @@ __all__ = ["LabelWeightSampler", "RepeatFactorSampler"]
 
 
 def example_weights(targets: Any, weight: Any, reduce: str, no_label: float) -> np.ndarray:
-    """`(N,)` weights of examples, from one weight a label: the largest or the mean of theirs.
-
-    Args:
-        targets: class ids or multi-hot.
-        weight: `(C,)` one a class.
-        reduce: "max" or "mean", over the labels of the example.
-        no_label: weight of an example without labels.
+    """`(N,)` weights of examples, from `(C,)` of labels: the largest or the mean of theirs.
 
     Example:
-        >>> example_weights([[1, 1], [1, 0], [0, 0]], [1.0, 3.0], "mean", 0.5).tolist()
+        >>> example_weights([[1, 1], [1, 0], [0, 0]], [1.0, 3.0], "mean", no_label=0.5).tolist()
         [2.0, 1.0, 0.5]
     """
     targets = Targets.of(targets)

@@ -19,6 +19,7 @@ import torch
 
 from equipoise._order_sampler import CHUNK
 from equipoise.samplers.permutation import (
+    find,
     halves,
     key_of,
     keys_of,
@@ -208,15 +209,7 @@ class ClassPlan:
 
     def _classes(self, slots: np.ndarray) -> np.ndarray:
         first, shift, ends, _ = self._lookup
-        found = first.take((slots >> shift).astype(np.int64))
-        behind = (ends.take(found) <= slots).nonzero()[0]
-        for _ in range(4):  # a cell has one class, or a few; where it has many they are searched
-            if not len(behind):
-                return found
-            found[behind] += 1
-            behind = behind[ends.take(found[behind]) <= slots[behind]]
-        found[behind] = np.searchsorted(ends, slots[behind], side="right")
-        return found
+        return find(ends, slots, first.take((slots >> shift).astype(np.int64)))
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
         """Example ids (int64) at `positions`, each in [0, `size`)."""

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["key_of", "keys_of", "offset_of", "permute", "permute_each", "word_for"]
+__all__ = ["find", "key_of", "keys_of", "offset_of", "permute", "permute_each", "word_for"]
 
 _GOLDEN = 0x9E3779B97F4A7C15
 # One a round, odd, from the digits of pi. With four or five rounds, neighbours in classes of 4 to
@@ -157,3 +157,15 @@ def _feistel(x, bits, radix, key, inverse) -> np.ndarray:  # type: ignore[no-unt
         np.minimum(right, scratch, out=right)
     np.left_shift(right, bits, right)
     return np.bitwise_or(right, left, right)
+
+
+def find(ends: np.ndarray, values: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """`np.searchsorted(ends, values, side="right")`, begun `near` below."""
+    behind = (ends.take(near) <= values).nonzero()[0]
+    for _ in range(4):  # nearly all are a few further on, the rest are searched for
+        if not len(behind):
+            return near
+        near[behind] += 1
+        behind = behind[ends.take(near[behind]) <= values[behind]]
+    near[behind] = np.searchsorted(ends, values[behind], side="right")
+    return near

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
 
 from equipoise.samplers import ClassBalancedSampler
 from tests.ffcv.conftest import LABELS, ids_seen, threads_of_ffcv
+
+with suppress(ImportError):  # without FFCV these tests are skipped, or fail
+    from ffcv.loader import Loader
+    from ffcv.loader.epoch_iterator import EpochIterator
+
+    from equipoise.ffcv import BalancedLoader, order
 
 pytestmark = [pytest.mark.ffcv, pytest.mark.usefixtures("no_thread_left")]
 
@@ -21,10 +28,6 @@ EPOCH = 53  # not a multiple of the batch size
     ids=lambda p: f"{'os' if p[0] else 'process'}_cache-{'drop' if p[1] else 'keep'}",
 )
 def loader(request, beton):
-    from ffcv.loader import Loader
-
-    from equipoise.ffcv import BalancedLoader, order
-
     sampler = ClassBalancedSampler(LABELS, num_samples=EPOCH)
     os_cache, drop_last = request.param
     inner = Loader(
@@ -91,8 +94,6 @@ def test_resume_within_an_epoch(loader, batch):
 def test_a_dead_thread_is_an_error_not_a_wait(loader, in_time, monkeypatch):
     import threading
 
-    from ffcv.loader.epoch_iterator import EpochIterator
-
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
 
     def fail(self, *args):
@@ -104,8 +105,6 @@ def test_a_dead_thread_is_an_error_not_a_wait(loader, in_time, monkeypatch):
 
 
 def test_errors(loader, beton):
-    from equipoise.ffcv import BalancedLoader
-
     with pytest.raises(TypeError, match=r"Expected loader to be an ffcv\.loader\.Loader"):
         BalancedLoader([1, 2])
     with pytest.raises(ValueError, match=r"batch to be in \[0, 1[34]\], but got 0 and 99"):

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -13,6 +14,12 @@ import torch
 from PIL import Image
 
 from tests.ffcv.conftest import Numbered
+
+with suppress(ImportError):  # without FFCV these tests are skipped, or fail
+    from ffcv.loader import Loader
+
+    from equipoise.ffcv import BalancedLoader, MultiHotField, check, targets, write
+    from equipoise.ffcv.infer_fields import describe
 
 pytestmark = [
     pytest.mark.ffcv,
@@ -27,25 +34,17 @@ HOT = (rng.random((230, 11)) < 0.3).astype(np.uint8)
 
 def read(path, **settings):
     """All of a file, field by field, through FFCV's Loader."""
-    from ffcv.loader import Loader
-
-    from equipoise.ffcv import BalancedLoader
-
     loader = Loader(str(path), 50, num_workers=1, drop_last=False, **settings)
     parts = [[part.clone() for part in batch] for batch in BalancedLoader(loader)]
     return [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
 
 
 def kinds(fields) -> list[str]:
-    from equipoise.ffcv.infer_fields import describe
-
     return [f"{name}: {describe(field)}" for name, field in fields.items()]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 3])
 def test_arrays(tmp_path, num_workers):
-    from equipoise.ffcv import check, write
-
     path = tmp_path / "arrays.beton"
     fields = write((IMAGES, IDS), path, num_workers=num_workers, progress=False)
     assert kinds(fields) == ["image: RGBImageField('raw')", "label: IntField"]
@@ -69,8 +68,6 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_of_examples(tmp_path, form):
-    from equipoise.ffcv import targets, write
-
     path = tmp_path / "forms.beton"
     samples = torch.utils.data.Subset([FORMS[form](i) for i in range(25)], range(20))
     first, second, *rest = write(samples, path, progress=False)
@@ -82,8 +79,6 @@ def test_forms_of_examples(tmp_path, form):
 
 
 def test_multi_hot_and_features(tmp_path):
-    from equipoise.ffcv import MultiHotField, targets, write
-
     path, features = tmp_path / "features.beton", torch.randn(230, 4)
     for fields, kind in (
         (None, "label: NDArrayField(uint8, (11,))"),
@@ -97,8 +92,6 @@ def test_multi_hot_and_features(tmp_path):
 
 
 def test_it_says_what_it_took(tmp_path, capfd):
-    from equipoise.ffcv import write
-
     write((IMAGES, IDS), tmp_path / "a.beton")
     out, err = capfd.readouterr()
     assert "Writing 230 examples" in out
@@ -125,8 +118,6 @@ WRONG = {
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_example_is_an_error_and_leaves_nothing(tmp_path, in_time, case, num_workers):
-    from equipoise.ffcv import write
-
     labels, message = WRONG[case]
     samples = [(IMAGES[i], label) for i, label in enumerate(labels)]
     path = tmp_path / "wrong.beton"
@@ -148,8 +139,6 @@ def test_a_wrong_example_is_an_error_and_leaves_nothing(tmp_path, in_time, case,
     ids=["float", "CHW", "empty", "path"],
 )
 def test_wrong_images(tmp_path, image, message):
-    from equipoise.ffcv import write
-
     samples = [(IMAGES[0], 0), (image, 1)]
     with pytest.raises((TypeError, ValueError), match=f"Example 1 .*{message}"):
         write(samples, tmp_path / "wrong.beton", progress=False)
@@ -179,8 +168,6 @@ FAILURES = {
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("case", FAILURES)
 def test_a_failing_data_set(tmp_path, in_time, case, num_workers):
-    from equipoise.ffcv import write
-
     how, error, message = FAILURES[case]
     workers = num_workers or int(error is RuntimeError)
     with pytest.raises(error, match=message):
@@ -203,8 +190,6 @@ class Slow(Numbered):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_killed_in_mid_write_the_next_one_clears_up(tmp_path, num_workers):
     """Also after its workers, which end with it."""
-    from equipoise.ffcv import write
-
     context, settings = multiprocessing.get_context("fork"), {"num_workers": num_workers}
     slow = Slow(context.Event())
     child = context.Process(target=write, args=(slow, tmp_path / "x"), kwargs=settings)
@@ -237,16 +222,12 @@ def test_killed_in_mid_write_the_next_one_clears_up(tmp_path, num_workers):
     ids=lambda value: str(value)[:20],
 )
 def test_what_cannot_be_written(tmp_path, dataset, settings, message):
-    from equipoise.ffcv import write
-
     with pytest.raises((TypeError, ValueError), match=message):
         write(dataset, tmp_path / "x.beton", progress=False, **settings)
     assert os.listdir(tmp_path) == []
 
 
 def test_a_part_larger_than_a_page(tmp_path):
-    from equipoise.ffcv import write
-
     big = np.zeros((1, 1 << 22), np.uint8)
     with pytest.raises(ValueError, match=r"Example 0 .* pass a page_size above 2097152"):
         write((big, [0]), tmp_path / "x.beton", page_size=1 << 21, progress=False)

@@ -8,10 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
-from torchdata.stateful_dataloader import StatefulDataLoader
 
-from equipoise import Balancer
 from tests.ranks import programs
 from tests.ranks.worlds import processes, run_world
 
@@ -106,64 +103,3 @@ def test_another_number_of_ranks_goes_on_where_the_last_was(kind, whole, tmp_pat
 
 def stop_after(rank, size, kind, folder, steps):
     return programs.train_and_save(rank, size, kind, EPOCHS, folder, every=2, stop_after=steps)
-
-
-def rest_of(loader, balancer):
-    out = []
-    for ids, labels, _ in loader:
-        out.append(ids.tolist())
-        programs.step_on(balancer, ids, labels)
-    programs.end_epoch(balancer, 0, 1)
-    return out
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("steps", [1, 19])
-@pytest.mark.parametrize("stateful", [False, True])
-@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata 0.11 on torch 2.15
-def test_what_was_trained_on_counts_not_what_was_prefetched(workers, steps, stateful):
-    """Both ways to resume: the balancer's state alone, or torchdata's loader's beside it."""
-
-    def made():
-        balancer = programs.make("closed loop")
-        kind = StatefulDataLoader if stateful else torch.utils.data.DataLoader
-        return balancer, kind(
-            programs.Ids(programs.LABELS),
-            BATCH,
-            sampler=balancer.sampler,
-            num_workers=workers,
-            multiprocessing_context="fork" if workers else None,
-        )
-
-    balancer, loader = made()
-    rest_of(loader, balancer)
-    batches = iter(loader)
-    for _ in range(steps):
-        ids, labels, _ = next(batches)
-        programs.step_on(balancer, ids, labels)
-    assert balancer.position == steps * BATCH
-    state = balancer.state_dict()
-    loader_state = loader.state_dict() if stateful else None
-    expected = [ids.tolist() for ids, _, _ in batches]
-
-    other, again = made()
-    other.load_state_dict(state)
-    assert other.position == steps * BATCH
-    if stateful:
-        again.load_state_dict(loader_state)
-    assert rest_of(again, other) == expected
-    programs.end_epoch(balancer, 0, 1)
-    assert rest_of(again, other) == rest_of(loader, balancer)
-
-
-def test_own_losses_count_by_the_samplers_position():
-    balancer = Balancer(programs.LABELS)
-    for _, _ in zip(range(7), balancer.sampler, strict=False):
-        pass
-    assert balancer.position == 7
-    with torch.no_grad():
-        balancer.loss(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]))
-    assert balancer.position == 7
-    drawn = torch.as_tensor(programs.LABELS[list(balancer.sampler)[:4]])
-    balancer.loss(torch.zeros(4, 3), drawn)
-    assert balancer.position == 4

@@ -76,35 +76,43 @@ def micro_batches(balancer: Balancer, ids: torch.Tensor, y: torch.Tensor) -> Non
         balancer.loss(logits_of(balancer, ids[some]), y[some]).backward()
 
 
-def by_sampler(balancer: Balancer) -> DataLoader:
-    return programs.loader_of(balancer, balancer.sampler.num_replicas)
+def by_sampler(balancer: Balancer, workers: int = 0) -> DataLoader:
+    return programs.loader_of(balancer, balancer.sampler.num_replicas, workers)
 
 
-def by_batches(balancer: Balancer) -> DataLoader:
-    batches = balancer.sampler.batches(GLOBAL_BATCH // balancer.sampler.num_replicas)
-    return DataLoader(Ids(labels_of(balancer)), batch_sampler=batches)
-
-
-def by_torchs_batch_sampler(balancer: Balancer) -> DataLoader:
-    batches = BatchSampler(balancer.sampler, GLOBAL_BATCH, drop_last=False)
-    return DataLoader(Ids(labels_of(balancer)), batch_sampler=batches)
+def by_batches(
+    balancer: Balancer, loader: Any = DataLoader, workers: int = 0, torchs: bool = False
+) -> DataLoader:
+    """With our batches, or torch's `BatchSampler`."""
+    batches = balancer.sampler.batches(GLOBAL_BATCH)
+    if torchs:
+        batches = BatchSampler(balancer.sampler, GLOBAL_BATCH, drop_last=False)
+    context = "fork" if workers else None
+    settings = {"num_workers": workers, "multiprocessing_context": context}
+    return loader(Ids(labels_of(balancer)), batch_sampler=batches, **settings)
 
 
 def stateful(balancer: Balancer) -> StatefulDataLoader:
     return StatefulDataLoader(Ids(labels_of(balancer)), GLOBAL_BATCH, sampler=balancer.sampler)
 
 
-def stateful_by_batches(balancer: Balancer) -> StatefulDataLoader:
-    batches = balancer.sampler.batches(GLOBAL_BATCH)
-    return StatefulDataLoader(Ids(labels_of(balancer)), batch_sampler=batches)
-
-
 WAYS: dict[str, tuple[str, Callable[[Balancer], Any], Step]] = {
     "plain": ("closed loop", by_sampler, plain),
     "batches": ("closed loop", by_batches, plain),
-    "BatchSampler": ("closed loop", by_torchs_batch_sampler, plain),
+    "BatchSampler": ("closed loop", partial(by_batches, torchs=True), plain),
     "StatefulDataLoader": ("closed loop", stateful, plain),
-    "StatefulDataLoader over batches": ("closed loop", stateful_by_batches, mixup),
+    "StatefulDataLoader over batches": (
+        "closed loop",
+        partial(by_batches, loader=StatefulDataLoader),
+        mixup,
+    ),
+    # what was trained on counts, not what was prefetched
+    "workers": ("closed loop", partial(by_sampler, workers=2), plain),
+    "StatefulDataLoader, workers": (
+        "closed loop",
+        partial(by_batches, loader=StatefulDataLoader, workers=2),
+        plain,
+    ),
     "mixup": ("closed loop", by_sampler, mixup),
     "mixup, permuted first": ("closed loop", by_sampler, partial(mixup, permuted=0)),
     "mixup of class probabilities": ("closed loop", by_sampler, mixed_labels),
@@ -178,15 +186,21 @@ def test_breaking_off_and_iterating_again_counts_once(step):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_skipping_twice_is_told():
     """A plain BatchSampler in a StatefulDataLoader, whose state is loaded beside the balancer's."""
-
-    def load(balancer: Balancer) -> StatefulDataLoader:
-        batches = BatchSampler(balancer.sampler, GLOBAL_BATCH, drop_last=False)
-        return StatefulDataLoader(Ids(labels_of(balancer)), batch_sampler=batches)
-
     balancer, again = make("closed loop"), make("closed loop")
-    loader, other = load(balancer), load(again)
+    loader, other = (by_batches(b, StatefulDataLoader, torchs=True) for b in (balancer, again))
     list(itertools.islice(batches_from(balancer, loader, plain), 5))
     again.load_state_dict(balancer.state_dict())
     other.load_state_dict(loader.state_dict())
     with pytest.warns(UserWarning, match=r"skipped twice.*sampler\.batches\(size\)"):
         next(batches_from(again, other, plain))
+
+
+def test_own_losses_count_by_the_samplers_position():
+    balancer = make("closed loop")
+    list(itertools.islice(balancer.sampler, 7))
+    with torch.no_grad():
+        balancer.loss(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]))
+    assert balancer.position == 7
+    drawn = torch.as_tensor(programs.LABELS[list(balancer.sampler)[:4]])
+    balancer.loss(torch.zeros(4, 3), drawn)
+    assert balancer.position == 4
