@@ -161,7 +161,7 @@ def label_loss(
         raise ValueError("Expected fused to be False with unknown entries, but got True")
     found = None
     if not fused and unknown is None and is_large(logits):
-        found = find_positives(targets, dtype)
+        found = find_positives(targets)
     if not fused and found is None:
         return plain(logits)
     parts = terms()

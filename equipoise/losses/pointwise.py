@@ -139,6 +139,8 @@ def _value_and_slopes(
         by_example = of_elements.by_example(found.sums(of_elements.by_label))
     slopes = _like(logits, logits.dtype) if keep else None
     out = _like(logits, dtype) if reduction == "none" else None
+    s, shift = terms.negative_scale, terms.shift
+    down = None if shift is None else shift * -s
     step = rows_in_a_chunk(logits)
     bounds = found.bounds(step)
     sums = [logits.new_zeros((), dtype=dtype)] if not len(logits) else []
@@ -147,7 +149,11 @@ def _value_and_slopes(
         z = logits[rows].to(dtype).contiguous()
         kept = slopes[rows] if slopes is not None else None
         slope = kept if kept is not None and kept.dtype == dtype else torch.empty_like(z)
-        value = _negatives(z, slope, terms, terms.shift)
+        if down is not None:
+            z = torch.add(down, z, alpha=s)
+        elif s != 1.0:
+            z = z * s
+        value = curve(z, slope, terms.gamma_neg, terms.margin, terms.detached)
         _weigh(terms.negative_weight, value, slope)
         if of_elements is not None:
             of_rows = by_example[rows].unsqueeze(1)
@@ -157,26 +163,21 @@ def _value_and_slopes(
         elif on_slopes != 1.0:
             slope *= on_slopes
         if out is not None:
-            torch.div(value, terms.negative_scale, out=out[rows])
+            torch.div(value, s, out=out[rows])
             continue
         here = found.index[bounds[number] : bounds[number + 1]] - first * z.shape[1]
         value.view(-1).index_fill_(0, here, 0.0)
         sums.append(value.sum())
 
-    # The positives, and soft labels as far as they are negative
     z = logits.reshape(-1).index_select(0, found.index).to(dtype)
-    shift = None if terms.shift is None else terms.shift.index_select(0, found.label)
     slope = torch.empty_like(z)
-    minus_u = -z if shift is None else shift - z
+    minus_u = -z if shift is None else shift.index_select(0, found.label) - z
     value = curve(minus_u, slope, terms.gamma_pos, 0.0, terms.detached)
     slope.neg_()
-    _weigh(_at(terms.positive_weight, found.label), value, slope)
-    if found.fraction is not None:
-        n_slope = torch.empty_like(z)
-        n_value = _negatives(z, n_slope, terms, shift).div_(terms.negative_scale)
-        _weigh(_at(terms.negative_weight, found.label), n_value, n_slope)
-        value = torch.lerp(n_value, value, found.fraction)
-        slope = torch.lerp(n_slope, slope, found.fraction)
+    weight = terms.positive_weight
+    if isinstance(weight, Tensor):
+        weight = weight.index_select(0, found.label)
+    _weigh(weight, value, slope)
     if of_elements is not None:
         of_positives = by_example.index_select(0, found.example)
         by_label = of_elements.by_label.index_select(0, found.label)
@@ -188,29 +189,15 @@ def _value_and_slopes(
         total = out
         total.view(-1).index_copy_(0, found.index, value)
     else:
-        total = torch.stack(sums).sum() / terms.negative_scale + value.sum()
+        total = torch.stack(sums).sum() / s + value.sum()
     total = total if on_values == 1.0 else total.mul_(on_values)
     return total, slopes, 1.0 if early == scale else scale
-
-
-def _negatives(z: Tensor, slope: Tensor, terms: Terms, shift: Tensor | None) -> Tensor:
-    """Losses times the negatives' scale; writes the slopes."""
-    scale = terms.negative_scale
-    if shift is not None:
-        z = torch.add(shift * -scale, z, alpha=scale)
-    elif scale != 1.0:
-        z = z * scale
-    return curve(z, slope, terms.gamma_neg, terms.margin, terms.detached)
 
 
 def _weigh(weight: Weight, value: Tensor, slope: Tensor) -> None:
     if weight is not None:
         value *= weight
         slope *= weight
-
-
-def _at(weight: Weight, label: Tensor) -> Weight:
-    return weight.index_select(0, label) if isinstance(weight, Tensor) else weight
 
 
 def _like(logits: Tensor, dtype: torch.dtype) -> Any:

@@ -18,8 +18,6 @@ class Positives:
 
     index: Tensor
     """Their places in the flattened matrix, row after row."""
-    fraction: Tensor | None
-    """Their values, if these may be other than 1."""
     shape: torch.Size
 
     @cached_property
@@ -41,37 +39,29 @@ class Positives:
 
     def sums(self, vector: Tensor) -> Tensor:
         """`(B,)`: for each example, the sum of a `(C,)` vector over its positives."""
-        terms = vector.index_select(0, self.label)
-        if self.fraction is not None:
-            terms *= self.fraction
-        return vector.new_zeros(self.shape[0]).index_add_(0, self.example, terms)
+        each = vector.index_select(0, self.label)
+        return vector.new_zeros(self.shape[0]).index_add_(0, self.example, each)
 
 
-def find_positives(targets: Tensor, dtype: torch.dtype) -> Positives | None:
-    """The positives, or `None` if there are too many to be worth a list.
+def find_positives(targets: Tensor) -> Positives | None:
+    """The positives, or `None` if there are too many to be worth a list, or labels are soft.
 
     Args:
-        targets: `(B, C)` on the CPU, dense or sparse CSR. Stored zeros count as found, with
-            fraction 0; what lies outside [0, 1] is clamped.
-        dtype: of the fractions.
+        targets: `(B, C)` on the CPU, dense or sparse CSR.
     """
     if targets.layout == torch.sparse_csr:
         columns = targets.col_indices()
         begins = torch.arange(targets.shape[0]) * targets.shape[1]
         index = begins.repeat_interleave(targets.crow_indices().diff(), output_size=columns.numel())
         index = index.add_(columns)
-        values = targets.values().detach()
+        values = targets.values()
     else:
         flat = targets.detach().reshape(-1)
         index = _nonzero(flat)
         if index.numel() > DENSE_SHARE * flat.numel():
             return None
-        if targets.dtype == torch.bool:
-            return Positives(index, None, targets.shape)
         values = flat.index_select(0, index)
-    ones = values.dtype != torch.bfloat16 and bool((values.numpy() == 1).all())
-    fraction = None if ones else values.clamp(0, 1).to(dtype)
-    return Positives(index, fraction, targets.shape)
+    return Positives(index, targets.shape) if bool((values == 1).all()) else None
 
 
 def _nonzero(flat: Tensor) -> Tensor:

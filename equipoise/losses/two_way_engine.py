@@ -26,13 +26,12 @@ def two_way_by_sums(
 ) -> Tensor | None:
     """The loss from plain sums of exponentials.
 
-    `None` where these do not do: for soft labels, where more than an eighth is positive, or where
-    a sum is outside of what float32 can hold well (logits beyond about 40, or a group without
-    negatives).
+    `None` where these do not do: without positives found, or where a sum is outside of what float32
+    can hold well (logits beyond about 40, or a group without negatives).
     """
     z = logits.detach().to(at_least_float32(logits.dtype)).contiguous()
-    found = find_positives(targets, z.dtype)
-    if found is None or found.fraction is not None:
+    found = find_positives(targets)
+    if found is None:
         return None
     groups = (found.example, found.label)
     falling = z.view(-1).index_select(0, found.index).mul_(-1.0 / t_p)

@@ -91,9 +91,7 @@ class HardNegatives(BatchMiner):
             all negatives by more than noise, and 1 and 3 lose much on one set
             (benchmarks/results/hard_negatives.md).
         keep: share of the negatives instead.
-        per: "example" or "label".
-        trim: share of the negatives to leave out at the top.
-        most: no more negatives of a row (or column) than this.
+        per, trim, most: see `hard_negatives`.
         reduction: "mean" over the chosen entries; "positives": their sum over the number of
             positives (SSD). The mean is over fewer, harder entries than `Loss`'s mean over B · C:
             the learning rate may have to follow.
@@ -125,30 +123,24 @@ class HardNegatives(BatchMiner):
         super().__init__(**settings)
         if ratio is not None and keep is not None:
             raise ValueError(f"Expected ratio or keep, but got both: {ratio} and {keep}.")
-        if keep is None and ratio is None:
-            ratio = DEFAULT_RATIO
         if ratio is not None and not 0 < ratio < float("inf"):
             raise ValueError(f"Expected ratio to be a finite number above 0, but got {ratio!r}.")
-        self.ratio, self.keep = ratio, None if keep is None else check_share("keep", keep)
-        self.trim = check_share("trim", trim, zero=True)
         if most is not None:
             require_int("most", most, 1)
-        self.most, self.per = most, check_choice("per", per, ("example", "label"))
+        self.options: dict[str, Any] = {
+            "ratio": ratio,
+            "keep": None if keep is None else check_share("keep", keep),
+            "per": check_choice("per", per, ("example", "label")),
+            "trim": check_share("trim", trim, zero=True),
+            "most": most,
+        }
         self.reduction = check_choice("reduction", reduction, ("mean", "positives"))
 
     def select(self, losses: Tensor, targets: Tensor) -> Tensor:
         """The `(B, C)` mask of the entries to learn from in this epoch."""
         if not self.active:
             return torch.isfinite(losses)
-        return hard_negatives(
-            losses,
-            targets > 0,
-            ratio=self.ratio,
-            keep=self.keep,
-            per=self.per,
-            trim=self.trim,
-            most=self.most,
-        )
+        return hard_negatives(losses, targets > 0, **self.options)
 
     def __call__(
         self, losses: Tensor, targets: Tensor | None = None, indices: Tensor | None = None

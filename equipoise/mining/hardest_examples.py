@@ -25,10 +25,10 @@ def hardest_examples(
     """The mask of the examples to learn from.
 
     In this order: examples with a loss that is NaN or infinite are left out; so is the share
-    `trim` of the largest losses; of the rest those from `threshold` up are chosen, and besides
-    the largest until the share `keep` of all is reached. Shares are of the batch or, with `groups`,
-    of each group, on average over batches exactly (see `hardest`); where a small group
-    has too few left, its quota goes before the trimming.
+    `trim` of the largest losses, as they are often mislabelled; of the rest those from `threshold`
+    up are chosen, and besides the largest until the share `keep` of all is reached. Shares are of
+    the batch or, with `groups`, of each group, on average over batches exactly;
+    where a small group has too few left, its quota goes before the trimming.
 
     Source: Shrivastava et al. 2016 (OHEM).
 
@@ -37,7 +37,7 @@ def hardest_examples(
         keep: share of the batch in (0, 1]; `None` with `threshold` alone.
         threshold: loss from which on an example is always chosen; `None` for none.
         groups: `(B,)` class ids, for a quota in each.
-        trim: share in [0, 1) of the largest losses to leave out, as they are often mislabelled.
+        trim: share in [0, 1) of the largest losses.
         offset: in [0, 1), rounds the shares; spread it evenly over the batches.
         carry: `(C,)`, see `hardest`; it is overwritten.
 

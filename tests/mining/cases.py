@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise.mining import HardestExamples, HardNegatives, LossPruning, Miner
 from equipoise.samplers import ClassBalancedSampler
@@ -44,21 +43,3 @@ def batch(miner: Miner, size: int = 20, seed: int = 0):
         losses = torch.rand(size, 7, generator=generator)
         return losses, (torch.rand(size, 7, generator=generator) < 0.2).float(), indices
     return torch.rand(size, generator=generator) * 2, torch.tensor(LABELS)[indices], indices
-
-
-class NoWaiting(TorchDispatchMode):
-    """Refuses what would wait for a device: reading a value, or a shape that depends on values."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = str(func)
-        waiting = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal.default")
-        masks = [
-            i
-            for a in args
-            if isinstance(a, list | tuple)
-            for i in a
-            if isinstance(i, torch.Tensor) and i.dtype in (torch.bool, torch.uint8)
-        ]
-        if any(word in name for word in waiting) or ("index.Tensor" in name and masks):
-            raise AssertionError(f"{name} waits for the device")
-        return func(*args, **(kwargs or {}))

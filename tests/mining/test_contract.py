@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from equipoise import Balancer
 from equipoise.mining import HardestExamples, HardNegatives, LossMemory, LossPruning, SamplerMiner
 from equipoise.mining import SelectiveBackprop as Selective
-from tests.mining.cases import CASES, NoWaiting, batch
+from tests.mining.cases import CASES, batch
+from tests.waiting import NoWaiting
 
 
 @pytest.fixture(params=CASES)
@@ -120,6 +121,15 @@ def test_a_batch_of_one(make):
     losses, targets, indices = batch(miner, size=1)
     value = miner(losses, targets, indices)
     assert torch.isfinite(value)
+
+
+def test_keep_one_is_the_plain_mean():
+    losses = torch.rand(20, 6)
+    for miner, given, targets in (
+        (HardestExamples(1.0), losses[:, 0], torch.arange(20) % 4),
+        (HardNegatives(keep=1.0), losses, torch.rand(20, 6) < 0.3),
+    ):
+        torch.testing.assert_close(miner(given, targets), given.mean())
 
 
 def test_tally_by_class():

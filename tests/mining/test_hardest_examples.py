@@ -40,10 +40,8 @@ def test_equals_the_naive_choice(pairs, share, offset):
     assert got.tolist() == naive(losses, share, groups, offset)
 
 
-def test_whole_batch_takes_the_largest():
+def test_at_least_one_of_a_batch_and_those_above_the_threshold():
     losses = torch.tensor([0.3, 0.1, 0.9, 0.5, 0.7])
-    assert hardest_examples(losses, 0.4).tolist() == [False, False, True, False, True]
-    assert hardest_examples(losses, 0.4, trim=0.2).tolist() == [False, False, False, True, True]
     assert hardest_examples(losses, 0.01).tolist() == [False, False, True, False, False]
     assert hardest_examples(losses, 0.2, threshold=0.5).tolist() == [False, False, True, True, True]
     assert hardest_examples(losses, None, threshold=5.0).tolist() == [False] * 5
@@ -82,13 +80,6 @@ def test_class_shares_stay_within_one_percent(settings):
     assert (kept / kept.sum() - seen / seen.sum()).abs().max() > 0.3
 
 
-def test_a_class_of_one_example_is_not_starved():
-    miner = HardestExamples(keep=0.25, num_classes=2)
-    for _ in range(400):
-        miner(torch.cat([torch.zeros(1), torch.rand(15) + 1]), torch.tensor([0] + [1] * 15))
-    assert miner.tally.summary()["kept_by_class"][0] == pytest.approx(100, abs=2)
-
-
 def test_gradient_reaches_the_hardest_alone():
     logits = torch.randn(12, 3, generator=torch.Generator().manual_seed(1), requires_grad=True)
     targets = torch.arange(12) % 3
@@ -99,11 +90,6 @@ def test_gradient_reaches_the_hardest_alone():
     value.backward()
     touched = logits.grad.abs().sum(1) > 0
     assert set(touched.nonzero().squeeze(1).tolist()) == set(top.indices.tolist())
-
-
-def test_keep_one_is_the_plain_mean():
-    losses = torch.rand(17)
-    torch.testing.assert_close(HardestExamples(1.0)(losses, torch.arange(17) % 4), losses.mean())
 
 
 def test_losses_of_labels_are_averaged():

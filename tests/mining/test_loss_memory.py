@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from equipoise.mining import LossMemory
-from tests.mining.cases import NoWaiting
+from tests.waiting import NoWaiting
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 
