@@ -19,20 +19,15 @@ def advice(found: Audit) -> list[str]:
     said = []
 
     def of(condition: np.ndarray, text: str) -> None:
-        classes = np.flatnonzero(condition)
-        if len(classes):
-            some = ", ".join(found.class_names[c] for c in classes[:5])
-            some += ", …" if len(classes) > 5 else ""
-            said.append(
-                text.format(f"{len(classes)} {one if len(classes) == 1 else several}", some)
-            )
+        if len(classes := np.flatnonzero(condition)):
+            some = [found.class_names[c] for c in classes[:5]] + ["…"] * (len(classes) > 5)
+            many = f"{len(classes)} {one if len(classes) == 1 else several}"
+            said.append(text.format(many, ", ".join(some)))
 
     of(counts == 0, "No example, so not to be learnt: {} ({}). Drop, or collect examples.")
     unknown = found.targets.unknown_counts
-    of(
-        (counts == n - unknown) & (counts > 0),
-        "In every example, so nothing to learn: {} ({}). Drop.",
-    )
+    everywhere = (counts == n - unknown) & (counts > 0)
+    of(everywhere, "In every example, so nothing to learn: {} ({}). Drop.")
     of(
         (counts > 0) & (counts < 20),
         "Fewer than 20 examples: {} ({}). Recalls on a hold-out of these are mostly noise; do not "
@@ -62,10 +57,8 @@ def _about_counts(found: Audit, one: str) -> str:
             "Counts are about equal: where recalls differ all the same, some classes are harder, "
             'not rarer; weights from counts will not help, policy="equal-recall" will.'
         )
-    common, rare = (
-        int(counts.argmax()),
-        int(np.where(counts > 0, counts, counts.max() + 1).argmin()),
-    )
+    common = int(counts.argmax())
+    rare = int(np.where(counts > 0, counts, counts.max() + 1).argmin())
     said = (
         f"The largest {one}, {names[common]}, has {counts[common]:,} examples: "
         f"{found.imbalance_ratio:,.1f} times {names[rare]}'s {counts[rare]:,}."

@@ -26,7 +26,7 @@ Labels = tuple[Targets, list[str] | None]
 
 
 def read_npy(path: Path) -> Labels:
-    """Such an array alone."""
+    """Such an array as `read_npz` takes, alone."""
     with path.open("rb") as file:
         return from_array(loaded(path, np.ndarray, lambda: np.load(file, allow_pickle=False)), None)
 
@@ -50,27 +50,23 @@ def read_npz(path: Path, field: str | None) -> Labels:
         if field is None and {*CSR_PARTS, "format"} <= {*files}:
             file.seek(0)
             return Targets(_checked_csr(path, lambda: csr_matrix(load_npz(file)))), None
-        sparse = [
-            name.removesuffix("_indptr")
-            for name in files
-            if name.endswith("_indptr")
-            and {f"{name.removesuffix('indptr')}{part}" for part in CSR_PARTS} <= {*files}
-        ]
+        sparse = [name.removesuffix("_indptr") for name in files if name.endswith("_indptr")]
+        sparse = [name for name in sparse if {f"{name}_{part}" for part in CSR_PARTS} <= {*files}]
         field = chosen(path, field, sparse + files)
         names = next((load(name) for name in NAMES if name in files and name != field), None)
         known = None
         if names is not None and names.ndim == 1 and names.dtype.kind == "U":
             known = names.tolist()
-        if field in sparse:
-            data, indices, indptr, shape = (load(f"{field}_{part}") for part in CSR_PARTS)
-            size = tuple(shape.ravel().tolist())
-            matrix = _checked_csr(path, lambda: csr_matrix((data, indices, indptr), size))
-            return Targets(matrix), known
-        return from_array(load(field), known)
+        if field not in sparse:
+            return from_array(load(field), known)
+        data, indices, indptr, shape = (load(f"{field}_{part}") for part in CSR_PARTS)
+        parts, size = (data, indices, indptr), tuple(shape.ravel().tolist())
+        return Targets(_checked_csr(path, lambda: csr_matrix(parts, size))), known
 
 
 def loaded(path: Path, kind: type, load: Callable[[], Any]) -> Any:
     """What `load` reads from a NumPy file, or the ValueError that says why it is nothing."""
+    whole = f"Expected {path} to be a whole {path.suffix} file of arrays,"
     try:
         found = load()
     except Exception as error:  # a damaged file raises all kinds of things
@@ -81,14 +77,10 @@ def loaded(path: Path, kind: type, load: Callable[[], Any]) -> Any:
             ) from error
         # NumPy takes for a pickle what it does not know
         reason = "" if "pickle" in str(error) else f" ({error or type(error).__name__})"
-        raise ValueError(f"{_expected(path)} but it is damaged or none{reason}.") from error
+        raise ValueError(f"{whole} but it is damaged or none{reason}.") from error
     if not isinstance(found, kind):
-        raise ValueError(f"{_expected(path)} but it is damaged or none.")
+        raise ValueError(f"{whole} but it is damaged or none.")
     return found
-
-
-def _expected(path: Path) -> str:
-    return f"Expected {path} to be a whole {path.suffix} file of arrays,"
 
 
 def chosen(path: Path, field: str | None, there: list[str]) -> str:

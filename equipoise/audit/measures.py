@@ -14,7 +14,7 @@ import numpy as np
 from equipoise.audit import views
 from equipoise.audit.advising import advice
 from equipoise.targets import Targets
-from equipoise.targets.label_sets import label_set_ids, labels_of
+from equipoise.targets.label_sets import label_set_ids
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -91,7 +91,14 @@ class Audit:
             "num_examples": self.targets.num_examples,
             "num_classes": self.targets.num_classes,
             "multilabel": self.targets.multilabel,
-            **{name: getattr(self, name) for name in _NUMBERS},
+            "imbalance_ratio": self.imbalance_ratio,
+            "mean_ir": self.mean_ir,
+            "cvir": self.cvir,
+            "scumble": self.scumble,
+            "cardinality": self.cardinality,
+            "density": self.density,
+            "num_label_sets": self.num_label_sets,
+            "num_single_label_sets": self.num_single_label_sets,
             "cardinality_counts": self.cardinality_counts.tolist(),
             "label_sets": [{"classes": list(ids), "examples": n} for ids, n in self.label_sets],
             "classes": [
@@ -131,18 +138,6 @@ class Audit:
     def plot(self, path: str | Path) -> None:
         """A picture (PNG, SVG, PDF by the path's ending): counts, and labels an example."""
         views.plot(self, path)
-
-
-_NUMBERS = (
-    "imbalance_ratio",
-    "mean_ir",
-    "cvir",
-    "scumble",
-    "cardinality",
-    "density",
-    "num_label_sets",
-    "num_single_label_sets",
-)
 
 
 def audit(targets: Any, class_names: Sequence[str] | None = None, *, most: int = 10) -> Audit:
@@ -205,8 +200,14 @@ def audit(targets: Any, class_names: Sequence[str] | None = None, *, most: int =
         cardinality_counts=np.bincount(lengths),
         num_label_sets=len(sizes),
         num_single_label_sets=int((sizes == 1).sum()),
-        label_sets=[(labels_of(targets, first[s]), int(sizes[s])) for s in frequent],
+        label_sets=[(_labels_of(targets, first[s]), int(sizes[s])) for s in frequent],
     )
+
+
+def _labels_of(targets: Targets, example: int) -> tuple[int, ...]:
+    if targets.matrix is None:
+        return (int(targets.require_single_label("audit")[example]),)
+    return tuple(sorted(targets.matrix[[example]].indices.tolist()))
 
 
 def _scumble(targets: Targets, irlbl: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from equipoise.targets import Targets
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Table", "arrow", "json_lines", "labels_of", "text"]
+__all__ = ["Table", "arrow", "is_number", "json_lines", "labels_of", "text"]
 
 PART = 200_000  # rows that are read at a time
 SAMPLE = 1_000  # rows by which a table's header and columns are judged
@@ -56,7 +56,7 @@ def text(path: Path) -> Table:
     first, *rest = [[c.strip() for c in row] for row in csv.reader(lines, delimiter=delimiter)]
     below = [{row[i] for row in rest if i < len(row)} for i in range(len(first))]
     named = len({*first}) == len(first) and all(  # but for the index that pandas writes first
-        (cell or at == 0 < len(first) - 1) and not _is_number(cell) and cell not in cells
+        (cell or at == 0 < len(first) - 1) and not is_number(cell) and cell not in cells
         for at, (cell, cells) in enumerate(zip(first, below, strict=True))
     )
     if named and not rest:
@@ -109,9 +109,10 @@ def _delimiter(lines: list[str]) -> str:
     return best if fit(best)[0] else ","
 
 
-def _is_number(text: str) -> bool:
+def is_number(cell: object) -> bool:
+    """Whether the text of a cell is a number."""
     try:
-        float(text)
+        float(str(cell))
     except ValueError:
         return False
     return True
@@ -139,28 +140,26 @@ def arrow(where: Path, files: list[Path]) -> Table:
             "Reading Parquet and Arrow files needs pyarrow: pip install 'equipoise[cli]'"
         ) from error
 
-    def batches(file: Path, columns: list[str] | None) -> Any:
+    def opened(file: Path) -> Any:
         if file.suffix == ".parquet":
-            return pa.parquet.ParquetFile(file).iter_batches(PART, columns=columns)
-        stream = pa.ipc.open_stream(pa.memory_map(str(file)))
-        return (batch.select(columns) for batch in stream)
+            return pa.parquet.ParquetFile(file)
+        return pa.ipc.open_stream(pa.memory_map(str(file)))
+
+    def parts(columns: list[str]) -> Iterator[pd.DataFrame]:
+        for source in map(opened, files):
+            if isinstance(source, pa.parquet.ParquetFile):
+                yield from (part.to_pandas() for part in source.iter_batches(PART, columns=columns))
+            else:
+                yield from (part.select(columns).to_pandas() for part in source)
 
     try:
-        first = files[0]
-        schema = (
-            pa.parquet.read_schema(first)
-            if first.suffix == ".parquet"
-            else pa.ipc.open_stream(pa.memory_map(str(first))).schema
-        )
+        first = opened(files[0])
     except pa.ArrowInvalid as error:
         raise ValueError(f"Expected {where} to be whole, but: {error}.") from error
+    schema = first.schema_arrow if isinstance(first, pa.parquet.ParquetFile) else first.schema
     told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = told.get("info", {}).get("features", {})
     known = {name: names for name in schema.names if (names := _class_names(features.get(name)))}
-
-    def parts(columns: list[str]) -> Iterator[pd.DataFrame]:
-        return (batch.to_pandas() for file in files for batch in batches(file, columns))
-
     return Table(where, schema.names, parts, known)
 
 
@@ -177,10 +176,10 @@ def labels_of(table: Table, field: str | None, separator: str | None) -> Labels:
     """Of the column `field`, or of one called as labels are, or of all columns of 0 and 1."""
     where, columns, parts, known = table.where, table.columns, table.parts, table.class_names
     if field is None and not any(name.lower() in LABELS for name in columns):
-        sample = next(iter(parts(columns)), None)
-        hot = [] if sample is None else [name for name in columns if _is_hot(sample[name])]
+        sample = next(iter(parts(columns)), {})
+        hot = [name for name in sample if not np.isnan(_truths(sample[name])).any()]
         if len(hot) > 1:
-            return Targets(np.concatenate([_truths(where, part) for part in parts(hot)])), hot
+            return Targets(np.concatenate([_multi_hot(where, part) for part in parts(hot)])), hot
     column = chosen(where, field, columns)
     number: dict[Any, int] = {}  # of each different cell
     ids: list[np.ndarray] = []
@@ -203,7 +202,7 @@ def labels_of(table: Table, field: str | None, separator: str | None) -> Labels:
         )
     if column in known:
         return Targets(np.array(found, np.int64)[rows], len(known[column])), known[column]
-    if all(map(_is_number, found)):
+    if all(map(is_number, found)):
         numbers = np.array(found, np.float64)[rows]
         whole = np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all()
         return from_array(numbers.astype(np.int64) if whole else numbers, None)
@@ -223,21 +222,20 @@ def _coded(column: pd.Series) -> tuple[np.ndarray, list[Any]]:
     ]
 
 
-def _is_hot(column: pd.Series) -> bool:
-    return all(str(cell).lower() in TRUTH for cell in _coded(column)[1])
+def _truths(column: pd.Series) -> np.ndarray:
+    """0 and 1 of each cell, NaN of what says neither."""
+    codes, cells = _coded(column)
+    return np.array([TRUTH.get(str(cell).lower(), np.nan) for cell in cells])[codes]
 
 
-def _truths(where: Path, part: pd.DataFrame) -> np.ndarray:
-    hot = np.zeros(part.shape, np.uint8)
-    for at, name in enumerate(part):
-        codes, cells = _coded(part[name])
-        wrong = [cell for cell in cells if str(cell).lower() not in TRUTH]
-        if wrong:
-            raise ValueError(
-                f"Expected column {name!r} of {where} to be 0 or 1, but got {wrong[0]!r}."
-            )
-        hot[:, at] = np.array([TRUTH[str(cell).lower()] for cell in cells])[codes]
-    return hot
+def _multi_hot(where: Path, part: pd.DataFrame) -> np.ndarray:
+    found = np.stack([_truths(part[name]) for name in part], axis=1)
+    for row, at in np.argwhere(np.isnan(found))[:1]:
+        raise ValueError(
+            f"Expected column {part.columns[at]!r} of {where} to be 0 or 1, but got "
+            f"{part.iloc[row, at]!r}."
+        )
+    return found.astype(np.uint8)
 
 
 def _split(cells: list[Any], separator: str | None) -> list[Sequence[str]] | None:
@@ -255,12 +253,7 @@ def _split(cells: list[Any], separator: str | None) -> list[Sequence[str]] | Non
 
 
 def _of_sets(sets: list[Sequence[str]], rows: np.ndarray, known: list[str] | None) -> Labels:
-    from scipy.sparse import csr_matrix
-
+    """Of each row the set of that number; where the names are known, the labels are class ids."""
     names = sorted({label for labels in sets for label in labels}) if known is None else known
-    place = {name if known is None else str(at): at for at, name in enumerate(names)}
-    unique = [sorted({place[label] for label in labels}) for labels in sets]
-    indptr = np.cumsum([0, *map(len, unique)])
-    indices = np.array([at for labels in unique for at in labels], np.int32)
-    matrix = csr_matrix((np.ones(len(indices), np.uint8), indices, indptr), (len(sets), len(names)))
-    return Targets(matrix[rows]), names
+    unique = [sorted({*map(int, labels)} if known else {*labels}) for labels in sets]
+    return Targets(Targets.from_label_ids(unique, names=names).matrix[rows]), names

@@ -35,10 +35,11 @@ def one_line(command: str) -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def check_output(path: Path) -> None:
+def check_output(*paths: Path | None) -> None:
     """Raise an OSError where a file could not be written, before anything takes its time."""
-    if path.is_dir() or not path.parent.is_dir():
-        wrong = "a folder" if path.is_dir() else "in a folder that does not exist"
-        raise OSError(f"Expected a path to write to, but {path} is {wrong}.")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise PermissionError(f"Expected a path to write to, but {path} cannot be written.")
+    for path in filter(None, paths):
+        if path.is_dir() or not path.parent.is_dir():
+            wrong = "a folder" if path.is_dir() else "in a folder that does not exist"
+            raise OSError(f"Expected a path to write to, but {path} is {wrong}.")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError(f"Expected a path to write to, but {path} cannot be written.")

@@ -6,13 +6,14 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from equipoise.audit.arrays import LABELS, listed, loaded
-from equipoise.audit.tables import Table, arrow, labels_of, text
+from equipoise.audit.tables import Table, arrow, is_number, labels_of, text
 
 __all__ = ["Scores", "read_scores"]
 
@@ -22,27 +23,20 @@ TOLERANCE = 0.01  # by which probabilities in half precision miss a sum of 1
 
 @dataclass(frozen=True)
 class Scores:
-    """Logits `(N, C)`, targets `(N,)` or `(N, C)` if there are any, and the classes' names.
+    """Logits `(N, C)`, targets `(N,)` or `(N, C)` or `None`, and the classes' names.
 
     Where the file held probabilities p, the logits are log p of class ids, log p/(1 − p) of labels.
     """
 
     where: Path
     logits: Tensor
-    targets: Tensor | None
+    targets: Any
     names: list[str]
-
-    @property
-    def truth(self) -> Tensor:
-        """The targets, where they are known to be there."""
-        if self.targets is None:
-            raise ValueError(f"Expected {self.where} to hold targets.")
-        return self.targets
 
     @property
     def several(self) -> bool:
         """Whether an example has several labels."""
-        return self.truth.ndim == 2
+        return self.targets.ndim == 2
 
 
 def read_scores(path: Path, like: Scores | None = None) -> Scores:
@@ -62,33 +56,42 @@ def read_scores(path: Path, like: Scores | None = None) -> Scores:
     if path.stat().st_size == 0:
         raise ValueError(f"Expected a file of scores, but {path} is empty.")
     suffix = path.suffix.lower()
+    if suffix not in (".npz", *TABLES):
+        raise ValueError(f"Expected {path} to end in .npz, {' or '.join(TABLES)}.")
     if suffix == ".npz":
         scores, kind, targets, names = _of_arrays(path)
-    elif suffix in TABLES:
+    else:
         table = text(path) if suffix in TABLES[:3] else arrow(path, [path])
         scores, kind, targets, names = _of_table(table)
-    else:
-        raise ValueError(f"Expected {path} to end in .npz, {' or '.join(TABLES)}.")
     known = targets if like is None else like.targets
     if known is None:
         raise ValueError(
             f"Expected {path} to hold the hold-out's targets: an array `targets` in an .npz, a "
             "column `target` in a table."
         )
-    _check_finite(path, scores, kind)
+    if not scores.size:
+        raise ValueError(f"Expected {path} to hold at least one row of scores, but got none.")
+    rows = np.flatnonzero(~np.isfinite(scores).all(1))
+    if len(rows):
+        raise ValueError(
+            f"Expected {kind} of {path} to be finite, but {len(rows):,} rows are not (the first is "
+            f"row {rows[0] + 1})."
+        )
     if like is not None and (scores.shape[1] != len(like.names) or names not in (None, like.names)):
         had = listed(names) if names else f"{scores.shape[1]} of them"
         raise ValueError(
             f"Expected {path} to have the classes of {like.where} ({listed(like.names)}), but got "
             f"{had}."
         )
-    several = known.ndim == 2
-    if kind == "logits":
-        logits = torch.from_numpy(scores)
-    else:
-        logits = _logits(path, torch.from_numpy(scores), several)
-    if targets is not None:
-        _check_targets(path, targets, logits, several)
+    wanted = tuple(scores.shape) if known.ndim == 2 else scores.shape[:1]
+    if targets is not None and tuple(targets.shape) != wanted:
+        raise ValueError(
+            f"Expected targets of {path} to have shape {wanted}, for scores {scores.shape}, but "
+            f"got {tuple(targets.shape)}."
+        )
+    logits = torch.from_numpy(scores)
+    if kind == "probabilities":
+        logits = _logits(path, logits.double(), known.ndim == 2)
     return Scores(path, logits, targets, names or [str(c) for c in range(scores.shape[1])])
 
 
@@ -117,18 +120,22 @@ def _of_arrays(path: Path) -> Found:
             f"Expected {kinds[0]} of {path} to be numbers (N, C), a row for each example, but got "
             f"{scores.dtype} {scores.shape}."
         )
-    targets = next((held[name] for name in LABELS if name in held), None)
-    if targets is not None:
-        if targets.dtype.kind not in "biuf" or (targets % 1 != 0).any():
-            raise ValueError(
-                f"Expected targets of {path} to be class ids (N,), or 0 and 1 (N, C), but got "
-                f"{targets.dtype} {targets.shape}."
-            )
-        targets = torch.from_numpy(targets.astype(np.int64))
-        if targets.ndim == 2 and targets.shape[1] == 1 != scores.shape[1]:
-            targets = targets[:, 0]
     names = held["class_names"].astype(str).tolist() if "class_names" in held else None
-    return scores.astype(np.float32), kinds[0], targets, names
+    targets = next((held[name] for name in LABELS if name in held), None)
+    if targets is None:
+        return scores.astype(np.float32), kinds[0], None, names
+    if targets.ndim == 2 and targets.shape[1] == 1 != scores.shape[1]:
+        targets = targets[:, 0]
+    high = 2 if targets.ndim == 2 else scores.shape[1]
+    number = targets.dtype.kind in "biuf"
+    wrong = targets[(targets % 1 != 0) | (targets < 0) | (targets >= high)] if number else targets
+    if wrong.size or not number:
+        raise ValueError(
+            f"Expected targets of {path} to be "
+            + ("0 and 1" if targets.ndim == 2 else f"class ids from 0 to {high - 1}")
+            + f", but got {wrong[0] if number else targets.dtype}."
+        )
+    return scores.astype(np.float32), kinds[0], torch.from_numpy(targets.astype(np.int64)), names
 
 
 def _of_table(table: Table) -> Found:
@@ -139,7 +146,7 @@ def _of_table(table: Table) -> Found:
     parts: list[np.ndarray] = []
     for part in table.parts(names):
         if not parts:
-            words = [n for n in names if not any(map(_is_number, part[n].iloc[:100]))]
+            words = [n for n in names if not any(map(is_number, part[n].iloc[:100]))]
             names = [n for n in names if n not in words]
             if words:
                 warnings.warn(
@@ -160,14 +167,6 @@ def _of_table(table: Table) -> Found:
         )
     kind = "probabilities" if scores.min() >= 0 and scores.max() <= 1 else "logits"
     return scores, kind, None if column is None else _targets(table, column, names), names
-
-
-def _is_number(cell: object) -> bool:
-    try:
-        float(str(cell))
-    except ValueError:
-        return False
-    return True
 
 
 def _targets(table: Table, column: str, names: list[str]) -> Tensor:
@@ -196,24 +195,12 @@ def _targets(table: Table, column: str, names: list[str]) -> Tensor:
     return hot
 
 
-def _check_finite(path: Path, scores: np.ndarray, kind: str) -> None:
-    if not scores.size:
-        raise ValueError(f"Expected {path} to hold at least one row of scores, but got none.")
-    rows = np.flatnonzero(~np.isfinite(scores).all(1))
-    if len(rows):
-        raise ValueError(
-            f"Expected {kind} of {path} to be finite, but {len(rows):,} rows are not (the first is "
-            f"row {rows[0] + 1})."
-        )
-
-
 def _logits(path: Path, p: Tensor, several: bool) -> Tensor:
     if p.min() < 0 or p.max() > 1:
         raise ValueError(
             f"Expected probabilities of {path} to lie in [0, 1], but got {float(p.min()):g} to "
             f"{float(p.max()):g}: if they are logits, call them `logits`."
         )
-    p = p.double()
     if several:
         return torch.logit(p, eps=1e-9).float()
     off = ((p.sum(1) - 1).abs() > TOLERANCE).nonzero()[:, 0]
@@ -224,20 +211,3 @@ def _logits(path: Path, p: Tensor, several: bool) -> Tensor:
             "Numbers of another kind belong into an .npz as `logits`."
         )
     return p.clamp_min(1e-12).log().float()
-
-
-def _check_targets(path: Path, targets: Tensor, logits: Tensor, several: bool) -> None:
-    n, classes = logits.shape
-    wanted = (n, classes) if several else (n,)
-    if tuple(targets.shape) != wanted:
-        raise ValueError(
-            f"Expected targets of {path} to have shape {wanted}, for scores {(n, classes)}, but "
-            f"got {tuple(targets.shape)}."
-        )
-    high = 2 if several else classes
-    if targets.min() < 0 or targets.max() >= high:
-        raise ValueError(
-            f"Expected targets of {path} to be "
-            + ("0 and 1" if several else f"class ids from 0 to {classes - 1}")
-            + f", but got {int(targets.min())} to {int(targets.max())}."
-        )

@@ -8,7 +8,7 @@ import numpy as np
 
 from equipoise.targets import Targets
 
-__all__ = ["label_set_ids", "labels_of"]
+__all__ = ["label_set_ids"]
 
 
 def label_set_ids(targets: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -39,16 +39,3 @@ def label_set_ids(targets: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         row_hash, return_index=True, return_inverse=True, return_counts=True
     )
     return ids, first, sizes
-
-
-def labels_of(targets: Targets, example: int) -> tuple[int, ...]:
-    """The class ids of one example, in rising order.
-
-    Example:
-        >>> labels_of(Targets([[0, 1, 1], [0, 0, 0]]), 0)
-        (1, 2)
-    """
-    if targets.matrix is None:
-        return (int(targets.require_single_label("labels_of")[example]),)
-    start, end = targets.matrix.indptr[example : example + 2]
-    return tuple(sorted(targets.matrix.indices[start:end].tolist()))
