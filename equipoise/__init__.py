@@ -7,7 +7,7 @@ from __future__ import annotations
 from equipoise.audit import Audit, audit
 from equipoise.balancer import Balancer
 from equipoise.rates import ClassRates
-from equipoise.splits import holdout_split, multilabel_holdout_split
+from equipoise.splits import holdout_split
 from equipoise.targets import Targets
 
 __version__ = "0.2.0"
@@ -18,5 +18,4 @@ __all__ = [
     "Targets",
     "audit",
     "holdout_split",
-    "multilabel_holdout_split",
 ]

@@ -15,6 +15,7 @@ import numpy as np
 
 from equipoise.audit.arrays import LABELS, Labels, chosen, from_array, listed
 from equipoise.targets import Targets
+from equipoise.targets.reading import from_label_ids
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,7 +177,7 @@ def labels_of(table: Table, field: str | None, separator: str | None) -> Labels:
     """Of the column `field`, or of one called as labels are, or of all columns of 0 and 1."""
     where, columns, parts, known = table.where, table.columns, table.parts, table.class_names
     if field is None and not any(name.lower() in LABELS for name in columns):
-        sample = next(iter(parts(columns)), {})
+        sample: Any = next(iter(parts(columns)), {})
         hot = [name for name in sample if not np.isnan(_truths(sample[name])).any()]
         if len(hot) > 1:
             return Targets(np.concatenate([_multi_hot(where, part) for part in parts(hot)])), hot
@@ -256,4 +257,4 @@ def _of_sets(sets: list[Sequence[str]], rows: np.ndarray, known: list[str] | Non
     """Of each row the set of that number; where the names are known, the labels are class ids."""
     names = sorted({label for labels in sets for label in labels}) if known is None else known
     unique = [sorted({*map(int, labels)} if known else {*labels}) for labels in sets]
-    return Targets(Targets.from_label_ids(unique, names=names).matrix[rows]), names
+    return Targets(from_label_ids(unique, None, names)[0][rows]), names

@@ -94,7 +94,7 @@ def decide_command(
                 held.logits, held.targets, objective, at_least=at_least, k=k, max_price=max_price
             )
             decision = replace(labels, corrected=False)
-            record, shown = _label_record(labels, held, judged), _labels
+            record = _label_record(labels, held, judged)
         else:
             decision = classes = fit_class_decision(
                 held.logits,
@@ -104,7 +104,7 @@ def decide_command(
                 alpha=alpha,
                 listed=lambda some: listed([held.names[c] for c in some]),
             )
-            record, shown = _class_record(classes, held, judged), _classes
+            record = _class_record(classes, held, judged)
             if picture is not None:
                 cap = max_price if decision.objective == "fair" and alpha is None else None
                 chosen = next((i for i, row in enumerate(record["front"]) if row["chosen"]), None)
@@ -117,7 +117,7 @@ def decide_command(
         if as_json:
             typer.echo(json.dumps(record, indent=2))
         else:
-            shown(record, most)
+            _show_labels(record, most) if held.several else _show_classes(record)
     for name, written in (("Picture", picture), ("Decision", out), ("Decided", apply)):
         if written is not None:
             typer.echo(f"{name}: {written}", err=True)
@@ -193,7 +193,7 @@ def _judge_labels(decision: LabelDecision, scores: Scores) -> list[dict[str, Any
     return rows
 
 
-def _classes(record: dict[str, Any], _: int) -> None:
+def _show_classes(record: dict[str, Any]) -> None:
     """Print the front, what the scores reach as they are, and what the test says."""
     names, (before,), keys = record["classes"], record["holdout"], ("mean", "sd", "lowest")
     _print(
@@ -216,7 +216,7 @@ def _classes(record: dict[str, Any], _: int) -> None:
         _print("The test", ("recalls", *keys, "of", "price"), rows, names=(0, 4))
 
 
-def _labels(record: dict[str, Any], most: int) -> None:
+def _show_labels(record: dict[str, Any], most: int) -> None:
     """Print the cuts or, of the k best labels, the front; and the means over all labels."""
     judged = record["test"] or record["holdout"]
     where = "test" if record["test"] else "hold-out that it was fitted on"

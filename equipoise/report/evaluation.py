@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.figures import require
 from equipoise.rates import LabelRates
 from equipoise.report.numbers import noise_floor, plain
 
@@ -82,13 +81,11 @@ def evaluate(
         raise ValueError(
             f"Expected targets to have shape {tuple(shape)}, but got {tuple(targets.shape)}."
         )
-    found = (_labels if multilabel else _classes)(balancer, logits, targets, groups)
-    rows = {row["name"]: row for row in found[0]}
-    plain_row = rows.get("plain", rows["as trained"])
-    for row in found[0]:
+    rows, support, facts = (_labels if multilabel else _classes)(balancer, logits, targets, groups)
+    for row in rows:
         if row["mean"] is not None:
-            row["price"] = plain(plain_row["mean"] - row["mean"])
-    return found
+            row["price"] = plain(rows[0]["mean"] - row["mean"])
+    return rows, support, facts
 
 
 def _predictions(balancer: Any, logits: Tensor) -> dict[str, Tensor]:
@@ -106,33 +103,28 @@ def _predictions(balancer: Any, logits: Tensor) -> dict[str, Tensor]:
 def _classes(
     balancer: Any, logits: Tensor, targets: Tensor, groups: Any
 ) -> tuple[list[dict[str, Any]], list[int], dict[str, Any]]:
-    metrics = require("sklearn.metrics")
-    classes = balancer.cells.num_classes
+    grouping, classes = balancer.grouping, balancer.cells.num_classes
     predictions = _predictions(balancer, logits)
     used = ~logits.isnan().any(1) & (targets >= 0) & (targets < logits.shape[1])
-    if balancer.grouping is not None:
-        targets, *found = balancer.grouping.cells_of(groups, targets, *predictions.values())
+    if grouping is not None:
+        targets, *found = grouping.cells_of(groups, targets, *predictions.values())
         predictions, used = dict(zip(predictions, found, strict=True)), used & (targets >= 0)
     _require_some(used)
-    num_left_out = int((~used).sum())
     targets = targets[used].long()
     support = torch.bincount(targets, minlength=classes)
     rows = []
     for name, predicted in predictions.items():
         predicted = predicted[used]
-        precisions, recalls, _, _ = metrics.precision_recall_fscore_support(
-            targets.numpy(),
-            predicted.numpy(),
-            labels=range(classes),
-            average=None,
-            zero_division=np.nan,
-        )
-        counts = torch.bincount(predicted[predicted >= 0], minlength=classes).tolist()
-        if balancer.grouping is not None and balancer.grouping.num_classes is None:
-            precisions = None  # a group is not predicted
-        rows.append(outcome(name, recalls, support, precisions, counts))
-    facts = {"num_examples": len(targets), "num_left_out": num_left_out}
-    return rows, support.tolist(), facts
+        hits = torch.bincount(targets[predicted == targets], minlength=classes).double()
+        counts = torch.bincount(predicted[predicted >= 0], minlength=classes)
+        groups_alone = grouping is not None and grouping.num_classes is None  # are not predicted
+        precisions = None if groups_alone else hits / counts
+        rows.append(outcome(name, hits / support, support, precisions, counts.tolist()))
+    return (
+        rows,
+        support.tolist(),
+        {"num_examples": len(targets), "num_left_out": int((~used).sum())},
+    )
 
 
 def _labels(
@@ -169,12 +161,11 @@ def _labels(
 def _reliability(logits: Tensor, positive: Tensor) -> dict[str, Any]:
     """Share of positives by predicted probability, over all labels; and the mean distance."""
     probability, truth = torch.sigmoid(logits).numpy(), positive.numpy()
-    shares, means = require("sklearn.calibration").calibration_curve(
-        truth, probability, n_bins=BINS
-    )
-    inner = np.linspace(0, 1, BINS + 1)[1:-1]
-    sizes = np.bincount(np.searchsorted(inner, probability), minlength=BINS)
-    sizes = sizes[sizes > 0]
+    bins = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], probability)
+    sizes = np.bincount(bins, minlength=BINS)
+    some = sizes > 0
+    means, shares = (np.bincount(bins, v, BINS)[some] / sizes[some] for v in (probability, truth))
+    sizes = sizes[some]
     gap = float(np.average(np.abs(shares - means), weights=sizes))
     return {"predicted": plain(means), "true": plain(shares), "sizes": sizes.tolist(), "gap": gap}
 

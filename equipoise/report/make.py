@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from unicodedata import category
 
@@ -18,14 +18,8 @@ __all__ = ["make_report"]
 
 # What a report takes of a row of Balancer.history, and of a point of the front.
 WHOLE = ("epoch", "num_nan", "num_invalid")
-NUMBERS = (
-    "mean_recall",
-    "sd_recall",
-    "lowest_recall",
-    "mean_average_precision",
-    "mean_iou",
-    "price",
-)
+NUMBERS = ("mean_recall", "sd_recall", "lowest_recall", "price")
+NUMBERS += ("mean_average_precision", "mean_iou")
 LISTS = ("recalls", "log_weight", "support")
 OF_THE_FRONT = ("alpha", "mean", "sd", "lowest", "price", "mean_interval", "lowest_interval")
 
@@ -37,7 +31,6 @@ def make_report(
     *,
     groups: Any = None,
     baseline: Any = None,
-    seconds: Mapping[str, float] | None = None,
     title: str | None = None,
     names: Sequence[Any] | None = None,
     max_price: float | None = 0.01,
@@ -56,7 +49,6 @@ def make_report(
         groups: `(N,)` of the same examples, of a balancer made with groups: what is said of classes
             is then said of the cells class × group.
         baseline: `(C,)` recalls of a plain run, NaN where not known.
-        seconds: what took how long, such as `{"training": 812, "hold-out": 20}`.
         title: of the page.
         names: C names of the classes; by default those of `balancer.targets`.
         max_price: the price cap that is drawn into the picture of the front.
@@ -75,7 +67,7 @@ def make_report(
         >>> report.outcomes[-1]["recalls"], report.draws
         ([1.0, 0.5], [2.0, 2.0])
     """
-    held = balancer.cells
+    held, grouping = balancer.cells, balancer.grouping
     if not balancer.history:
         raise ValueError(
             "Expected balancer to have been through an epoch, ended by step(), but got one with "
@@ -88,14 +80,14 @@ def make_report(
     if logits is None:
         (outcomes, support), evaluation = _observed(epochs), None
     else:
-        if balancer.grouping is None:
+        if grouping is None:
             require_no_groups(groups)
         outcomes, support, evaluation = evaluate(balancer, logits, targets, groups)
     if baseline is not None:
         outcomes.insert(0, outcome("baseline", _baseline(baseline, held.num_classes)))
     kinds = "labels" if held.multilabel else "classes"
-    if balancer.grouping is not None:
-        kinds = "groups" if balancer.grouping.num_classes is None else "cells"
+    if grouping is not None:
+        kinds = "groups" if grouping.num_classes is None else "cells"
     if title is None:
         title = f"{held.num_classes:,} {kinds}, {held.num_examples:,} training examples"
     return Report(
@@ -114,8 +106,7 @@ def make_report(
         evaluation=evaluation,
         decision=_decision(balancer),
         max_price=max_price,
-        seconds=_seconds(seconds),
-        num_groups=None if balancer.grouping is None else balancer.grouping.num_groups,
+        num_groups=None if grouping is None else grouping.num_groups,
     )
 
 
@@ -148,14 +139,14 @@ def _decision(balancer: Any) -> dict[str, Any] | None:
     fitted: dict[str, Any] = {"objective": str(found.objective), "values": plain(found.values)}
     if balancer.targets.multilabel:
         return fitted | {"price": None, "equality_price": None, "front": []}
+    fitted |= {"price": plain(found.price), "equality_price": plain(found.equality_price)}
     chosen = np.inf if found.alpha is None else found.alpha  # α = ∞ of equal recalls
-    front = [
+    fitted["front"] = [
         {key: plain(point[key]) for key in OF_THE_FRONT}  # where α = ∞ becomes None
         | {"chosen": bool(point["alpha"] == chosen)}
         for point in found.front
     ]
-    prices = {"price": plain(found.price), "equality_price": plain(found.equality_price)}
-    return fitted | prices | {"front": front}
+    return fitted
 
 
 def _parts(balancer: Any) -> dict[str, Any]:
@@ -199,12 +190,3 @@ def _baseline(baseline: Any, classes: int) -> np.ndarray:
             f"{got}."
         )
     return values
-
-
-def _seconds(seconds: Mapping[str, float] | None) -> dict[str, float] | None:
-    if not seconds:
-        return None
-    for name, value in seconds.items():
-        if not np.isfinite(value) or value < 0:
-            raise ValueError(f"Expected seconds of {name!r} to be at least 0, but got {value}.")
-    return {_printable(str(name)): float(value) for name, value in seconds.items()}

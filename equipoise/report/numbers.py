@@ -36,12 +36,8 @@ def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 def noise_floor(mean: float, support: Sequence[int] | np.ndarray) -> float | None:
     """Standard deviation that equal recalls would show by chance: √(mean of r̄(1 − r̄) / n_c).
 
-    Args:
-        mean: r̄, the mean recall.
-        support: `(C,)` n, examples of each class; classes without any are left out.
-
-    Returns:
-        The standard deviation, or `None` where no class has an example.
+    r̄ is the mean recall, n_c the examples of class c; classes without any are left out. `None`
+    where no class has one.
 
     Example:
         >>> noise_floor(0.8, [1000, 1000])
@@ -55,21 +51,10 @@ def noise_floor(mean: float, support: Sequence[int] | np.ndarray) -> float | Non
 def still_improving(epochs: Sequence[dict[str, Any]]) -> bool | None:
     """Whether the network's mean recall on the hold-out still rises by more than chance explains.
 
-    The mean over the last quarter of the epochs is compared with that over the quarter before. It
-    has to be higher by two standard errors of a mean recall over so many examples. The recalls are
-    those of the plain decision where the history has a price (mean recall as trained, plus the
-    price), because those as trained also move with the log-weights.
-
-    Args:
-        epochs: rows of `Balancer.history`.
-
-    Returns:
-        `None` where fewer than two epochs were observed.
-
-    Example:
-        >>> low, high = ({"mean_recall": r, "support": [500, 500]} for r in (0.5, 0.7))
-        >>> still_improving([low, high]), still_improving([high, high])
-        (True, False)
+    Of the rows of `Balancer.history`, the mean over the last quarter has to be higher than that
+    over the quarter before by two standard errors of a mean recall over so many examples. The
+    recalls are those of the plain decision where there is a price, because those as trained also
+    move with the log-weights. `None` where fewer than two epochs were observed.
     """
     rows = [row for row in epochs if row.get("mean_recall") is not None]
     if len(rows) < 2:

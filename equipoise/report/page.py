@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from equipoise.figures import data_uri, require
 from equipoise.report.pictures import pictures
 from equipoise.report.story import notes, story, warnings
-from equipoise.report.tables import OUTCOMES, columns, notable, outcome_rows
+from equipoise.report.tables import EPOCH, OUTCOMES, columns, notable, outcome_rows
 
 if TYPE_CHECKING:
     from equipoise.report.report import Report
@@ -16,17 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["page"]
 
 OPEN = 60  # classes up to which the table is open
-EPOCH = {
-    "mean_recall": "mean recall",
-    "sd_recall": "sd",
-    "lowest_recall": "lowest",
-    "price": "price",
-    "mean_average_precision": "mean AP",
-    "mean_iou": "mean IoU",
-    "share_kept": "share kept",
-    "mean_loss_kept": "loss of kept",
-    "mean_loss_dropped": "loss of dropped",
-}
 
 
 def page(report: Report) -> str:
@@ -39,8 +28,6 @@ def page(report: Report) -> str:
     template = (files("equipoise.report") / "page.html").read_text(encoding="utf-8")
     found: str = environment.from_string(template).render(
         report=report,
-        kind="label" if report.multilabel else "class",
-        kinds="labels" if report.multilabel else "classes",
         story=story(report),
         warnings=warnings(report),
         notes=notes(report),
@@ -53,7 +40,7 @@ def page(report: Report) -> str:
         epochs=epochs,
         epoch_columns={
             key: heading
-            for key, heading in EPOCH.items()
+            for key, (heading, _) in EPOCH.items()
             if any(row.get(key) is not None for row in epochs)
         },
     )

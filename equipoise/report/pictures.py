@@ -39,19 +39,19 @@ Outcomes = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of a report.
-
-    Attributes:
-        name: of its file.
-        title: above it.
-        note: what it shows and how to read it.
-        figure: of matplotlib.
-    """
+    """A figure of matplotlib; its title; what it shows and how to read it; the name of its file."""
 
     name: str
     title: str
     note: str
     figure: Any
+
+
+def _finished(
+    name: str, title: str, note: str, figure: Any, axes: Any, columns: int = 2
+) -> Picture:
+    finish(figure, axes, title, columns)
+    return Picture(name, title, note, figure)
 
 
 def pictures(report: Report) -> list[Picture]:
@@ -63,12 +63,11 @@ def pictures(report: Report) -> list[Picture]:
 
 
 def _recalls(report: Report) -> Picture | None:
-    """Bars of all classes; of too many, their distribution, and bars of the worst and the best."""
+    """Bars of all classes; of too many, their distribution, and bars of the extremes."""
     rows = [row for row in report.outcomes if row["mean"] is not None]
     if not rows:
         return None
-    kinds = "labels" if report.multilabel else "classes"
-    title, first = f"Recalls of {len(report.names):,} {kinds}", array(rows[0]["recalls"])
+    title, first = f"Recalls of {len(report.names):,} {report.kinds}", array(rows[0]["recalls"])
     order = np.argsort(first, kind="stable")[: np.isfinite(first).sum()]
     if len(order) <= NAMED:
         note = f"Sorted by the recall {rows[0]['name']}, the lowest on top."
@@ -76,19 +75,18 @@ def _recalls(report: Report) -> Picture | None:
         _recall_bars(axes, report, rows, order, np.arange(len(order)))
     else:
         note = (
-            f"Above, the recalls of all {kinds}, each curve sorted by itself: the flatter, the "
-            f"more equal. Below, the {WORST} worst and the {BEST} best {rows[0]['name']}. Some of "
-            "them are there by chance, and would have moved towards the middle anyway."
+            f"Above, the recalls of all {report.kinds}, each curve sorted by itself: the flatter, "
+            f"the more equal. Below, the {WORST} worst and the {BEST} best {rows[0]['name']}. Some "
+            "of them are there by chance, and would have moved towards the middle anyway."
         )
         chosen = np.concatenate([order[:WORST], order[-BEST:]])
         places = np.arange(len(chosen)) + np.where(np.arange(len(chosen)) >= WORST, 1.2, 0.0)
         figure, (top, axes) = new_figure(7.6, nrows=2, height_ratios=(2.6, 5))
-        _distribution(top, report, rows, kinds)
+        _distribution(top, report, rows)
         _recall_bars(axes, report, rows, chosen, places)
         between = f"… {len(order) - len(chosen):,} between …"
         axes.text(0.01, WORST + 0.1, between, color=COLOURS["muted"], va="center", fontsize=8)
-    finish(figure, axes, title)
-    return Picture("recalls", title, note, figure)
+    return _finished("recalls", title, note, figure, axes)
 
 
 def _recall_bars(
@@ -115,11 +113,12 @@ def _recall_bars(
     axes.set(xlim=(0, 1), xlabel="recall")
 
 
-def _distribution(axes: Any, report: Report, rows: Outcomes, kinds: str) -> None:
+def _distribution(axes: Any, report: Report, rows: Outcomes) -> None:
     """A line for each outcome: its recalls sorted, over their rank."""
     colours = ["blue", *(colour for _, colour in MARKERS)]
     for row, colour in zip(rows[::-1], colours, strict=False):
-        values = np.sort(array(row["recalls"]))[: np.isfinite(array(row["recalls"])).sum()]
+        values = np.sort(array(row["recalls"]))
+        values = values[np.isfinite(values)]
         some = np.unique(np.linspace(0, len(values) - 1, POINTS).astype(int))
         axes.plot(some + 1, values[some], color=COLOURS[colour], lw=1.6)
     if report.support is not None:
@@ -129,7 +128,8 @@ def _distribution(axes: Any, report: Report, rows: Outcomes, kinds: str) -> None
         axes.plot(1 + np.arange(len(n)), equal, ":", color=muted, lw=1.4)
         text = "dotted: equal recalls, by chance"
         axes.text(0.99, 0.05, text, ha="right", color=muted, transform=axes.transAxes)
-    axes.set(xlabel=f"rank among the {kinds}, the lowest first", ylabel="recall", ylim=(0, 1.02))
+    axes.set(xlabel=f"rank among the {report.kinds}, the lowest first", ylabel="recall")
+    axes.set_ylim(0, 1.02)
     axes.grid(axis="y")
 
 
@@ -178,10 +178,8 @@ def _counts(report: Report) -> Picture:
         plain_log(axis)
         axes.set(**{f"{axis.axis_name}lim": (smallest / 1.5, None)})
     axis.set_label_text(report.counted)
-    title = f"Examples of {'each label' if report.multilabel else 'each class'}"
-    finish(figure, axes, title)
     note = "What the training set holds, and what an epoch draws of it on average."
-    return Picture("counts", title, note, figure)
+    return _finished("counts", f"Examples of each {report.kind}", note, figure, axes)
 
 
 def _recalls_by_epoch(report: Report) -> Picture | None:
@@ -198,8 +196,7 @@ def _recalls_by_epoch(report: Report) -> Picture | None:
         label = "mean, plain decision"
         axes.plot(epochs, plain_mean, ":", color=COLOURS["ink"], lw=2.2, label=label)
     title = "Recalls on the hold-out, as trained"
-    finish(figure, axes, title, 3)
-    return Picture("recalls-by-epoch", title, note, figure)
+    return _finished("recalls-by-epoch", title, note, figure, axes, 3)
 
 
 def _log_weights(report: Report) -> Picture | None:
@@ -209,9 +206,7 @@ def _log_weights(report: Report) -> Picture | None:
     if len(values) <= len(report.epochs) or np.abs(values).max() < 1e-6:
         return None
     figure, axes, note = _lines(report, range(len(values)), values, "λ")
-    title = "Log-weights λ over epochs"
-    finish(figure, axes, title, 3)
-    return Picture("log-weights", title, note, figure)
+    return _finished("log-weights", "Log-weights λ over epochs", note, figure, axes, 3)
 
 
 def _lines(
@@ -253,10 +248,9 @@ def _reliability(report: Report) -> Picture | None:
     axes.plot([0, 1], [0, 1], ":", color=COLOURS["muted"], lw=0.8, label="perfect")
     axes.set(xlabel="predicted probability", ylabel="share that is true", xlim=(0, 1), ylim=(0, 1))
     axes.grid()
-    title = "Are the probabilities to be believed?"
-    finish(figure, axes, title, 3)
     note = (
         "All labels together. Below the dotted line labels are true less often than the network "
         "says. Corrected means that loss and sampling are taken out (Balancer.correct)."
     )
-    return Picture("reliability", title, note, figure)
+    title = "Are the probabilities to be believed?"
+    return _finished("reliability", title, note, figure, axes, 3)

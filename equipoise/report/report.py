@@ -10,7 +10,6 @@ from typing import Any
 __all__ = ["Report", "load"]
 
 VERSION = 2
-FILE = "report.json"  # in a folder
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,6 @@ class Report:
         decision: "objective", "values" `(C,)`, "price", "equality_price" and the "front" of the
             fitted decision; `None` without.
         max_price: the cap on the price that the front is shown with.
-        seconds: what took how long, as given.
         num_groups: G where the C "classes" are cells class × group, or groups; `None` without.
     """
 
@@ -61,8 +59,17 @@ class Report:
     evaluation: dict[str, Any] | None
     decision: dict[str, Any] | None
     max_price: float | None
-    seconds: dict[str, float] | None
     num_groups: int | None
+
+    @property
+    def kind(self) -> str:
+        """What one of the C is called."""
+        return "label" if self.multilabel else "class"
+
+    @property
+    def kinds(self) -> str:
+        """What several of the C are called."""
+        return "labels" if self.multilabel else "classes"
 
     @property
     def counted(self) -> str:
@@ -82,13 +89,12 @@ class Report:
             ValueError: something else, or of another version, or incomplete.
         """
         version = saved.get("equipoise_report") if isinstance(saved, dict) else None
-        if version is None:
-            raise ValueError(
-                'Expected saved to be the dict of Report.to_dict, with "equipoise_report", '
-                f"but got {type(saved).__name__} without."
-            )
         if version != VERSION:
-            raise ValueError(f"Expected saved to be of version {VERSION}, but got {version!r}.")
+            got = f"a {type(saved).__name__} without" if version is None else f"version {version}"
+            raise ValueError(
+                f"Expected saved to be the dict of Report.to_dict of version {VERSION}, but got "
+                f"{got}."
+            )
         if missing := sorted({field.name for field in fields(cls)} - saved.keys()):
             raise ValueError(f"Expected saved to have {', '.join(missing)}, but got none.")
         classes = len(saved["names"])
@@ -110,10 +116,8 @@ class Report:
         Returns:
             The path of the file.
         """
-        path = Path(path)
-        if path.suffix != ".json":
-            path.mkdir(parents=True, exist_ok=True)
         path = _file(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(self.to_dict(), allow_nan=False), encoding="utf-8")
         return path
 
@@ -172,7 +176,7 @@ def load(path: str | Path) -> Report:
         FileNotFoundError: there is no such file.
         ValueError: the file is not a report.
     """
-    path = _file(Path(path))
+    path = _file(path)
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -180,5 +184,6 @@ def load(path: str | Path) -> Report:
     return Report.from_dict(saved)
 
 
-def _file(path: Path) -> Path:
-    return path if path.suffix == ".json" else path / FILE
+def _file(path: str | Path) -> Path:
+    path = Path(path)
+    return path if path.suffix == ".json" else path / "report.json"

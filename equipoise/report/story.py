@@ -57,8 +57,7 @@ def warnings(report: Report) -> list[str]:
             "Do not judge yet: the network's mean recall on the hold-out was still rising in the "
             "last epochs, by more than chance explains."
         )
-    missing = [c for c, n in enumerate(report.support or []) if not n]
-    if missing:
+    if missing := [c for c, n in enumerate(report.support or []) if not n]:
         some = ", ".join(name_of(report, c) for c in missing[:5])
         more = f" and {len(missing) - 5:,} more" if len(missing) > 5 else ""
         lines.append(f"There was no test example of {some}{more}, so nothing is known of them.")
@@ -84,14 +83,10 @@ def notes(report: Report) -> list[str]:
 
 
 def name_of(report: Report, c: int) -> str:
-    """The class's name as part of a sentence: not too long, and with a direction of its own.
-
-    A name written from right to left would turn the sentence around, so it is put between Unicode's
-    isolates.
-    """
+    """The class's name, not too long, as part of a sentence that it must not turn around."""
     name = caption(report.names[c], 60)
     turns = any(bidirectional(letter) in ("R", "AL", "AN", "RLE", "RLO") for letter in name)
-    return f"\u2068{name}\u2069" if turns else name
+    return f"\u2068{name}\u2069" if turns else name  # Unicode's isolates
 
 
 def last_mining(report: Report) -> dict[str, Any] | None:
@@ -145,18 +140,17 @@ def _done(report: Report) -> str:
             f"example of {name_of(report, up)} {_times(drawn[up])} on average, and each of "
             f"{name_of(report, down)} {_times(drawn[down])}."
         )
-    weight = array(report.log_weight) * (1 - parts["sampler_share"])
+    share = 1 - parts["sampler_share"]
+    weight = array(report.log_weight) * share
     if np.ptp(weight) > 0.005:
         up, down = int(weight.argmax()), int(weight.argmin())
         said.append(
-            f"{parts['loss']} carries {_percent(1 - parts['sampler_share'])} of λ, from "
-            f"{weight[down]:+.2f} for {name_of(report, down)} to {weight[up]:+.2f} for "
-            f"{name_of(report, up)}."
+            f"{parts['loss']} carries {_percent(share)} of λ, from {weight[down]:+.2f} for "
+            f"{name_of(report, down)} to {weight[up]:+.2f} for {name_of(report, up)}."
         )
     else:
         said.append(f"The loss is {parts['loss']}.")
-    mined = last_mining(report)
-    if mined is not None:
+    if (mined := last_mining(report)) is not None:
         said.append(f"{parts['mining']} learnt from {_percent(mined['share_kept'])} of what came.")
     if parts["decision"]:
         said.append(f"The decision was fitted on a hold-out for the objective {parts['decision']}.")
@@ -187,23 +181,21 @@ def _changed(report: Report) -> str:
             said += f"; its precision went from {precisions[0]:.2f} to {precisions[1]:.2f}"
         said += "."
     if report.num_groups and report.support and len(report.names) > report.num_groups:
-        figures = [_groups(report, row) for row in (first, now)]
-        before = "" if first is now else f" ({figures[0][0]:.3f} {first['name']})"
-        said += f" Two groups' recalls of one class differ by up to {figures[1][0]:.3f}{before}"
-        before = "" if first is now else f" ({figures[0][1]:.3f})"
-        said += f"; the lowest accuracy of a group is {figures[1][1]:.3f}{before}."
+        shape = -1, report.num_groups
+        support = array(report.support).reshape(shape)
+        (gap, worst), (gap_now, worst_now) = (
+            group_figures(array(row["recalls"]).reshape(shape), support).values()
+            for row in (first, now)
+        )
+        gap, worst = (
+            ("", "") if first is now else (f" ({gap:.3f} {first['name']})", f" ({worst:.3f})")
+        )
+        said += f" Two groups' recalls of one class differ by up to {gap_now:.3f}{gap}"
+        said += f"; the lowest accuracy of a group is {worst_now:.3f}{worst}."
     if report.multilabel and now["predicted"] and report.support:
         times = _times(sum(now["predicted"]) / max(sum(report.support), 1))
         said += f" Labels are predicted {times} as often as they are true ({now['name']})."
     return said
-
-
-def _groups(report: Report, row: dict[str, Any]) -> tuple[float, float]:
-    shape = -1, report.num_groups or 1
-    found = group_figures(
-        array(row["recalls"]).reshape(shape), array(report.support or []).reshape(shape)
-    )
-    return found["equal_opportunity_gap"], found["worst_group_accuracy"]
 
 
 def _cost(report: Report) -> str:
@@ -221,9 +213,6 @@ def _cost(report: Report) -> str:
         said.append(f"On the hold-out, a price of {found['price']:.3f} was expected.")
     if found.get("equality_price") is not None:
         said.append(f"To make all recalls equal would cost about {found['equality_price']:.3f}.")
-    if report.seconds:
-        times = ", ".join(f"{name} {value:,.3g} s" for name, value in report.seconds.items())
-        said.append(f"Time: {times}.")
     return " ".join(said) or "Nothing that these figures show."
 
 

@@ -14,10 +14,22 @@ from equipoise.report.story import last_mining
 if TYPE_CHECKING:
     from equipoise.report.report import Report
 
-__all__ = ["OUTCOMES", "Column", "columns", "notable", "outcome_rows"]
+__all__ = ["EPOCH", "OUTCOMES", "Column", "columns", "notable", "outcome_rows"]
 
 WHOLE, RATE, SHARE = "{:,.0f}".format, "{:.3f}".format, "{:.0%}".format
 SIGNED, CHANGE = "{:+.2f}".format, "{:+.3f}".format
+# What is told of an epoch, or of its mining: the heading on the page, the tag in TensorBoard.
+EPOCH = {
+    "mean_recall": ("mean recall", "recall/mean"),
+    "sd_recall": ("sd", "recall/spread"),
+    "lowest_recall": ("lowest", "recall/lowest"),
+    "price": ("price", "recall/price"),
+    "mean_average_precision": ("mean AP", "precision/mean_average_precision"),
+    "mean_iou": ("mean IoU", "iou/mean"),
+    "share_kept": ("share kept", "mining/share_kept"),
+    "mean_loss_kept": ("loss of kept", "mining/mean_loss_kept"),
+    "mean_loss_dropped": ("loss of dropped", "mining/mean_loss_dropped"),
+}
 OUTCOMES = ("recalls", "mean", "sd", "by chance", "lowest", "of", "price")
 
 
@@ -33,21 +45,13 @@ def outcome_rows(report: Report) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers, one for each class.
-
-    Attributes:
-        heading: short.
-        meaning: what the numbers are.
-        values: `(C,)`, NaN where there is none.
-        text: how one is written.
-        rank: the higher, the sooner it is left out where there is no room.
-    """
+    """A column of numbers, one for each class, which is text by `column[c]`."""
 
     heading: str
     meaning: str
-    values: np.ndarray
+    values: np.ndarray  # (C,), NaN where there is none
     text: Callable[[float], str]
-    rank: int
+    rank: int  # the higher, the sooner it is left out where there is no room
 
     def __getitem__(self, c: int) -> str:
         return _written(self.values[c], self.text)
@@ -65,14 +69,13 @@ def columns(report: Report) -> list[Column]:
     for row, values in zip(report.outcomes, recalls, strict=True):
         found.append(Column(row["name"], "recall", values, RATE, 0))
     if len(recalls) > 1:
-        meaning = (
-            f"of the recall, from {report.outcomes[0]['name']} to {report.outcomes[-1]['name']}"
-        )
+        first, last = report.outcomes[0]["name"], report.outcomes[-1]["name"]
+        meaning = f"of the recall, from {first} to {last}"
         found.append(Column("change", meaning, recalls[-1] - recalls[0], CHANGE, 1))
     precise = [row for row in report.outcomes if row["precisions"] is not None]
     for row in precise[:1] + precise[1:][-1:]:
-        last = row is precise[-1]
-        heading, rank = ("precision", 2) if last else (f"precision {row['name']}", 8)
+        now = row is precise[-1]
+        heading, rank = ("precision", 2) if now else (f"precision {row['name']}", 8)
         meaning = f"share of its predictions that are true, {row['name']}"
         found.append(Column(heading, meaning, array(row["precisions"]), RATE, rank))
     support = array(report.support or [])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from equipoise.figures import pixels
 from equipoise.report.pictures import pictures
 from equipoise.report.story import story
+from equipoise.report.tables import EPOCH
 
 if TYPE_CHECKING:
     from equipoise.report.report import Report
@@ -14,24 +15,13 @@ if TYPE_CHECKING:
 __all__ = ["log"]
 
 EACH = 50  # classes up to which each has scalars of its own
-TAGS = {
-    "mean_recall": "recall/mean",
-    "sd_recall": "recall/spread",
-    "lowest_recall": "recall/lowest",
-    "price": "recall/price",
-    "mean_average_precision": "precision/mean_average_precision",
-    "mean_iou": "iou/mean",
-    "share_kept": "mining/share_kept",
-    "mean_loss_kept": "mining/mean_loss_kept",
-    "mean_loss_dropped": "mining/mean_loss_dropped",
-}
 
 
 def log(report: Report, writer: Any, step: int | None) -> None:
     """Write to a `SummaryWriter`; see `Report.log_to`."""
     for row in report.epochs:
         values = row | row.get("mining", {})
-        found = {tag: values.get(key) for key, tag in TAGS.items()}
+        found = {tag: values.get(key) for key, (_, tag) in EPOCH.items()}
         if len(report.names) <= EACH:
             for key in ("recalls", "log_weight"):
                 each = zip(report.names, row.get(key, []), strict=False)

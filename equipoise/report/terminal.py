@@ -27,18 +27,14 @@ def show(report: Report, most: int) -> None:
     for heading, said in story(report):
         sentences.add_row(heading, text(said))  # names may look like markup
     console.print(text(report.title, style="bold"))
-    for part in (
-        sentences,
-        table(OUTCOMES, outcome_rows(report), names=(0, 5)),
-        _classes(report, most, console.width),
-    ):
+    outcomes = table(OUTCOMES, outcome_rows(report), names=(0, 5))
+    for part in (sentences, outcomes, _classes(report, most, console.width)):
         console.print()
         console.print(part)
     console.print()
-    for line in warnings(report):
-        console.print(text(line, style="bold"))
-    for line in notes(report):
-        console.print(text(line, style="dim"))
+    for lines, style in ((warnings(report), "bold"), (notes(report), "dim")):
+        for line in lines:
+            console.print(text(line, style=style))
 
 
 def table(
@@ -59,7 +55,6 @@ def table(
 def _classes(report: Report, most: int, width: int) -> Any:
     """A row for each class, from the lowest recall to the highest; as many columns as fit."""
     shown = notable(report, most)
-    kind, kinds = ("label", "labels") if report.multilabel else ("class", "classes")
     found = columns(report)
     sizes = [3 + max(len(column.heading), *(len(column[c]) for c in shown)) for column in found]
     while len(found) > 1 and sum(sizes) > width - 4 - NAME:
@@ -67,8 +62,8 @@ def _classes(report: Report, most: int, width: int) -> Any:
         del found[least], sizes[least]
     left_out = len(report.names) - len(shown)
     return table(
-        [kind, *(column.heading for column in found)],
+        [report.kind, *(column.heading for column in found)],
         [[report.names[c], *(column[c] for column in found)] for c in shown],
         names=(0,),
-        note=f"{left_out:,} more {kinds} are not shown" if left_out else None,
+        note=f"{left_out:,} more {report.kinds} are not shown" if left_out else None,
     )

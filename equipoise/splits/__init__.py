@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from equipoise.splits.splits import (
-    holdout_split,
-    k_folds,
-    multilabel_holdout_split,
-    three_way_split,
-)
+from equipoise.splits.splits import holdout_split, k_folds, three_way_split
 
-__all__ = ["holdout_split", "k_folds", "multilabel_holdout_split", "three_way_split"]
+__all__ = ["holdout_split", "k_folds", "three_way_split"]

@@ -11,7 +11,7 @@ from equipoise.splits.multilabel import multilabel_folds, multilabel_holdout
 from equipoise.splits.stratified import stratified_folds, stratified_holdout
 from equipoise.targets import Targets
 
-__all__ = ["holdout_split", "k_folds", "multilabel_holdout_split", "three_way_split"]
+__all__ = ["holdout_split", "k_folds", "three_way_split"]
 
 Split = tuple[np.ndarray, np.ndarray]
 
@@ -58,17 +58,6 @@ def holdout_split(targets: Any, size: float | int, *, groups: Any = None, seed: 
     n = values.shape[0]
     held = np.sort(_held(values, _count(size, n, "size"), _group_ids(groups, n), seed))
     return _others(n, held), held
-
-
-def multilabel_holdout_split(targets: Any, size: float | int, *, seed: int = 0) -> Split:
-    """`holdout_split` of `(N, C)` multi-hot targets; refuses class ids."""
-    targets = Targets.of(targets)
-    if not targets.multilabel:
-        raise ValueError(
-            f"Expected targets to be (N, C) multi-hot, but got {targets!r}. "
-            "For class ids use equipoise.holdout_split."
-        )
-    return holdout_split(targets, size, seed=seed)
 
 
 def k_folds(targets: Any, k: int, *, groups: Any = None, seed: int = 0) -> list[Split]:

@@ -17,7 +17,6 @@ __all__ = [
     "class_ids",
     "element_counts",
     "multi_hot",
-    "require_no_unknown",
     "some",
     "warn_of_empty",
     "warn_of_one_hot",
@@ -106,15 +105,6 @@ def class_counts(values: Any, num_examples: int | None) -> tuple[np.ndarray, int
     return counts, int(num_examples)
 
 
-def require_no_unknown(unknown: float | None) -> None:
-    """Raise if a value for unknown labels is given with class ids."""
-    if unknown is not None:
-        raise ValueError(
-            f"Expected unknown only with (N, C) multi-hot labels, but got {unknown!r} with class "
-            "ids. Leave out the examples whose class is unknown."
-        )
-
-
 def multi_hot(values: Any, unknown: float | None) -> tuple[csr_matrix, np.ndarray]:
     """CSR of ones that shares nothing with `values`; and the unknown entries of each column."""
     from scipy.sparse import csr_matrix
@@ -123,12 +113,10 @@ def multi_hot(values: Any, unknown: float | None) -> tuple[csr_matrix, np.ndarra
     unknown_counts = np.zeros(values.shape[1], np.int64)
     if unknown is not None:
         values, unknown_counts = _without(values, unknown)
-    if isinstance(values, np.ndarray):
-        stored, parts = values, _ones_of(values)
-        if parts is not None:
-            return csr_matrix(parts, shape=values.shape), unknown_counts
-    else:
-        stored = values.data
+    dense = isinstance(values, np.ndarray)
+    if dense and (parts := _ones_of(values)) is not None:
+        return csr_matrix(parts, shape=values.shape), unknown_counts
+    stored = values if dense else values.data
     if (wrong := ~((stored == 0) | (stored == 1))).any():
         odd = stored[wrong][0]
         hint = " For (N, 1) class ids pass labels.ravel()." if values.shape[1] == 1 else ""

@@ -30,63 +30,50 @@ _RAGGED = (
 class _Categorical(Protocol):
     """`pandas.Categorical` and `CategoricalIndex`."""
 
-    @property
-    def categories(self) -> Any: ...
-    @property
-    def codes(self) -> Any: ...
+    categories: Any
+    codes: Any
 
 
 @runtime_checkable
 class _Series(Protocol):
     """`pandas.Series` and `Index`."""
 
-    @property
-    def array(self) -> Any: ...
-    def to_numpy(self) -> np.ndarray: ...
+    array: Any
+    to_numpy: Any
 
 
 @runtime_checkable
 class _Frame(Protocol):
     """A data frame of pandas or polars."""
 
-    @property
-    def columns(self) -> Any: ...
-    def to_numpy(self) -> np.ndarray: ...
+    columns: Any
+    to_numpy: Any
 
 
 @runtime_checkable
 class _ScipySparse(Protocol):
-    def tocsr(self) -> Any: ...
+    tocsr: Any
 
 
 @runtime_checkable
 class _HubColumn(Protocol):
     """A column of a Hugging Face data set, `dataset["label"]`, from datasets 4 on."""
 
-    @property
-    def source(self) -> Any: ...
-    @property
-    def column_name(self) -> str: ...
-    def __getitem__(self, key: slice) -> Any: ...
+    source: Any
+    column_name: str
+    __getitem__: Any
 
 
 @runtime_checkable
 class _HubDataset(Protocol):
-    @property
-    def features(self) -> Any: ...
-    @property
-    def column_names(self) -> list[str]: ...
+    features: Any
+    column_names: list[str]
 
 
 def read(labels: Any, names: Sequence[str] | None) -> tuple[Any, Names]:
-    """Labels as numbers, and the names of their classes.
+    """`(N,)` or `(N, C)` numbers, not yet checked, as an array or scipy sparse; and the names.
 
-    Args:
-        labels: see `Targets`.
-        names: of class 0, 1, …; `None` for those that come with the labels, if any do.
-
-    Returns:
-        An `(N,)` or `(N, C)` array, or a scipy sparse matrix, values not yet checked; the names.
+    `names` are those asked for; `None` for those that come with the labels, if any do.
     """
     asked = None if names is None else checked_names(names)
     values, found = _contents(labels)
@@ -144,14 +131,13 @@ def _categorical(labels: Any) -> _Categorical | None:
 
 
 def _from_tensor(labels: torch.Tensor) -> Any:
+    labels = (labels.float() if labels.dtype == torch.bfloat16 else labels).cpu()
     if labels.layout == torch.strided:
-        return (labels.float() if labels.dtype == torch.bfloat16 else labels).cpu().numpy()
+        return labels.numpy()
     from scipy.sparse import csr_matrix
 
-    csr = labels.to_sparse_csr().cpu()
-    data = csr.values()
-    data = data.float() if data.dtype == torch.bfloat16 else data
-    parts = (data.numpy(), csr.col_indices().numpy(), csr.crow_indices().numpy())
+    csr = labels.to_sparse_csr()
+    parts = (csr.values().numpy(), csr.col_indices().numpy(), csr.crow_indices().numpy())
     return csr_matrix(parts, shape=(csr.shape[0], csr.shape[1]))
 
 

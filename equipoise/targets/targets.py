@@ -89,7 +89,11 @@ class Targets:
         columns = None if values.ndim == 1 else values.shape[1]
         num_classes = checking.agreed_num_classes(num_classes, names, columns)
         if values.ndim == 1:
-            checking.require_no_unknown(unknown)
+            if unknown is not None:
+                raise ValueError(
+                    f"Expected unknown only with (N, C) multi-hot labels, but got {unknown!r} with "
+                    "class ids. Leave out the examples whose class is unknown."
+                )
             ids, num_classes = checking.class_ids(values, num_classes)
             self._set(np.bincount(ids, minlength=num_classes), len(ids), names, labels=ids)
         else:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equipoise.splits import multilabel_holdout_split
+from equipoise import holdout_split
 from tests.multilabel.cases import LABELS, multi_hot
 
 
@@ -18,7 +18,7 @@ def test_nothing_is_lost_and_every_label_stays_in_training(data):
     frequencies = data.draw(st.lists(st.floats(0, 0.9), min_size=1, max_size=8))
     rows = multi_hot(n, frequencies, data.draw(st.integers(0, 999)))
     size = data.draw(st.integers(1, n - 1))
-    train, held = multilabel_holdout_split(rows, size, seed=data.draw(st.integers(0, 9)))
+    train, held = holdout_split(rows, size, seed=data.draw(st.integers(0, 9)))
     assert sorted([*train, *held]) == list(range(n))
     assert (np.diff(train) > 0).all()
     assert (np.diff(held) > 0).all()
@@ -30,7 +30,7 @@ def test_nothing_is_lost_and_every_label_stays_in_training(data):
 def test_labels_have_their_share(share):
     """Within one example of the share for nearly all labels; a random split is off by ten."""
     rows = multi_hot(2000, list(0.4 * 0.75 ** np.arange(14)), seed=6)
-    train, held = multilabel_holdout_split(rows, share)
+    train, held = holdout_split(rows, share)
     assert len(held) == 2000 * share
     off = np.abs(rows[held].sum(0) - share * rows.sum(0))
     assert off.mean() < 1
@@ -51,7 +51,7 @@ def topical(n, labels, seed):
 def test_the_number_of_labels_an_example_keeps_its_distribution(share):
     """Within one example at every cut; a hold-out that takes the label-rich first is far off."""
     cardinality = topical(3000, 60, seed=0).sum(1)
-    train, held = multilabel_holdout_split(topical(3000, 60, seed=0), share)
+    train, held = holdout_split(topical(3000, 60, seed=0), share)
     cuts = np.arange(cardinality.max() + 1)
     below = (cardinality[held, None] <= cuts).sum(0)
     assert np.abs(below - share * (cardinality[:, None] <= cuts).sum(0)).max() < 0.005 * 3000
@@ -67,7 +67,7 @@ def test_labels_of_two_examples_are_on_both_sides():
         rows[rng.permutation(600)[: 1 + label % 4], label] = 1
     counts = rows.sum(0)
     for seed in range(5):
-        train, held = multilabel_holdout_split(rows, 0.2, seed=seed)
+        train, held = holdout_split(rows, 0.2, seed=seed)
         assert len(held) == 120
         assert rows[train][:, counts > 0].any(0).all()
         assert rows[held][:, counts > 1].any(0).all()
@@ -82,7 +82,7 @@ def test_label_counts_are_nearer_than_by_iterative_stratification():
     theirs = min(next(folds.split(np.zeros((1500, 1)), rows)), key=len)
     off = [
         np.abs(rows[held].sum(0) - 0.2 * rows.sum(0)).mean()
-        for held in (multilabel_holdout_split(rows, 0.2)[1], theirs)
+        for held in (holdout_split(rows, 0.2)[1], theirs)
     ]
     assert off[0] < 0.5
     assert off[0] < 0.5 * off[1]
@@ -91,26 +91,21 @@ def test_label_counts_are_nearer_than_by_iterative_stratification():
 def test_examples_without_labels_and_a_hold_out_of_one():
     rows = np.zeros((50, 3), np.uint8)
     rows[:10, 0] = 1
-    train, held = multilabel_holdout_split(rows, 0.2)
+    train, held = holdout_split(rows, 0.2)
     assert rows[held].sum() == 2
     assert len(train) == 40
-    assert [len(side) for side in multilabel_holdout_split(rows, 1)] == [49, 1]
-    assert [len(side) for side in multilabel_holdout_split(rows, 49)] == [1, 49]
-    assert len(multilabel_holdout_split(np.zeros((9, 2)), 3)[1]) == 3
+    assert [len(side) for side in holdout_split(rows, 1)] == [49, 1]
+    assert [len(side) for side in holdout_split(rows, 49)] == [1, 49]
+    assert len(holdout_split(np.zeros((9, 2)), 3)[1]) == 3
 
 
 def test_seeds():
-    one, two = (multilabel_holdout_split(LABELS, 20, seed=seed)[1].tolist() for seed in (1, 2))
-    assert multilabel_holdout_split(LABELS, 20, seed=1)[1].tolist() == one
+    one, two = (holdout_split(LABELS, 20, seed=seed)[1].tolist() for seed in (1, 2))
+    assert holdout_split(LABELS, 20, seed=1)[1].tolist() == one
     assert one != two
 
 
 @pytest.mark.parametrize("size", [0, 83, 1.5, -0.1, True, float("nan")])
 def test_bad_sizes_are_named(size):
     with pytest.raises(ValueError, match=r"Expected size|cannot convert"):
-        multilabel_holdout_split(LABELS, size)
-
-
-def test_class_ids_are_refused():
-    with pytest.raises(ValueError, match=r"equipoise\.holdout_split"):
-        multilabel_holdout_split([0, 1, 1], 1)
+        holdout_split(LABELS, size)

@@ -287,9 +287,7 @@ def test_names_lose_control_characters_only():
 
 @pytest.mark.parametrize("name", ["run.json", "a/new/folder"])
 def test_it_is_saved_and_loaded(name: str, tmp_path):
-    report = make_report(
-        of_classes(mining=True), *evaluation_set(), names=NAMES, seconds={"all": np.float32(1.5)}
-    )
+    report = make_report(of_classes(mining=True), *evaluation_set(), names=NAMES)
     path = report.save(tmp_path / name)
     assert path.suffix == ".json"
     assert load(tmp_path / name) == report == load(path)
@@ -298,9 +296,9 @@ def test_it_is_saved_and_loaded(name: str, tmp_path):
 def test_what_is_no_report_is_refused(tmp_path):
     saved = make_report(of_classes()).to_dict()
     for wrong, message in (
-        ([], "Expected saved to be the dict of Report.to_dict.*but got list"),
-        ({"a": 1}, "but got dict without"),
-        (saved | {"equipoise_report": 7}, "of version 2, but got 7"),
+        ([], "Expected saved to be the dict of Report.to_dict.*but got a list"),
+        ({"a": 1}, "but got a dict without"),
+        (saved | {"equipoise_report": 7}, "of version 2, but got version 7"),
         ({k: v for k, v in saved.items() if k != "counts"}, "Expected saved to have counts"),
         (saved | {"counts": [1]}, "Expected counts to be 10 numbers, one for each class, but got"),
     ):
@@ -340,7 +338,6 @@ def test_no_epoch_is_refused():
         ({"baseline": [math.nan] * 10}, "Expected baseline to be 10 recalls"),
         ({"names": ["a"]}, "Expected names to be 10 names, but got 1"),
         ({"names": "abcdefghij"}, "Expected names to be 10 names"),
-        ({"seconds": {"x": -1}}, "Expected seconds of 'x' to be at least 0, but got -1"),
     ],
 )
 def test_what_does_not_fit_is_refused(given: dict, message: str):
