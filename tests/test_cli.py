@@ -1,4 +1,7 @@
-"""`equipoise audit` and `report`: files, what is printed, exit codes, and files that are wrong."""
+"""`equipoise audit` and `report`: files, what is printed, exit codes, and files that are wrong.
+
+Tables and folders are read in tests/test_reading.py.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,6 @@ from scipy.sparse import csr_matrix, save_npz
 from typer.testing import CliRunner
 
 import equipoise
-from equipoise.audit import read_labels
 from equipoise.cli import app
 
 IDS = np.array([0] * 6 + [1] * 3 + [2])
@@ -79,29 +81,13 @@ GOOD = {
     "only.npz": ({"arr_0": IDS}, [], BY_ID),
     "field.npz": ({"y": HOT, "other": IDS}, ["--field", "other"], BY_ID),
     "named.npz": ({"Y": HOT, "label_names": NAMES}, [], {"cat": 4, "dog": 2, "owl": 1}),
-    "more_names.npz": (
-        {"y": IDS[:9], "class_names": NAMES},
-        [],
-        {"cat": 6, "dog": 3, "owl": 0},
-    ),
+    "more.npz": ({"y": IDS[:9], "class_names": NAMES}, [], {"cat": 6, "dog": 3, "owl": 0}),
     "other_names.npz": ({"y": IDS, "class_names": NAMES[:2]}, [], BY_ID),
-    "csr.npz": (
-        {**csr("Y", HOT), **csr("X", HOT), "label_names": NAMES},
-        [],
-        {"cat": 4, "dog": 2, "owl": 1},
-    ),
+    "csr.npz": ({**csr("Y", HOT), **csr("X", HOT)}, [], BY_LABEL),
     "csr_field.npz": ({**csr("Y", HOT[:1]), **csr("tags", HOT)}, ["--field", "tags"], BY_LABEL),
     "ids.csv": ("\n".join(map(str, IDS)), [], BY_ID),
-    "words.csv": ("\ufeffspecies\ncat\ncat\n\ndog\n", [], {"cat": 2, "dog": 1}),
-    "no_header.csv": ("cat\ncat\ndog\n", [], {"cat": 2, "dog": 1}),
-    "label.csv": ("file,label\na.jpg,1\nb.jpg,0\nc.jpg,1.0\n", [], {"0": 1, "1": 2}),
-    "quoted.csv": (
-        'file,kind\na,"big, red"\nb,small\n',
-        ["--field", "kind"],
-        {"big, red": 1, "small": 1},
-    ),
-    "hot.csv": ("file,wet,dry\na,1,0\nb,1,1\n", [], {"wet": 2, "dry": 1}),
-    "tabs.tsv": ("file\tlabel\na\tx\nb\ty\nc\tx\n", [], {"x": 2, "y": 1}),
+    "words.csv": ("file,kind\na,x\nb,y\nc,x\n", ["--field", "kind"], {"x": 2, "y": 1}),
+    "sets.csv": ("file,tags\na,x;y\nb,y\n", ["--separator", ";"], {"x": 1, "y": 2}),
     "c.arff": (ARFF + "1,0,.5\n1,1,.5\n", [], {"a": 2, "b": 1}),
     "first.arff": (ARFF + "1,0,.5\n1,1,.5\n", ["--labels", "1"], {"a": 2}),
     "last.arff": (ARFF + "1,0,0\n1,1,1\n", ["--labels", "-2"], {"b": 1, "x": 1}),
@@ -117,12 +103,8 @@ def test_every_kind_of_file(name, tmp_path):
 
 
 def test_matrix_as_scipy_saves_it(tmp_path):
-    save_npz(tmp_path / "scipy.npz", csr_matrix(HOT))
+    save_npz(tmp_path / "scipy.npz", matrix := csr_matrix(HOT))
     assert counts_of(audited(tmp_path / "scipy.npz")) == BY_LABEL
-
-
-def test_damaged_matrix_of_scipy(tmp_path):
-    matrix = csr_matrix(HOT)
     matrix.indices[:] = 9
     save_npz(tmp_path / "scipy.npz", matrix)
     is_one_line(run("audit", tmp_path / "scipy.npz"), "to hold a CSR matrix")
@@ -159,10 +141,6 @@ BAD = {
     "empty.npz": (b"", "is empty"),
     "truncated.npz": (lambda folder: whole_npz(folder)[:-40], "damaged or none"),
     "damaged.npz": (lambda folder: damaged_npz(folder / "whole.npz"), "damaged or none"),
-    "directory.npz": (
-        lambda folder: whole_npz(folder).replace(b"PK\x01\x02", b"PK\x01\xff"),
-        "central directory",
-    ),
     "is_npy.npz": (lambda folder: write(folder / "y.npy", IDS).read_bytes(), "damaged or none"),
     "png.npz": (png(), "damaged or none"),
     "png.npy": (png(), "damaged or none"),
@@ -180,19 +158,11 @@ BAD = {
     "dates.npy": (np.array(["2020-01-01"], "M8[D]"), "to be numbers"),
     "csr.npz": ({**csr("Y", HOT), "Y_indices": np.full(7, 9, np.int32)}, "to hold a CSR matrix"),
     "shape.npz": ({**csr("Y", HOT), "Y_shape": np.array([5])}, "to hold a CSR matrix"),
-    "blank.csv": ("\n \n", "has no rows"),
-    "header.csv": ("species\n", "a line of names alone"),
-    "ragged.csv": ("a,label\n1,2\n3\n", "row 2 of 'label' has none"),
-    "gap.csv": ("file,label\na,x\nb,\n", "row 2 of 'label' has none"),
-    "nan.csv": ("file,label\na,1\nb,nan\n", "but got nan"),
     "which.csv": ("file,kind\na,x\nb,y\n", "holds file, kind. Say which"),
-    "png.csv": (png(), "binary data"),
     "corrupt.arff": (ARFF + "1,0,.5\n1,nothing\n", "to be an ARFF file"),
     "which.arff": (ARFF.replace(": -C 2", "") + "1,0,.5\n", "Expected labels to be given"),
     "seven.arff": (ARFF.replace("-C 2", "-C 7") + "1,0,.5\n", "from 1 to 3"),
     "png.arff": (png(), "to be ARFF"),
-    "labels.xlsx": (b"PK", "ends in .npz"),
-    "labels.parquet": (b"PAR1", "to be whole"),
 }
 
 
@@ -218,9 +188,8 @@ def test_missing_files_and_fields(tmp_path):
     (tmp_path / "folder.npz").mkdir()
     is_one_line(run("audit", tmp_path / "folder.npz"), "but it holds nothing")
     is_one_line(run("audit", path, "--field", "z"), "to hold 'z', but it holds y")
-    is_one_line(
-        run("audit", path, "--plot", tmp_path / "no" / "p.png"), "a folder that does not exist"
-    )
+    nowhere = tmp_path / "no" / "p.png"
+    is_one_line(run("audit", path, "--plot", nowhere), "a folder that does not exist")
     is_one_line(run("audit", path, "--plot", tmp_path / "p.docx"), "docx")
 
 
@@ -239,13 +208,7 @@ def test_what_a_person_sees(tmp_path):
     path = write(tmp_path / "y.npz", {"y": IDS, "class_names": np.array(["[red]cat[/]", "d", "o"])})
     result = run("audit", path, "--plot", tmp_path / "p.png")
     assert result.exit_code == 0
-    for words in (
-        "10 examples, 3 classes",
-        "[red]cat[/]",
-        "60.00%",
-        "imbalance ratio",
-        "6.0 times",
-    ):
+    for words in ("10 examples, 3 classes", "[red]cat[/]", "60.00%", "imbalance", "6.0 times"):
         assert words in result.stdout
     assert "SCUMBLE" not in result.stdout  # says nothing about class ids
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
@@ -264,14 +227,9 @@ def test_most(tmp_path):
         assert gap in shown
 
 
-def test_json_is_all_of_it(tmp_path):
-    path = write(tmp_path / "y.npz", {"Y": HOT, "label_names": np.array(["é", "b", "c"])})
-    assert audited(path, "--most", "1") == equipoise.audit(HOT, ["é", "b", "c"]).to_dict()
-
-
-def test_names_from_a_file_cannot_steer_the_terminal(tmp_path):
-    path = write(tmp_path / "y.npz", {"y": IDS, "class_names": np.array(["a\x1b[2J", "b\n", "c"])})
-    assert read_labels(path)[1] == ["a�[2J", "b�", "c"]
+def test_json_is_all_of_it_and_names_cannot_steer_the_terminal(tmp_path):
+    path = write(tmp_path / "y.npz", {"Y": HOT, "label_names": np.array(["é", "a\x1b[2J", "b\n"])})
+    assert audited(path, "--most", "1") == equipoise.audit(HOT, ["é", "a�[2J", "b�"]).to_dict()
 
 
 def test_help_and_version():
@@ -279,17 +237,8 @@ def test_help_and_version():
     assert (shown.exit_code, "audit" in shown.stdout) == (0, True)
     shown = run("audit", "--help")
     assert shown.exit_code == 0
-    for words in (
-        "FILE_OR_FOLDER",
-        "--field",
-        "--separator",
-        "--labels",
-        "--most",
-        "--json",
-        "--plot",
-        "CSR",
-    ):
-        assert words in shown.stdout
+    for option in ("field", "separator", "labels", "most", "json", "plot"):
+        assert f"--{option}" in shown.stdout
     assert run("--version").stdout == f"equipoise {equipoise.__version__}\n"
 
 

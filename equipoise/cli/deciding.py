@@ -28,7 +28,7 @@ from equipoise.figures import require, save
 from equipoise.report.evaluation import outcome
 from equipoise.report.front import front_figure
 from equipoise.report.numbers import plain
-from equipoise.report.terminal import table
+from equipoise.report.views import table
 
 __all__ = ["decide_command"]
 

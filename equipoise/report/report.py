@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from equipoise.figures import save
+from equipoise.report.pictures import pictures
+from equipoise.report.views import log, page, show
+
 __all__ = ["Report", "load"]
 
 VERSION = 2
@@ -127,8 +131,6 @@ class Report:
         Of more classes, those of the lowest recalls and those that changed most are shown. Needs
         rich.
         """
-        from equipoise.report.terminal import show
-
         show(self, most)
 
     def save_html(self, path: str | Path) -> Path:
@@ -136,8 +138,6 @@ class Report:
 
         Needs matplotlib and jinja2.
         """
-        from equipoise.report.page import page
-
         path = Path(path)
         path.write_text(page(self), encoding="utf-8")
         return path
@@ -147,9 +147,6 @@ class Report:
 
         Needs matplotlib, and takes any suffix that it can write.
         """
-        from equipoise.figures import save
-        from equipoise.report.pictures import pictures
-
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         return [save(found.figure, folder / f"{found.name}{suffix}") for found in pictures(self)]
@@ -164,8 +161,6 @@ class Report:
             writer: a `torch.utils.tensorboard.SummaryWriter`.
             step: where outcomes and pictures are written; by default at the last epoch.
         """
-        from equipoise.report.tensorboard import log
-
         log(self, writer, step)
 
 

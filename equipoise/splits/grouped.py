@@ -47,17 +47,13 @@ def grouped_parts(values: Any, groups: np.ndarray, shares: np.ndarray, seed: int
 
 def _examples_by_class(values: Any, groups: np.ndarray) -> Any:
     """CSR `(G, C + 1)`: of each group the examples that carry each class, and all of them."""
-    from scipy.sparse import csr_matrix
+    from scipy.sparse import csr_matrix, hstack
 
-    every = np.arange(len(groups))
+    n = len(groups)
     if isinstance(values, np.ndarray):
-        carried, last = values.astype(np.int64), int(values.max()) + 1
-        examples = every
-    else:
-        carried, last = values.indices, values.shape[1]
-        examples = np.repeat(every, np.diff(values.indptr))
-    classes = np.concatenate([carried, np.full(len(every), last)])
-    rows = groups[np.concatenate([examples, every])]
-    table = csr_matrix((np.ones(len(rows)), (rows, classes)), (int(groups.max()) + 1, last + 1))
-    table.sum_duplicates()
+        values = csr_matrix((np.ones(n), values, np.arange(n + 1)))
+    carried = csr_matrix((np.ones(values.nnz), values.indices, values.indptr), values.shape)
+    grouped = csr_matrix((np.ones(n), (groups, np.arange(n))))
+    table = csr_matrix(grouped @ hstack([carried, np.ones((n, 1))], format="csr"))
+    table.sort_indices()
     return table

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from equipoise import holdout_split
-from tests.multilabel.cases import LABELS, multi_hot
+from tests.multilabel.cases import multi_hot
 
 
 @settings(max_examples=80, deadline=None)
@@ -97,15 +97,3 @@ def test_examples_without_labels_and_a_hold_out_of_one():
     assert [len(side) for side in holdout_split(rows, 1)] == [49, 1]
     assert [len(side) for side in holdout_split(rows, 49)] == [1, 49]
     assert len(holdout_split(np.zeros((9, 2)), 3)[1]) == 3
-
-
-def test_seeds():
-    one, two = (holdout_split(LABELS, 20, seed=seed)[1].tolist() for seed in (1, 2))
-    assert holdout_split(LABELS, 20, seed=1)[1].tolist() == one
-    assert one != two
-
-
-@pytest.mark.parametrize("size", [0, 83, 1.5, -0.1, True, float("nan")])
-def test_bad_sizes_are_named(size):
-    with pytest.raises(ValueError, match=r"Expected size|cannot convert"):
-        holdout_split(LABELS, size)

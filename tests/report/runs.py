@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -42,24 +43,10 @@ FairPolicy, FairLoss, Hardest = (
 )
 
 
-@dataclass
-class Decided:
-    """A fitted decision of class ids with its front."""
-
-    objective: str
-    values: np.ndarray
-    front: list[dict[str, Any]] = field(default_factory=list)
-    price: float | None = None
-    equality_price: float | None = None
-    alpha: float | None = None
-
-
-@dataclass
-class Thresholds:
-    """A fitted decision of labels."""
-
-    objective: str
-    values: np.ndarray
+def decision(objective: str, values: np.ndarray, **found: Any) -> SimpleNamespace:
+    """A fitted decision; thresholds of labels have neither front nor prices."""
+    empty = {"front": [], "price": None, "equality_price": None, "alpha": None}
+    return SimpleNamespace(objective=objective, values=values, **(empty | found))
 
 
 @dataclass
@@ -129,9 +116,10 @@ def of_classes(
     counts = np.geomspace(2000, 20, classes).astype(int)
     shift = np.linspace(-0.8, 0.8, classes)
     values = np.linspace(-0.4, 0.4, classes)
-    decision = Decided("fair", values, front(values), 0.008, 0.06, 4.0) if decided else None
+    prices = {"price": 0.008, "equality_price": 0.06, "alpha": 4.0}
+    fitted = decision("fair", values, front=front(values), **prices) if decided else None
     held = Targets.from_class_counts(counts, names=names)
-    balancer = MadeBalancer(held, shift, decision, Hardest() if mining else None)
+    balancer = MadeBalancer(held, shift, fitted, Hardest() if mining else None)
     n = np.full(classes, support)
     for epoch in range(epochs):
         level = np.linspace(0.95, 0.3 + 0.05 * min(epoch, 8), classes)
@@ -140,7 +128,7 @@ def of_classes(
         row |= {"log_weight": (balancer.log_weight * epoch / epochs).tolist()}
         row |= {"recalls": recalls.tolist(), "support": n.tolist(), "price": 0.01 * epoch / epochs}
         row |= {"mean_recall": recalls.mean(), "sd_recall": recalls.std()}
-        row |= {"lowest_recall": recalls.min()}
+        row["lowest_recall"] = recalls.min()
         if mining:
             row["mining"] = {"num_seen": 100, "num_kept": 25, "num_nonfinite": 0}
             row["mining"] |= {"share_kept": 0.25, "mean_loss_kept": 1.5 / (epoch + 1)}
@@ -169,8 +157,7 @@ def of_labels(labels: int = 14, epochs: int = 5) -> MadeBalancer:
     _, targets = label_data(labels, 400, 0)
     held = Targets.from_class_counts(targets.sum(0), len(targets))
     balancer = of_classes(labels, epochs)
-    decision = Thresholds("prevalence", np.full(labels, 0.3))
-    made = MadeBalancer(held, np.full(labels, 0.5), decision)
+    made = MadeBalancer(held, np.full(labels, 0.5), decision("prevalence", np.full(labels, 0.3)))
     made.log_weight = np.zeros(labels)
     made.history = [row | {"log_weight": [0.0] * labels} for row in balancer.history]
     return made

@@ -20,8 +20,8 @@ from equipoise.report.pictures import pictures
 from equipoise.report.story import notes, story, warnings
 from tests.report.runs import (
     NAMES,
-    Decided,
     MadeBalancer,
+    decision,
     evaluation_set,
     label_data,
     of_classes,
@@ -130,7 +130,7 @@ def test_the_front_and_the_point_that_was_chosen():
     assert (found["objective"], found["price"], found["equality_price"]) == ("fair", 0.008, 0.06)
     assert "equal would cost about 0.060" in told(report)["What it cost"]
     balancer = of_classes()
-    balancer.decision = Decided("accuracy", np.zeros(10))
+    balancer.decision = decision("accuracy", np.zeros(10))
     found = make_report(balancer).decision
     assert (found["front"], found["price"], found["equality_price"]) == ([], None, None)
 
@@ -217,9 +217,8 @@ def test_the_noise_floor_is_what_equal_recalls_show():
 def test_plain_numbers_survive_json(values: list[float]):
     again = json.loads(json.dumps(plain(values), allow_nan=False))
     for value, found in zip(values, again, strict=True):
-        assert (
-            found is None if not math.isfinite(value) else found == pytest.approx(value, abs=1e-6)
-        )
+        expected = pytest.approx(value, abs=1e-6) if math.isfinite(value) else None
+        assert found == expected
 
 
 @pytest.mark.parametrize(
@@ -250,14 +249,10 @@ def test_the_story_of_a_raised_class():
     report = make_report(of_classes(3, names=["cat", "car", "cup"]), *evaluation_set(3, 200))
     said = told(report)
     first, now = report.outcomes[0], report.outcomes[-1]
-    assert (
-        "cat has 2,000 training examples, 100 times as many as cup (20)"
-        in (said["What was unbalanced"])
-    )
-    assert (
-        "draws each example of cup 37 times on average, and each of cat 0.37 times"
-        in (said["What was done"])
-    )
+    cat = "cat has 2,000 training examples, 100 times as many as cup (20)"
+    assert cat in said["What was unbalanced"]
+    drawn = "draws each example of cup 37 times on average, and each of cat 0.37 times"
+    assert drawn in said["What was done"]
     assert f"from {first['lowest']:.3f} of cup to {now['lowest']:.3f}" in said["What it changed"]
     assert "Raised most was cup" in said["What it changed"]
     precisions = [row["precisions"][2] for row in (first, now)]
@@ -311,11 +306,6 @@ def test_what_is_no_report_is_refused(tmp_path):
         load(tmp_path)
 
 
-def test_no_epoch_is_refused():
-    with pytest.raises(ValueError, match=r"Expected balancer to have been through an epoch.*empty"):
-        make_report(of_classes(epochs=0))
-
-
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -343,6 +333,11 @@ def test_no_epoch_is_refused():
 def test_what_does_not_fit_is_refused(given: dict, message: str):
     with pytest.raises(ValueError, match=message):
         make_report(of_classes(), **given)
+
+
+def test_no_epoch_is_refused():
+    with pytest.raises(ValueError, match=r"Expected balancer to have been through an epoch.*empty"):
+        make_report(of_classes(epochs=0))
 
 
 @pytest.mark.filterwarnings("ignore:The hold-out has")
