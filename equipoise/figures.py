@@ -66,7 +66,6 @@ def style() -> Iterator[None]:
     """Figures that are made and drawn inside look like ours, whatever the user's settings are."""
     matplotlib = require("matplotlib")
     settings = {
-        "font.family": "sans-serif",
         "font.size": 9,
         "text.color": COLOURS["ink"],
         "text.parse_math": False,  # a class may be called $x$
@@ -77,7 +76,6 @@ def style() -> Iterator[None]:
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.axisbelow": True,
-        "axes.unicode_minus": True,
         "xtick.color": COLOURS["muted"],
         "xtick.labelcolor": COLOURS["ink"],
         "ytick.color": COLOURS["muted"],
@@ -112,19 +110,16 @@ def finish(figure: Any, axes: Any, title: str, columns: int = 2) -> None:
 def save(figure: Any, path: str | Path) -> Path:
     """Write a figure in the format of the path's ending; returns the path."""
     with style():
-        figure.savefig(path, dpi=150, **_no_date(Path(path).suffix))
+        dated = {"metadata": {"Date": None}} if Path(path).suffix == ".svg" else {}
+        figure.savefig(path, dpi=150, **dated)
     return Path(path)
-
-
-def _no_date(suffix: str) -> dict[str, Any]:
-    return {"metadata": {"Date": None}} if suffix == ".svg" else {}
 
 
 def data_uri(figure: Any) -> str:
     """The figure as an SVG inside a `data:` address, for the `src` of an HTML image."""
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format="svg", **_no_date(".svg"))
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -1,4 +1,4 @@
-"""What every test has: a headless matplotlib, and the `ffcv` marker."""
+"""What every test has: a headless matplotlib, and the markers `ffcv` and `browser`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import importlib
 import os
 
 import pytest
+
+from tests.report.browser import NAMES, find_browser
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -21,13 +23,18 @@ def why_no_ffcv() -> str | None:
     return None
 
 
+def why_no_browser() -> str | None:
+    """That no headless browser was found, or None where one was."""
+    if find_browser() is not None:
+        return None
+    return f"No headless browser found: none of {', '.join(NAMES)}; EQUIPOISE_BROWSER names one"
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test marked `ffcv` where FFCV is missing, or fail it where FFCV is required."""
-    if item.get_closest_marker("ffcv") is None:
-        return
-    reason = why_no_ffcv()
-    if reason is None:
-        return
-    if os.environ.get("EQUIPOISE_REQUIRE_FFCV", "") not in ("", "0"):
-        pytest.fail(f"{reason} (EQUIPOISE_REQUIRE_FFCV is set)", pytrace=False)
-    pytest.skip(reason)
+    """Skip a test whose marker names what is missing here, or fail it where that is required."""
+    for marker, why in (("ffcv", why_no_ffcv), ("browser", why_no_browser)):
+        if item.get_closest_marker(marker) is None or (reason := why()) is None:
+            continue
+        if os.environ.get("EQUIPOISE_REQUIRE_FFCV", "") not in ("", "0"):
+            pytest.fail(f"{reason} (EQUIPOISE_REQUIRE_FFCV is set)", pytrace=False)
+        pytest.skip(reason)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,28 +67,21 @@ def read_labels(
         raise FileNotFoundError(
             f"Expected a file or folder of labels, but there is none at {path}."
         )
-    with _naming(path):
+    try:
         if path.is_dir():
             targets, names = _read_folder(path, field, separator)
         elif path.stat().st_size == 0:
             raise ValueError(f"Expected a file of labels, but {path} is empty.")
         else:
             targets, names = _read_file(path, field, labels, separator)
+    except (ValueError, TypeError) as error:
+        if str(path) in str(error):
+            raise
+        raise type(error)(f"{path}: {error}") from error  # what `Targets` finds wrong
     if names is None or len(names) != targets.num_classes:
         return targets, None
     # Names must not steer a terminal
     return targets, ["".join(c if c.isprintable() else "�" for c in name) for name in names]
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Puts the file's name before what `Targets` finds wrong with its labels."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        if str(path) in str(error):
-            raise
-        raise type(error)(f"{path}: {error}") from error
 
 
 def _read_file(path: Path, field: str | None, labels: Any, separator: str | None) -> Labels:
@@ -101,7 +93,10 @@ def _read_file(path: Path, field: str | None, labels: Any, separator: str | None
     if kind == ".arff":
         from equipoise.arff import read_arff
 
-        data = read_arff(path, _which(labels))
+        if isinstance(labels, str) and not labels.lower().endswith(".xml"):
+            number = labels.lstrip("+-").isdecimal()
+            labels = int(labels) if number else [name.strip() for name in labels.split(",")]
+        data = read_arff(path, labels)
         return data.targets, data.label_names
     if kind == ".beton":
         from equipoise.ffcv import targets
@@ -119,15 +114,6 @@ def _read_file(path: Path, field: str | None, labels: Any, separator: str | None
     )
 
 
-def _which(labels: Any) -> Any:
-    """What `read_arff` takes for `labels`, from text: a number, names, or an XML file's path."""
-    if not isinstance(labels, str) or labels.lower().endswith(".xml"):
-        return labels
-    if labels.lstrip("+-").isdecimal():
-        return int(labels)
-    return [name.strip() for name in labels.split(",")]
-
-
 def _read_folder(folder: Path, field: str | None, separator: str | None) -> Labels:
     if (folder / "dataset_dict.json").is_file() and (folder / "train").is_dir():
         folder = folder / "train"
@@ -141,9 +127,8 @@ def _read_folder(folder: Path, field: str | None, separator: str | None) -> Labe
         train = [file for file in files if "train" in file.relative_to(folder).as_posix()]
         if files:
             return labels_of(arrow(folder, train or files), field, separator)
-    root = next(
-        (folder / part for part in ("train", "training") if (folder / part).is_dir()), folder
-    )
+    parts = (folder / part for part in ("train", "training"))
+    root = next((part for part in parts if part.is_dir()), folder)
     classes = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     counts = [sum(p.suffix.lower() in IMAGES for p in c.rglob("*")) for c in classes]
     if not sum(counts):
@@ -152,9 +137,8 @@ def _read_folder(folder: Path, field: str | None, separator: str | None) -> Labe
             f"Expected {folder} to hold a folder of images for each class, a table ("
             f"{', '.join(BESIDE)}) or a data set in Parquet or Arrow files, but it holds {there}."
         )
-    return Targets(np.repeat(np.arange(len(classes)), counts), len(classes)), [
-        c.name for c in classes
-    ]
+    targets = Targets(np.repeat(np.arange(len(classes)), counts), len(classes))
+    return targets, [c.name for c in classes]
 
 
 def _warn_of_missing(folder: Path, table: Table) -> None:

@@ -101,13 +101,6 @@ class Report:
             )
         if missing := sorted({field.name for field in fields(cls)} - saved.keys()):
             raise ValueError(f"Expected saved to have {', '.join(missing)}, but got none.")
-        classes = len(saved["names"])
-        for name in ("counts", "log_weight", "draws"):
-            if len(saved[name]) != classes:
-                raise ValueError(
-                    f"Expected {name} to be {classes} numbers, one for each class, but got "
-                    f"{len(saved[name])}."
-                )
         return cls(**{field.name: saved[field.name] for field in fields(cls)})
 
     def save(self, path: str | Path) -> Path:

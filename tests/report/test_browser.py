@@ -9,23 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from equipoise.report import Report, make_report
+from equipoise.report import Report
 from equipoise.report.pictures import pictures
 from tests.report.browser import Browser, browser, find_browser
-from tests.report.runs import NAMES, evaluation_set, label_data, of_classes, of_labels
+from tests.report.runs import NAMES
+from tests.report.test_views import CASES
 
 pytestmark = pytest.mark.browser
 
 DESKTOP, PHONE = 1200, 360
-
-CASES = {
-    "classes": lambda: make_report(
-        of_classes(mining=True), *evaluation_set(), names=NAMES, title="<b>Title & all</b>"
-    ),
-    "labels": lambda: make_report(of_labels(), *label_data(14, 500, 9)),
-    "many": lambda: make_report(of_classes(200, 12), baseline=np.linspace(0.9, 0.1, 200)),
-    "one epoch": lambda: make_report(of_classes(3, 1)),
-}
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +26,9 @@ def window() -> Iterator[Browser]:
         yield running
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=["names", "labels", "101", "one epoch"])
 def saved(request, tmp_path_factory) -> tuple[Report, Path]:
-    report = CASES[request.param]()
+    report = CASES[request.param][0]()
     return report, report.save_html(tmp_path_factory.mktemp("pages") / "report.html")
 
 
@@ -68,7 +60,7 @@ def test_pictures_are_drawn_and_nothing_is_beside_the_screen(width: int, window:
 
 
 def test_names_are_shown_as_they_are(window: Browser, tmp_path):
-    window.open(CASES["classes"]().save_html(tmp_path / "report.html"))
+    window.open(CASES["names"][0]().save_html(tmp_path / "report.html"))
     shown = window.run("[...document.querySelectorAll('tbody th')].map(e => e.textContent)")
     assert set(NAMES) <= set(shown)
     assert window.run("document.scripts.length") == 0
