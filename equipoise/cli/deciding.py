@@ -81,12 +81,14 @@ def decide_command(
         held = read_scores(scores)
         other = None if test is None else read_scores(test, held)
         judged = None if other is None or other.targets is None else other
-        kinds = "class ids", "several labels"
-        given = {"--at-least": at_least, "--k": k}, {"--alpha": alpha, "--picture": picture}
-        if any(value is not None for value in given[held.several].values()):
+        here, there = "class ids", "several labels"
+        wrong: dict[str, Any] = {"--at-least": at_least, "--k": k}
+        if held.several:
+            here, there = there, here
+            wrong = {"--alpha": alpha, "--picture": picture}
+        if any(value is not None for value in wrong.values()):
             raise ValueError(
-                f"Expected {' and '.join(given[held.several])} for {kinds[not held.several]} only, "
-                f"but {scores} has {kinds[held.several]}."
+                f"Expected {' and '.join(wrong)} for {there} only, but {scores} has {here}."
             )
         decision: ClassDecision | LabelDecision
         if held.several:
