@@ -183,15 +183,14 @@ def _changed(report: Report) -> str:
     if report.num_groups and report.support and len(report.names) > report.num_groups:
         shape = -1, report.num_groups
         support = array(report.support).reshape(shape)
-        (gap, worst), (gap_now, worst_now) = (
-            group_figures(array(row["recalls"]).reshape(shape), support).values()
-            for row in (first, now)
+        before, after = (
+            group_figures(array(row["recalls"]).reshape(shape), support) for row in (first, now)
         )
-        gap, worst = (
-            ("", "") if first is now else (f" ({gap:.3f} {first['name']})", f" ({worst:.3f})")
-        )
-        said += f" Two groups' recalls of one class differ by up to {gap_now:.3f}{gap}"
-        said += f"; the lowest accuracy of a group is {worst_now:.3f}{worst}."
+        gap, worst, was = "equal_opportunity_gap", "worst_group_accuracy", ["", ""]
+        if first is not now:
+            was = [f" ({before[gap]:.3f} {first['name']})", f" ({before[worst]:.3f})"]
+        said += f" Two groups' recalls of one class differ by up to {after[gap]:.3f}{was[0]}"
+        said += f"; the lowest accuracy of a group is {after[worst]:.3f}{was[1]}."
     if report.multilabel and now["predicted"] and report.support:
         times = _times(sum(now["predicted"]) / max(sum(report.support), 1))
         said += f" Labels are predicted {times} as often as they are true ({now['name']})."
