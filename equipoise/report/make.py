@@ -18,8 +18,10 @@ __all__ = ["make_report"]
 
 # What a report takes of a row of Balancer.history, and of a point of the front.
 WHOLE = ("epoch", "num_nan", "num_invalid")
-NUMBERS = ("mean_recall", "sd_recall", "lowest_recall", "price")
-NUMBERS += ("mean_average_precision", "mean_iou")
+NUMBERS = (
+    *("mean_recall", "sd_recall", "lowest_recall", "price"),
+    *("mean_average_precision", "mean_iou"),
+)
 LISTS = ("recalls", "log_weight", "support")
 OF_THE_FRONT = ("alpha", "mean", "sd", "lowest", "price", "mean_interval", "lowest_interval")
 
