@@ -10,6 +10,7 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 
 from equipoise.targets import Targets
+from equipoise.targets.checking import some
 
 __all__ = ["LABELS", "Labels", "chosen", "from_array", "listed", "loaded", "read_npy", "read_npz"]
 
@@ -100,9 +101,7 @@ def chosen(path: Path, field: str | None, there: list[str]) -> str:
 
 def listed(names: Sequence[str], most: int = 12) -> str:
     """Names for an error message, the first ones of many."""
-    if not names:
-        return "nothing"
-    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
+    return some(names, most) or "nothing"
 
 
 def _checked_csr(path: Path, make: Callable[[], Any]) -> Any:
