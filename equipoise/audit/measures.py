@@ -143,11 +143,9 @@ class Audit:
 def audit(targets: Any, class_names: Sequence[str] | None = None, *, most: int = 10) -> Audit:
     """The imbalance of a data set's labels: counts, IRLbl, MeanIR, CVIR, SCUMBLE, label sets.
 
-    With n_c the examples of class c: IRLbl_c = max_k n_k / n_c; MeanIR their mean; CVIR their
-    standard deviation (ddof 1) over MeanIR; SCUMBLE of an example is 1 − geometric mean /
-    arithmetic mean of the IRLbl of its labels, and of the set the mean over examples. Charte et
-    al., "Addressing imbalance in multilabel classification" (Neurocomputing 163, 2015), and
-    "Concurrence among imbalanced labels" (HAIS 2014).
+    The formulas stand in `Audit`. They are those of Charte et al., "Addressing imbalance in
+    multilabel classification" (Neurocomputing 163, 2015), and "Concurrence among imbalanced labels"
+    (HAIS 2014).
 
     As in the R package mldr, a label without positives has IRLbl 0 and is counted in MeanIR and
     CVIR, and an example without labels has SCUMBLE 0 and is counted in its mean. (Mulan leaves

@@ -45,23 +45,13 @@ def outcome(
 def evaluate(
     balancer: Any, logits: Any, targets: Any, groups: Any = None
 ) -> tuple[list[dict[str, Any]], list[int], dict[str, Any]]:
-    """Outcomes "plain", "as trained" and, once a decision is fitted, "decided".
+    """`Report.outcomes`, `support` and `evaluation`, for the arguments of `make_report`.
 
-    For class ids the plain decision is arg max `balancer.correct(z)` and the one as trained
-    arg max z. For labels they are `correct(z) > 0` and `z > 0`, and an outcome "as many as true"
-    is added: the recalls at the thresholds where as many are predicted as are true. A plain
-    decision that predicts the same as the one as trained is left out.
-
-    Examples with NaN logits, or with targets that are no class, are left out.
-
-    Args:
-        balancer: has `targets`, `decision`, `correct` and `decide`.
-        logits: `(N, C)`, or `(N, C, d1, …)` for class ids.
-        targets: `(N,)` or `(N, d1, …)` class ids, or `(N, C)` of 0 and 1.
-        groups: `(N,)` of a balancer with groups.
-
-    Returns:
-        The outcomes, the support `(C,)`, and the facts of `Report.evaluation`.
+    The outcomes are "plain", "as trained" and, once a decision is fitted, "decided": arg max of
+    `balancer.correct(z)`, arg max z and `balancer.decide(z)`. For labels the first two are
+    `correct(z) > 0` and `z > 0`, and "as many as true" is added. A plain decision that predicts the
+    same as the one as trained is left out, and so are examples with NaN logits, or with targets
+    that are no class.
     """
     classes, multilabel = balancer.targets.num_classes, balancer.targets.multilabel
     logits = torch.as_tensor(logits).detach().cpu().float()

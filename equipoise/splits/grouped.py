@@ -18,11 +18,8 @@ def grouped_parts(values: Any, groups: np.ndarray, shares: np.ndarray, seed: int
     as one more class. scikit-learn's `StratifiedGroupKFold` is greedy in the same way and spreads
     classes as evenly, but takes class ids and equal shares alone, and about ten times as long.
 
-    Args:
-        values: `(N,)` class ids, or an `(N, C)` CSR matrix.
-        groups: `(N,)` ids from 0 up without gaps.
-        shares: `(k,)` of the parts, with sum 1. No part stays empty.
-        seed: of the order among groups of like size.
+    `values` are `(N,)` class ids or an `(N, C)` CSR matrix; `groups` ids from 0 up without gaps;
+    `shares` those of the parts, with sum 1. No part stays empty.
     """
     table = _examples_by_class(values, groups)
     total = np.asarray(table.sum(axis=0)).reshape(-1)

@@ -25,10 +25,7 @@ def multilabel_holdout(matrix: Any, size: int, seed: int) -> np.ndarray:
     In iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, ECML PKDD), which goes
     through the labels from the rarest, examples of many labels crowd the hold-out.
 
-    Args:
-        matrix: `(N, C)` CSR; an example carries the classes whose entries are not 0.
-        size: examples to hold out.
-        seed: of the private generator.
+    `matrix` is `(N, C)` CSR: an example carries the classes whose entries are not 0.
     """
     split = _Split(matrix, size, np.random.default_rng(seed))
     split.start()
