@@ -68,8 +68,10 @@ def k_folds(targets: Any, k: int, *, groups: Any = None, seed: int = 0) -> list[
     examples is missing from some hold-outs.
 
     Args:
-        targets, groups, seed: as for `holdout_split`.
+        targets: anything that `Targets` takes.
         k: number of folds, from 2 to N, or to the number of groups.
+        groups: `(N,)` ids or names of what must stay together.
+        seed: of the private generator.
 
     Example:
         >>> labels = np.array([0] * 6 + [1] * 3)
@@ -96,9 +98,11 @@ def three_way_split(
     """Sorted example ids for training, for the hold-out and for the test: `holdout_split` twice.
 
     Args:
-        targets, groups, seed: as for `holdout_split`.
+        targets: anything that `Targets` takes.
         holdout: how many examples to hold out, or which share of all (a float below 1).
         test: how many examples to test on, or which share of all.
+        groups: `(N,)` ids or names of what must stay together.
+        seed: of the private generator.
 
     Example:
         >>> labels = np.array([0] * 60 + [1] * 40)
