@@ -165,7 +165,6 @@ class Targets:
         """
         values, names = read(counts, names)
         matrix = checking.element_counts(values)
-        checking.agreed_num_classes(matrix.shape[1], names)
         sums = np.asarray(matrix.sum(axis=0, dtype=np.int64)).reshape(-1)
         made = cls.__new__(cls)
         made._set(sums, matrix.shape[0], names, matrix=matrix)
@@ -190,11 +189,10 @@ class Targets:
             >>> Targets.from_class_counts([900, 90, 10])
             Targets(single-label class counts, 1,000 examples, 3 classes)
         """
-        sums, total = checking.class_counts(read(counts, None)[0], num_examples)
+        values, names = read(counts, names)
+        sums, total = checking.class_counts(values, num_examples)
         made = cls.__new__(cls)
-        known = None if names is None else checked_names(names)
-        checking.agreed_num_classes(len(sums), known)
-        made._set(sums, total, known, multilabel=num_examples is not None)
+        made._set(sums, total, names, multilabel=num_examples is not None)
         return made
 
     def __len__(self) -> int:
@@ -294,6 +292,7 @@ class Targets:
         matrix: csr_matrix | None = None,
         multilabel: bool = False,
     ) -> None:
+        checking.agreed_num_classes(len(counts), names)
         self.counts, self.num_examples, self.names = counts, num_examples, names
         self.labels, self.matrix, self.multilabel = labels, matrix, multilabel
         self.num_classes = len(counts)
