@@ -51,6 +51,6 @@ def _examples_by_class(values: Any, groups: np.ndarray) -> Any:
         values = csr_matrix((np.ones(n), values, np.arange(n + 1)))
     carried = csr_matrix((np.ones(values.nnz), values.indices, values.indptr), values.shape)
     grouped = csr_matrix((np.ones(n), (groups, np.arange(n))))
-    table = csr_matrix(grouped @ hstack([carried, np.ones((n, 1))], format="csr"))
+    table = csr_matrix(grouped @ hstack([carried, csr_matrix(np.ones((n, 1)))], format="csr"))
     table.sort_indices()
     return table
