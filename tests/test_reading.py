@@ -85,6 +85,8 @@ REFUSED = {
     "a number that is none": ("r.csv", "file,label\na,1\nb,nan\n", None, "but got nan"),
     "half a class": ("r.csv", "file,label\na,1\nb,0.5\n", None, "whole class ids, but got 0.5"),
     "a negative class": ("r.csv", "file,label\na,1\nb,-1\n", None, "but got -1"),
+    "lists without quotes": ("g.csv", "id,genre\n1,[a b]\n2,[b]\n", None, "to be lists such as"),
+    "empty lists alone": ("g.csv", "id,genre\n1,[]\n2,[]\n", None, "in at least one row"),
     "no rows": ("e.csv", "\n \n", None, "has no rows"),
     "a header alone": ("e.csv", "species\n", None, "a line of names alone"),
     "a picture": ("p.csv", b"\x89PNG\r\n\0\0", None, "binary data"),

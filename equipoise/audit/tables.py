@@ -245,7 +245,12 @@ def _split(cells: list[Any], separator: str | None) -> list[Sequence[str]] | Non
     if len(texts) < len(cells):
         return [cell if isinstance(cell, tuple) else () for cell in cells]
     if all(text[:1] + text[-1:] in ("", "[]", "()", "{}") for text in texts) and any(texts):
-        return [[str(label) for label in ast.literal_eval(text or "[]")] for text in texts]
+        try:
+            return [[str(label) for label in ast.literal_eval(text or "[]")] for text in texts]
+        except (ValueError, SyntaxError) as error:
+            raise ValueError(
+                f"Expected cells to be lists such as ['a', 'b'], but got {listed(texts, 3)}."
+            ) from error
     if separator is None and any("|" in text for text in texts):
         separator = "|"
     if separator is None:
@@ -256,5 +261,7 @@ def _split(cells: list[Any], separator: str | None) -> list[Sequence[str]] | Non
 def _of_sets(sets: list[Sequence[str]], rows: np.ndarray, known: list[str] | None) -> Labels:
     """Of each row the set of that number; where the names are known, the labels are class ids."""
     names = sorted({label for labels in sets for label in labels}) if known is None else known
+    if not names:
+        raise ValueError("Expected a label in at least one row, but got none.")
     unique = [sorted({*map(int, labels)} if known else {*labels}) for labels in sets]
     return Targets(from_label_ids(unique, None, names)[0][rows]), names
