@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector
+from equipoise.losses.base import ClassVector, Options
 from equipoise.losses.multilabel import LabelLoss, check_labels, label_loss
 from equipoise.losses.pointwise import Terms
 from equipoise.losses.sigmoid_focal import log_focal_slope
@@ -82,6 +82,7 @@ class AsymmetricLoss(LabelLoss):
         detach_focusing: whether the factors (1−q)^γ+ and p^γ− are weights without a gradient, which
             is the default of the authors' code (`disable_torch_grad_focal_loss`).
         log_weight: λ, `(C,)`: positives are weighted by `pos_weight · exp(λ)`.
+        options: see `LabelLoss`.
 
     Example:
         >>> import torch
@@ -100,12 +101,9 @@ class AsymmetricLoss(LabelLoss):
         pos_weight: ClassVector | None = None,
         *,
         detach_focusing: bool = False,
-        unknown: float | None = None,
-        log_weight: ClassVector | None = None,
-        reduction: str = "mean",
-        fused: bool = False,
+        **options: Options,
     ) -> None:
-        super().__init__(unknown=unknown, log_weight=log_weight, reduction=reduction, fused=fused)
+        super().__init__(**options)
         self.detach_focusing = bool(detach_focusing)
         self.gamma_neg = base.check_number("gamma_neg", gamma_neg, 0.0)
         self.gamma_pos = base.check_number("gamma_pos", gamma_pos, 0.0)

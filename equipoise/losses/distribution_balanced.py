@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector
+from equipoise.losses.base import ClassVector, Options
 from equipoise.losses.multilabel import LabelLoss, check_labels, label_loss
 from equipoise.losses.pointwise import ElementWeight, Terms
 from equipoise.losses.sigmoid_focal import log_focal_slope
@@ -110,6 +110,7 @@ class DistributionBalancedLoss(LabelLoss):
         negative_scale: s > 0; with 1 negatives are treated as positives are.
         kappa: κ ≥ 0, share of the prior taken out of the logits.
         gamma: focal γ ≥ 0; 2 is DB-focal.
+        options: see `LabelLoss`.
 
     Example:
         >>> import torch
@@ -130,13 +131,9 @@ class DistributionBalancedLoss(LabelLoss):
         negative_scale: float = 2.0,
         kappa: float = 0.05,
         gamma: float = 0.0,
-        *,
-        unknown: float | None = None,
-        log_weight: ClassVector | None = None,
-        reduction: str = "mean",
-        fused: bool = False,
+        **options: Options,
     ) -> None:
-        super().__init__(unknown=unknown, log_weight=log_weight, reduction=reduction, fused=fused)
+        super().__init__(**options)
         self.register_buffer("counts", base.class_counts("counts", counts))
         self.num_examples = base.check_number(
             "num_examples", num_examples, float(self.counts.max())

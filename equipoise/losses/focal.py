@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector
+from equipoise.losses.base import ClassVector, Options
 from equipoise.losses.class_ids import ClassLoss, check_targets, log_odds_against, reduce, weight_of
 from equipoise.losses.sigmoid_focal import SigmoidFocalLoss, log_focal_slope
 
@@ -73,8 +73,7 @@ class FocalLoss(ClassLoss):
             `SigmoidFocalLoss(None)`).
         multilabel: whether targets are `(B, C)` labels rather than class ids.
         log_weight: λ, `(C,)`: the weights are multiplied by `exp(λ)` of the true class.
-        options: `ignore_index`, `log_weight` and `reduction` of `ClassLoss`, or those of
-            `LabelLoss`.
+        options: see `ClassLoss`; for multilabel targets `LabelLoss`.
 
     Example:
         >>> import torch
@@ -91,7 +90,7 @@ class FocalLoss(ClassLoss):
         gamma: float = 2.0,
         alpha: float | ClassVector | None = None,
         multilabel: bool = False,
-        **options: Any,
+        **options: Options,
     ) -> Any:
         if multilabel:
             return SigmoidFocalLoss(0.25 if alpha is None else alpha, gamma, **options)
@@ -102,7 +101,7 @@ class FocalLoss(ClassLoss):
         gamma: float = 2.0,
         alpha: ClassVector | None = None,
         multilabel: bool = False,
-        **options: Any,
+        **options: Options,
     ) -> None:
         super().__init__(**options)
         self.gamma = base.check_number("gamma", gamma, 0.0)

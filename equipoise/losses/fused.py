@@ -39,12 +39,12 @@ def check_triton() -> None:
         raise ValueError("Expected fused to be False, as Triton is not installed, but got True")
 
 
-def check_fusable(logits: Tensor, targets: Tensor) -> None:
-    """Raise where there is no kernel for these tensors. Looks at no values.
+def fused_pointwise(logits: Tensor, targets: Tensor, terms: Terms, reduction: str) -> Tensor:
+    """What `pointwise` gives; `terms.scale` is on everything, the mean's 1/(B·C) included.
 
     Raises:
-        ValueError: If they are not dense and on one CUDA device, logits are float64, or Triton is
-            missing. On the CPU, Triton's interpreter (`TRITON_INTERPRET=1`) will do.
+        ValueError: If logits and targets are not dense and on one CUDA device, logits are float64,
+            or Triton is missing. On the CPU, Triton's interpreter (`TRITON_INTERPRET=1`) will do.
     """
     check_triton()
     why = None
@@ -60,15 +60,6 @@ def check_fusable(logits: Tensor, targets: Tensor) -> None:
         why = f"{targets.dtype} targets"
     if why is not None:
         raise ValueError(f"Expected fused to be False for {why}, but got True")
-
-
-def fused_pointwise(logits: Tensor, targets: Tensor, terms: Terms, reduction: str) -> Tensor:
-    """What `pointwise` gives; `terms.scale` is on everything, the mean's 1/(B·C) included.
-
-    Raises:
-        ValueError: See `check_fusable`.
-    """
-    check_fusable(logits, targets)
     keep = torch.is_grad_enabled() and logits.requires_grad
     value: Tensor = _Fused.apply(logits, targets, terms, reduction == "none", keep)
     return value

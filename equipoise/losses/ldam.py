@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector
+from equipoise.losses.base import ClassVector, Options
 from equipoise.losses.class_ids import (
     ClassLoss,
     check_targets,
@@ -98,6 +98,7 @@ class LDAM(ClassLoss):
         scale: s > 0, which makes up for the short range of cosines.
         weight: `(C,)` weights ≥ 0 by true class.
         log_weight: λ, `(C,)`: the weights are multiplied by `exp(λ)` of the true class.
+        options: see `ClassLoss`.
 
     Example:
         >>> import torch
@@ -116,12 +117,9 @@ class LDAM(ClassLoss):
         max_margin: float = 0.5,
         scale: float = 30.0,
         weight: ClassVector | None = None,
-        *,
-        ignore_index: int = -100,
-        log_weight: ClassVector | None = None,
-        reduction: str = "mean",
+        **options: Options,
     ) -> None:
-        super().__init__(ignore_index=ignore_index, log_weight=log_weight, reduction=reduction)
+        super().__init__(**options)
         self.max_margin = base.check_number("max_margin", max_margin, 0.0)
         self.scale = base.check_number("scale", scale, 1e-6)
         self.register_buffer("margins", ldam_margins(counts, max_margin))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector
+from equipoise.losses.base import ClassVector, Options
 from equipoise.losses.class_ids import ClassLoss, check_targets, reduce, softmax_loss, weight_of
 
 
@@ -88,6 +88,7 @@ class LogitAdjustedCrossEntropy(ClassLoss):
         tau: strength of the prior, ≥ 0.
         label_smoothing: ε in [0, 1].
         log_weight: λ, `(C,)`: a larger value leads to a larger logit at prediction.
+        options: see `ClassLoss`.
 
     Example:
         >>> import torch
@@ -105,12 +106,9 @@ class LogitAdjustedCrossEntropy(ClassLoss):
         counts: ClassVector | None = None,
         tau: float = 1.0,
         label_smoothing: float = 0.0,
-        *,
-        ignore_index: int = -100,
-        log_weight: ClassVector | None = None,
-        reduction: str = "mean",
+        **options: Options,
     ) -> None:
-        super().__init__(ignore_index=ignore_index, log_weight=log_weight, reduction=reduction)
+        super().__init__(**options)
         self.tau = base.check_number("tau", tau, 0.0)
         self.label_smoothing = base.check_number("label_smoothing", label_smoothing, 0.0, 1.0)
         checked = base.class_counts("counts", counts)

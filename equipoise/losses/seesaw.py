@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector
+from equipoise.losses.base import ClassVector, Options
 from equipoise.losses.class_ids import ClassLoss, check_targets, reduce, softmax_loss
 
 
@@ -87,6 +87,7 @@ class Seesaw(ClassLoss):
         q: exponent of the compensation, ≥ 0.
         eps: in C the true class's σ_y counts as at least this; the authors' code has 0.01.
         log_weight: λ, `(C,)`: examples are weighted by `exp(λ)` of their true class.
+        options: see `ClassLoss`.
 
     Example:
         >>> import torch
@@ -104,11 +105,9 @@ class Seesaw(ClassLoss):
         q: float = 2.0,
         *,
         eps: float = 0.0,
-        ignore_index: int = -100,
-        log_weight: ClassVector | None = None,
-        reduction: str = "mean",
+        **options: Options,
     ) -> None:
-        super().__init__(ignore_index=ignore_index, log_weight=log_weight, reduction=reduction)
+        super().__init__(**options)
         self.p = base.check_number("p", p, 0.0)
         self.q = base.check_number("q", q, 0.0)
         self.eps = base.check_number("eps", eps, 0.0, 1.0)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector
+from equipoise.losses.base import ClassVector, Options
 from equipoise.losses.multilabel import LabelLoss, check_labels, label_loss
 from equipoise.losses.pointwise import Terms, Weight
 
@@ -107,6 +107,7 @@ class SigmoidFocalLoss(LabelLoss):
         gamma: γ ≥ 0; 0 is binary cross-entropy.
         pos_weight: `(C,)` weights ≥ 0 of positives, on top of α.
         log_weight: λ, `(C,)`: positives are weighted by `pos_weight · exp(λ)`.
+        options: see `LabelLoss`.
 
     Example:
         >>> import torch
@@ -123,13 +124,9 @@ class SigmoidFocalLoss(LabelLoss):
         alpha: float | ClassVector | None = 0.25,
         gamma: float = 2.0,
         pos_weight: ClassVector | None = None,
-        *,
-        unknown: float | None = None,
-        log_weight: ClassVector | None = None,
-        reduction: str = "mean",
-        fused: bool = False,
+        **options: Options,
     ) -> None:
-        super().__init__(unknown=unknown, log_weight=log_weight, reduction=reduction, fused=fused)
+        super().__init__(**options)
         self.gamma = base.check_number("gamma", gamma, 0.0)
         checked = check_alpha(alpha)
         if isinstance(checked, Tensor):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector
+from equipoise.losses.base import ClassVector, Options
 from equipoise.losses.class_ids import ClassLoss, check_targets, softmax_loss
 
 
@@ -60,6 +60,7 @@ class VectorScaling(ClassLoss):
         tau: τ ≥ 0, strength of the prior.
         weight: `(C,)` weights ≥ 0 by true class.
         log_weight: λ, `(C,)`: the weights are multiplied by `exp(λ)` of the true class.
+        options: see `ClassLoss`.
 
     Example:
         >>> import torch
@@ -78,12 +79,9 @@ class VectorScaling(ClassLoss):
         gamma: float = 0.15,
         tau: float = 1.25,
         weight: ClassVector | None = None,
-        *,
-        ignore_index: int = -100,
-        log_weight: ClassVector | None = None,
-        reduction: str = "mean",
+        **options: Options,
     ) -> None:
-        super().__init__(ignore_index=ignore_index, log_weight=log_weight, reduction=reduction)
+        super().__init__(**options)
         self.gamma = base.check_number("gamma", gamma, 0.0)
         self.tau = base.check_number("tau", tau, 0.0)
         checked: Tensor = base.class_counts("counts", counts)

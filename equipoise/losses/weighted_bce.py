@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector
+from equipoise.losses.base import ClassVector, Options
 from equipoise.losses.engine import is_large
 from equipoise.losses.multilabel import LabelLoss, as_labels, check_labels, known_labels, label_loss
 from equipoise.losses.pointwise import Terms
@@ -127,6 +127,7 @@ class WeightedBCE(LabelLoss):
             their e (Keras' `mean_with_sample_weight`); `"nonzero"`, the number of those with e ≠ 0
             (TensorFlow 1's `SUM_BY_NONZERO_WEIGHTS`). A divisor of zero gives a loss of zero.
         log_weight: λ, `(C,)`: positives are weighted by `pos_weight · exp(λ)`.
+        options: see `LabelLoss`.
 
     Example:
         >>> import torch
@@ -143,13 +144,9 @@ class WeightedBCE(LabelLoss):
         pos_weight: ClassVector | None = None,
         weight: ClassVector | None = None,
         normalization: str = "batch",
-        *,
-        unknown: float | None = None,
-        log_weight: ClassVector | None = None,
-        reduction: str = "mean",
-        fused: bool = False,
+        **options: Options,
     ) -> None:
-        super().__init__(unknown=unknown, log_weight=log_weight, reduction=reduction, fused=fused)
+        super().__init__(**options)
         self.normalization = base.check_choice("normalization", normalization, NORMALIZATIONS)
         self.register_buffer("pos_weight", base.class_vector("pos_weight", pos_weight, minimum=0.0))
         self.register_buffer("weight", base.class_vector("weight", weight, minimum=0.0))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector
+from equipoise.losses.base import ClassVector, Options
 from equipoise.losses.class_ids import ClassLoss, check_targets, cross_entropy, reduce, weight_of
 
 NORMALIZATIONS = ("batch", "weight")
@@ -64,6 +64,7 @@ class WeightedCrossEntropy(ClassLoss):
             The latter takes much of the weights' effect away in small batches: a batch of a single
             class is not weighted at all. Weights that sum to zero give a loss of zero.
         label_smoothing: ε in [0, 1].
+        options: see `ClassLoss`.
 
     Example:
         >>> import torch
@@ -79,12 +80,9 @@ class WeightedCrossEntropy(ClassLoss):
         weight: ClassVector | None = None,
         normalization: str = "batch",
         label_smoothing: float = 0.0,
-        *,
-        ignore_index: int = -100,
-        log_weight: ClassVector | None = None,
-        reduction: str = "mean",
+        **options: Options,
     ) -> None:
-        super().__init__(ignore_index=ignore_index, log_weight=log_weight, reduction=reduction)
+        super().__init__(**options)
         self.normalization = base.check_choice("normalization", normalization, NORMALIZATIONS)
         self.label_smoothing = base.check_number("label_smoothing", label_smoothing, 0.0, 1.0)
         self.register_buffer("weight", base.class_vector("weight", weight, minimum=0.0))

@@ -85,10 +85,6 @@ class Miner:
         self._calls += 1
         return (start + self._calls * (5**0.5 - 1) / 2) % 1.0
 
-    def _generator(self, device: torch.device | str) -> torch.Generator:
-        """A generator for this call alone, so that the state to save is a count of calls."""
-        return torch.Generator(device).manual_seed(key_of(self.seed, self._calls))
-
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "calls": self._calls, "tally": self.tally.state_dict()}
 

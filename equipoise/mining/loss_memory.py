@@ -10,11 +10,12 @@ from torch import Tensor
 
 from equipoise._order_sampler import require_int
 from equipoise._ranks import several, sum_over_ranks
-from equipoise.mining.base import check_choice
+
+MOST = torch.finfo(torch.float16).max
 
 
 class LossMemory:
-    """A table of N losses, written from the batches as they pass; nothing waits for the device.
+    """A table of N losses in float16, written as the batches pass; nothing waits for the device.
 
     Of an index that a batch holds twice, one of the losses is written. NaN and infinite losses are
     not written, nor, on a device, those of indices outside the table (on the CPU they raise).
@@ -24,7 +25,6 @@ class LossMemory:
 
     Args:
         num_examples: N.
-        dtype: `torch.float16`, `torch.bfloat16` (2 bytes an example) or `torch.float32`.
 
     Attributes:
         num_examples: N.
@@ -38,12 +38,11 @@ class LossMemory:
         2
     """
 
-    def __init__(self, num_examples: int, *, dtype: torch.dtype = torch.float16) -> None:
+    def __init__(self, num_examples: int) -> None:
         require_int("num_examples", num_examples, 1)
-        check_choice("dtype", dtype, (torch.float16, torch.bfloat16, torch.float32))
         self.num_examples = int(num_examples)
         # One row more, where what cannot be used is written to
-        self._table = torch.full((self.num_examples + 1,), torch.nan, dtype=dtype)
+        self._table = torch.full((self.num_examples + 1,), torch.nan, dtype=torch.float16)
         self._merged: Tensor | None = None  # the table when the ranks last had the same
 
     @torch.no_grad()
@@ -59,8 +58,7 @@ class LossMemory:
             self._table = self._table.to(losses.device)
         indices = indices.to(losses.device, non_blocking=True).long()
         fits = (indices >= 0) & (indices < self.num_examples) & torch.isfinite(losses)
-        limit = torch.finfo(self._table.dtype).max
-        values = losses.float().clamp(-limit, limit).to(self._table.dtype)
+        values = losses.float().clamp(-MOST, MOST).half()
         self._table[torch.where(fits, indices, self.num_examples)] = values
         self._table[self.num_examples :] = torch.nan
 
@@ -105,7 +103,7 @@ class LossMemory:
         written = (now != before) & ~(now.isnan() & before.isnan())
         sums = sum_over_ranks(torch.stack([torch.where(written, now, 0), written.float()]))
         merged = torch.where(sums[1] > 0, sums[0] / sums[1].clamp_min(1), before)
-        self._table = merged.to(self._table.dtype)
+        self._table = merged.half()
         self._merged = self._table.clone()
 
     def losses(self) -> np.ndarray:
@@ -121,7 +119,7 @@ class LossMemory:
         return {"losses": self._table[:-1].cpu().clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the losses another memory of as many examples held, in this one's dtype."""
+        """Take over the losses another memory of as many examples held."""
         if len(state["losses"]) != self.num_examples:
             raise ValueError(
                 f"Expected state of {self.num_examples} examples, but got {len(state['losses'])}."

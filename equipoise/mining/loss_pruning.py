@@ -116,7 +116,6 @@ class LossPruning(SamplerMiner):
         fixed_length: whether epochs that are not mined are as long as the others (a random share
             `keep` of the draws), as FFCV and learning-rate schedules want; otherwise they hold
             all draws.
-        dtype: of the `LossMemory`.
         warm_up, final, num_epochs, num_classes, seed: see `Miner`.
 
     With several ranks, what each remembers is brought together by `Balancer.step`. A state saved in
@@ -140,7 +139,6 @@ class LossPruning(SamplerMiner):
         *,
         least: float | None = None,
         fixed_length: bool = True,
-        dtype: torch.dtype = torch.float16,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
@@ -148,9 +146,8 @@ class LossPruning(SamplerMiner):
         self.least = check_share("least", min(0.1, self.keep / 2) if least is None else least)
         if self.least > self.keep:
             raise ValueError(f"Expected least to be at most keep={keep}, but got {least}.")
-        self.fixed_length, self.dtype = fixed_length, dtype
+        self.fixed_length = fixed_length
         self.sampler: PrunedSampler | None = None
-        LossMemory(1, dtype=dtype)  # checks it
 
     def over(self, sampler: OrderSampler, targets: Any = None) -> PrunedSampler:
         """A sampler of `keep` of the draws of `sampler`.
@@ -166,7 +163,7 @@ class LossPruning(SamplerMiner):
                 "Expected targets to be given for a sampler without them, but got None and a "
                 f"{type(sampler).__name__}."
             )
-        self.memory = LossMemory(targets.num_examples, dtype=self.dtype)
+        self.memory = LossMemory(targets.num_examples)
         several = targets.multilabel
         self._classes = np.zeros(targets.num_examples, np.int64) if several else targets.labels
         self.num_kinds = 3 * (1 if several else targets.num_classes)

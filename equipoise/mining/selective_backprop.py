@@ -11,10 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from equipoise._order_sampler import require_int
-from equipoise.mining.base import LoaderMiner, check_choice, check_share
+from equipoise.mining.base import LoaderMiner, check_share
 from equipoise.mining.hardest_examples import check_groups, hardest_examples
-
-HISTORY = 4096  # losses among which "percentile" finds a loss's place
 
 
 @contextmanager
@@ -44,18 +42,15 @@ class SelectiveBackprop(LoaderMiner):
 
     An example whose loss is NaN or infinite is never chosen, and counted in
     `tally.num_nonfinite`. To fill batches, it must be known how many were chosen: this waits for
-    the device once a candidate batch. With several ranks, "top" gives each of them as many batches
-    as long as their loaders are of one length and no loss is NaN; "percentile" does not.
+    the device once a candidate batch. Several ranks get as many batches as each other as long as
+    their loaders are of one length and no loss is NaN.
 
     Source: Jiang et al. 2019, "Accelerating Deep Learning by Focusing on the Biggest Losers".
 
     Args:
         keep: share in (0, 1] of the examples to learn from.
-        selection: "top", the largest losses of each candidate batch; or "percentile", each
-            example by itself with probability F(loss)^β, where F is its place in (0, 1) among
-            the last 4,096 losses and β = 1/keep − 1, with which the share is `keep`.
-        per_class: for "top": whether each class keeps the same share. Needs class ids.
-        trim: for "top": share of the largest losses to leave out.
+        per_class: whether each class keeps the same share. Needs class ids.
+        trim: share of the largest losses to leave out.
         batch_size: of what comes out; by default that of the loader's first batch.
         drop_last: whether to drop the last batch of a pass if it is not full. BatchNorm cannot
             learn from a batch of one.
@@ -83,7 +78,6 @@ class SelectiveBackprop(LoaderMiner):
         self,
         keep: float = 0.5,
         *,
-        selection: str = "top",
         per_class: bool = True,
         trim: float = 0.0,
         batch_size: int | None = None,
@@ -101,10 +95,8 @@ class SelectiveBackprop(LoaderMiner):
             raise ValueError(f"Expected keep + trim to be at most 1, but got {keep} + {trim}.")
         if batch_size is not None:
             require_int("batch_size", batch_size, 1)
-        self.selection = check_choice("selection", selection, ("top", "percentile"))
         self.per_class, self.batch_size, self.drop_last = per_class, batch_size, drop_last
         self.autocast, self.device = autocast, device
-        self._losses = torch.zeros(0)  # the last finite ones
 
     def __call__(
         self, loader: Iterable[Any], model: Callable[..., Any], loss: Callable[..., Tensor]
@@ -160,20 +152,9 @@ class SelectiveBackprop(LoaderMiner):
 
     def select(self, losses: Tensor, targets: Tensor | None = None) -> Tensor:
         """Places of the chosen examples of a candidate batch, ascending."""
+        groups = check_groups(losses, targets) if self.per_class else None
         offset = self._next_offset()
-        if self.selection == "top":
-            groups = check_groups(losses, targets) if self.per_class else None
-            mask = hardest_examples(losses, self.keep, groups=groups, trim=self.trim, offset=offset)
-        else:
-            finite = torch.isfinite(losses)
-            self._losses = torch.cat([self._losses.to(losses), losses[finite]])[-HISTORY:]
-            known = self._losses.sort().values
-            below = torch.searchsorted(known, losses.contiguous())
-            above = torch.searchsorted(known, losses.contiguous(), right=True)
-            place = (below + above).float() / (2 * max(len(known), 1))
-            generator = self._generator(losses.device)
-            uniform = torch.rand(losses.shape, generator=generator, device=losses.device)
-            mask = finite & (uniform < place ** (1 / self.keep - 1))
+        mask = hardest_examples(losses, self.keep, groups=groups, trim=self.trim, offset=offset)
         ids = targets if targets is not None and targets.ndim == 1 else None
         self.tally.add(losses, mask, ids)
         return mask.nonzero().squeeze(1)
@@ -184,14 +165,6 @@ class SelectiveBackprop(LoaderMiner):
         if kept is None:  # nothing was mined
             return 1.0
         return float(self.resolution**2 / 3 + kept)
-
-    def state_dict(self) -> dict[str, Any]:
-        """State between passes; a pass itself starts at its loader's beginning."""
-        return {**super().state_dict(), "losses": self._losses.cpu().clone()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._losses = state["losses"].clone()
 
 
 def _device_of(model: Any) -> torch.device | None:

@@ -118,67 +118,43 @@ def test_neutral_setting_is_plain(case: Case):
 
 
 @each_case
-def test_zero_log_weight_is_neutral(case: Case):
+def test_log_weight_is_neutral_at_zero_and_written_in_place(case: Case):
     logits, targets = batch(case)
     loss, plain = case.make(), case.make()
     loss.set_log_weight(torch.zeros(C))
     assert torch.equal(loss(logits, targets), plain(logits, targets))
     torch.testing.assert_close(loss.correct(logits), plain.correct(logits))
-
-
-@each_case
-def test_log_weight_is_written_in_place(case: Case):
-    logits, targets = batch(case)
-    loss = case.make()
-    loss.set_log_weight(torch.zeros(C))
     held = loss.log_weight
     loss.set_log_weight(LOG_WEIGHT)
     assert loss.log_weight is held
     assert torch.equal(held, LOG_WEIGHT)
     expected = case.make(log_weight=LOG_WEIGHT)(logits, targets)
     assert torch.equal(loss(logits, targets), expected)
-    assert not torch.equal(expected, case.make()(logits, targets))
+    assert not torch.equal(expected, plain(logits, targets))
 
 
 @each_case
-def test_autograd_mode_is_left_alone(case: Case):
-    logits, targets = batch(case, dtype=torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_inputs_and_autograd_mode_are_left_alone(case: Case, dtype: torch.dtype):
+    logits, targets = batch(case, dtype=dtype)
     logits.requires_grad_()
-    loss = case.make()
+    before, labels = logits.detach().clone(), targets.clone()
+    loss = case.make(log_weight=LOG_WEIGHT)
     attached = loss(logits, targets)
     assert attached.requires_grad
+    (first,) = torch.autograd.grad(attached, logits, retain_graph=True)
+    (second,) = torch.autograd.grad(attached, logits)
+    assert torch.equal(first, second)
     with torch.no_grad():
-        value = loss(logits, targets)
+        assert not loss(logits, targets).requires_grad
         assert not torch.is_grad_enabled()
-    assert not value.requires_grad
     with torch.inference_mode():
         assert torch.equal(loss(logits, targets), attached.detach())
     assert not loss(logits.detach(), targets).requires_grad
-    assert logits.requires_grad
+    loss.correct(logits.detach())
+    assert torch.equal(logits.detach(), before)
+    assert torch.equal(targets, labels)
     assert not any(buffer.requires_grad for buffer in loss.buffers())
-
-
-@each_case
-def test_inputs_are_left_alone(case: Case):
-    for dtype in (torch.float32, torch.float16):
-        logits, targets = batch(case, dtype=dtype)
-        logits.requires_grad_()
-        before, labels = logits.detach().clone(), targets.clone()
-        loss = case.make(log_weight=LOG_WEIGHT)
-        loss(logits, targets).backward()
-        loss.correct(logits.detach())
-        assert torch.equal(logits.detach(), before)
-        assert torch.equal(targets, labels)
-
-
-@each_case
-def test_backward_twice_through_a_kept_graph(case: Case):
-    logits, targets = batch(case)
-    logits.requires_grad_()
-    value = case.make()(logits, targets)
-    (first,) = torch.autograd.grad(value, logits, retain_graph=True)
-    (second,) = torch.autograd.grad(value, logits)
-    assert torch.equal(first, second)
 
 
 @each_case
@@ -210,18 +186,14 @@ def test_state_dict_pickle_and_copy(case: Case):
 
 
 @each_case
-def test_half_precision_modules_keep_their_vectors(case: Case):
+def test_modules_move_and_half_precision_ones_keep_their_vectors(case: Case):
     logits, targets = batch(case, dtype=torch.float32)
     loss = case.make(log_weight=LOG_WEIGHT)
     expected = loss(logits, targets)
     assert torch.equal(loss.half()(logits, targets), expected)
     assert torch.equal(torch.nn.Sequential(loss).bfloat16()[0](logits, targets), expected)
     assert all(b.dtype == torch.float64 for b in loss.double().buffers())
-
-
-@each_case
-def test_moves_with_the_module(case: Case):
-    """A module without buffers still knows its device when λ first comes."""
+    # one without buffers still knows its device when λ first comes
     loss = case.make().to("meta")
     loss.set_log_weight(torch.zeros(C))
     assert all(buffer.device.type == "meta" for buffer in loss.buffers())

@@ -146,9 +146,9 @@ def losses_of(rank: int, round_: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(i, rng.exponential(size=8).astype(np.float32)) for i in ids]
 
 
-def remember(rank: int, size: int, rounds: int, dtype: torch.dtype) -> list:
+def remember(rank: int, size: int, rounds: int) -> list:
     """What a LossMemory holds after each merge."""
-    memory, after = LossMemory(REMEMBERED, dtype=dtype), []
+    memory, after = LossMemory(REMEMBERED), []
     for round_ in range(rounds):
         for ids, losses in losses_of(rank, round_):
             memory.update(torch.from_numpy(ids), torch.from_numpy(losses))
