@@ -33,7 +33,8 @@ class OrderSampler(torch.utils.data.Sampler[int]):
     torch's `DistributedSampler`. Where nobody calls it the sampler goes on by itself: the
     iteration that follows a complete one begins the next epoch, in a fresh order. An iteration
     that was broken off does not count, nor does `indices`; the next one begins the same epoch
-    again. `auto_advance = False` switches this off: then `set_epoch` alone changes the epoch.
+    again. `auto_advance = False` switches this off: then `set_epoch` alone changes the epoch, and
+    FFCV's number of it does not.
 
     **Iterations** keep the order they began with. What `set_epoch` or `set_log_weight` change
     while an iterator, or that of a `DataLoader`, is running shows in the iterations after it.

@@ -227,13 +227,13 @@ class Balancer:
         """For FFCV's `Loader(order=balancer.order)`: the sampler's order."""
         from equipoise.ffcv import order
 
-        return order(self.sampler, follow_epoch=False)
+        return order(self.sampler)
 
     def attach(self, loader: Any) -> Any:
         """Give an existing FFCV loader this balancer's order; returns the loader."""
         from equipoise.ffcv import attach
 
-        return attach(loader, self.sampler, follow_epoch=False)
+        return attach(loader, self.sampler)
 
     def stream(self, source: Any, label: Any = None, **options: Any) -> Any:
         """Examples of a source without an index, in the class shares that λ asks for.

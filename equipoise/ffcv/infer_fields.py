@@ -50,18 +50,15 @@ def checked_fields(sample: Any, fields: Mapping[str, Field | None] | None) -> di
             f"Expected fields to be one for each of the {len(values)} parts of an example, but "
             f"got {list(fields)}."
         )
-    for name in fields:
+    taken = {}
+    for (name, field), value in zip(fields.items(), values, strict=True):
         if not (isinstance(name, str) and name.isascii() and 0 < len(name) <= NAME_LENGTH):
             raise ValueError(
                 f"Expected names of fields to be 1 to {NAME_LENGTH} ASCII characters, which is "
                 f"what an FFCV file holds, but got {name!r}."
             )
-    taken = {
-        name: infer_field(name, value) if field is None else field
-        for (name, field), value in zip(fields.items(), values, strict=True)
-    }
-    for name, field in taken.items():
-        if not isinstance(field, Field):
+        taken[name] = infer_field(name, value) if field is None else field
+        if not isinstance(taken[name], Field):
             raise TypeError(f"Expected fields[{name!r}] to be an FFCV Field, but got {field!r}.")
     return taken
 

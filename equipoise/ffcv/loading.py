@@ -54,11 +54,10 @@ class BalancedLoader:
         self.loader, self.with_indices = loader, with_indices
         self._running: tuple[int, int] | None = None  # FFCV's number of the epoch, batches yielded
         self._start = 0  # the batch that the next iteration begins with
-        ids = np.asarray(loader.indices)
-        self._sorter: np.ndarray | None = None
-        if not np.array_equal(ids, np.arange(len(ids), dtype=ids.dtype)):
-            self._sorter = np.argsort(ids, kind="stable")
-            self._sorted = ids[self._sorter].astype(np.int64)
+        if with_indices:  # of each example in the file its number among those that are read
+            ids = np.asarray(loader.indices)
+            self._number = np.zeros(int(loader.reader.num_samples), np.int64)
+            self._number[ids[::-1]] = np.arange(len(ids))[::-1]
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -76,7 +75,8 @@ class BalancedLoader:
         try:
             while (batch := _next_batch(batches)) is not None:
                 if self.with_indices:
-                    batch = (*batch, self._numbers(batches.order[k * size : (k + 1) * size]))
+                    ids = batches.order[k * size : (k + 1) * size]
+                    batch = (*batch, torch.from_numpy(self._number[ids]))
                 k += 1
                 self._running = epoch, first + k
                 yield batch
@@ -88,8 +88,8 @@ class BalancedLoader:
         """Let the next iteration be `epoch` from `batch` on; the ones after it are whole.
 
         Exact where the order is the sampler's (`order`, `attach`): the same batches follow as in a
-        run that was never stopped. With `follow_epoch=False`, or a `Balancer`, the order is that of
-        the sampler's own epoch: restore its state first.
+        run that was never stopped. With a `Balancer` the order is that of the sampler's own epoch:
+        restore its state first.
         """
         self.load_state_dict({"epoch": epoch, "batch": batch})
 
@@ -124,16 +124,8 @@ class BalancedLoader:
             )
         return order
 
-    def _numbers(self, ids: np.ndarray) -> torch.Tensor:
-        ids = np.array(ids, np.int64)  # a copy: FFCV's buffer is its own
-        if self._sorter is not None:
-            ids = self._sorter[np.searchsorted(self._sorted, ids)]
-        return torch.from_numpy(ids)
 
-
-def attach(
-    loader: Loader | BalancedLoader, sampler: Any, *, follow_epoch: bool = True
-) -> Loader | BalancedLoader:
+def attach(loader: Loader | BalancedLoader, sampler: Any) -> Loader | BalancedLoader:
     """`loader`, which from its next epoch on reads the examples the sampler draws.
 
     The same as building it with `order=order(sampler)`, but without compiling it again. A loader
@@ -142,13 +134,12 @@ def attach(
     Args:
         loader: FFCV's, or a `BalancedLoader` around it.
         sampler: see `order`.
-        follow_epoch: see `order`.
     """
-    drawn_from, follow_epoch = sampler_of(sampler, follow_epoch)
+    drawn_from = sampler_of(sampler)
     inner = loader.loader if isinstance(loader, BalancedLoader) else loader
     if not isinstance(inner, Loader):
         raise TypeError(f"Expected loader to be an ffcv.loader.Loader, but got {type(loader)}.")
-    new = SamplerOrder(inner, drawn_from, follow_epoch)
+    new = SamplerOrder(inner, drawn_from)
     first = new.sample_order(inner.next_epoch)
     inner.traversal_order, inner.first_traversal_order = new, first
     return loader

@@ -41,11 +41,10 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
         part: what of the epoch the next `sample_order`, and that one alone, gives.
     """
 
-    def __init__(self, loader: Loader, sampler: OrderSampler, follow_epoch: bool) -> None:
+    def __init__(self, loader: Loader, sampler: OrderSampler) -> None:
         super().__init__(loader)
         self.loader: Loader = loader
-        self.sampler, self.follow_epoch = sampler, follow_epoch
-        self.length = len(sampler)
+        self.sampler, self.length = sampler, len(sampler)
         self._asked = False
         self.part = slice(None)
         check_batches_ahead(loader)
@@ -58,7 +57,8 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
                 "larger num_samples to the sampler."
             )
         # FFCV's default is every example in the file's order: nothing to translate then
-        self._ids = None if _is_range(loader.indices) else np.asarray(loader.indices, np.int64)
+        ids = np.asarray(loader.indices, np.int64)
+        self._ids = None if np.array_equal(ids, np.arange(len(ids))) else ids
 
     def sample_order(self, epoch: int) -> np.ndarray:
         """FFCV's hook: the ids in the file of this rank's epoch; `epoch` is FFCV's number."""
@@ -66,19 +66,15 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
         sampler = self.sampler if self._asked else self.sampler.snapshot()
         self._asked = True
         part, self.part = self.part, slice(None)
-        if self.follow_epoch and sampler.epoch != epoch:
+        if sampler.auto_advance and sampler.epoch != epoch:
             sampler.set_epoch(epoch)
         drawn = self._checked(sampler.indices())
-        return np.ascontiguousarray(drawn if self._ids is None else self._ids[drawn])[part]
+        ids = drawn if self._ids is None else self._ids[drawn]
+        return np.ascontiguousarray(ids, np.int64)[part]
 
-    def _checked(self, drawn: Any) -> np.ndarray:
-        """What the sampler drew, as int64: `length` examples that the loader reads."""
-        drawn, size, user = np.asarray(drawn), len(self.loader.indices), type(self.sampler).__name__
-        if drawn.ndim != 1 or drawn.dtype.kind not in "iu":
-            raise ValueError(
-                f"Expected {user} to draw whole numbers of shape (n,), but got {drawn.dtype} of "
-                f"shape {drawn.shape}."
-            )
+    def _checked(self, drawn: np.ndarray) -> np.ndarray:
+        """What the sampler drew: `length` examples that the loader reads."""
+        size, user = len(self.loader.indices), type(self.sampler).__name__
         if len(drawn) != self.length:
             raise ValueError(
                 f"Expected {user} to draw {self.length} examples, but got {len(drawn)}. FFCV fixes "
@@ -90,10 +86,10 @@ class SamplerOrder(TraversalOrder, metaclass=_OrderClass):
                 f"Expected {user} to draw examples in [0, {size}), those that the loader reads, "
                 f"but got {int(drawn.min())} … {int(drawn.max())}."
             )
-        return drawn.astype(np.int64, copy=False)
+        return drawn
 
 
-def order(sampler: Any, *, follow_epoch: bool = True) -> type[SamplerOrder]:
+def order(sampler: Any) -> type[SamplerOrder]:
     """An object for `Loader(order=…)`: FFCV then reads the examples the sampler draws.
 
     It works with FFCV 1.0.2 and with its main branch, with both caches. An epoch of the loader is
@@ -104,11 +100,12 @@ def order(sampler: Any, *, follow_epoch: bool = True) -> type[SamplerOrder]:
     a `torch.utils.data.Subset`. `loader.filter(…)` makes such a loader too: filter first, then
     `attach` a sampler over what is left.
 
+    `sampler.set_epoch` gets FFCV's epoch number before each epoch. Where `sampler.auto_advance` is
+    `False`, as for a `Balancer`, whose `step` begins the epochs, the sampler's own current epoch is
+    drawn, as often as the loader is iterated.
+
     Args:
         sampler: an `OrderSampler`, or a `Balancer`.
-        follow_epoch: whether `sampler.set_epoch` gets FFCV's epoch number before each epoch.
-            Otherwise (always for a `Balancer`, whose `step` does it) the sampler's own current
-            epoch is drawn, as often as the loader is iterated.
 
     Raises:
         TypeError: `sampler` is neither.
@@ -122,26 +119,25 @@ def order(sampler: Any, *, follow_epoch: bool = True) -> type[SamplerOrder]:
             sampler = ClassBalancedSampler(equipoise.ffcv.targets("train.beton"))
             loader = Loader("train.beton", 512, order=equipoise.ffcv.order(sampler))
     """
-    drawn_from, follow = sampler_of(sampler, follow_epoch)
+    drawn_from = sampler_of(sampler)
 
     class Order(SamplerOrder):
         def __init__(self, loader: Loader, **_: Any) -> None:
-            super().__init__(loader, drawn_from, follow)
+            super().__init__(loader, drawn_from)
 
     Order.__name__ = Order.__qualname__ = f"order({type(drawn_from).__name__})"
     return Order
 
 
-def sampler_of(source: Any, follow_epoch: bool) -> tuple[OrderSampler, bool]:
-    """The sampler, or that of a `Balancer`, and whether it follows FFCV's epoch numbers."""
-    if isinstance(source, Balancer):
-        source, follow_epoch = source.sampler, False
-    if not isinstance(source, OrderSampler):
+def sampler_of(source: Any) -> OrderSampler:
+    """The sampler, or that of a `Balancer`."""
+    sampler = source.sampler if isinstance(source, Balancer) else source
+    if not isinstance(sampler, OrderSampler):
         raise TypeError(
             "Expected sampler to be an OrderSampler of equipoise.samplers, or a Balancer that has "
-            f"one, but got {type(source)}."
+            f"one, but got {type(sampler)}."
         )
-    return source, follow_epoch
+    return sampler
 
 
 def check_batches_ahead(loader: Loader) -> None:
@@ -152,10 +148,6 @@ def check_batches_ahead(loader: Loader) -> None:
             f"{loader.batches_ahead}: FFCV would then overwrite batches before they are read, and "
             "yield wrong ones. Leave it out for FFCV's default of 3."
         )
-
-
-def _is_range(indices: np.ndarray) -> bool:
-    return bool(np.array_equal(indices, np.arange(len(indices), dtype=indices.dtype)))
 
 
 def _check_loader(loader: Loader, sampler: OrderSampler) -> None:

@@ -22,18 +22,11 @@ CACHES = [True, False]
 
 
 class Drawn(OrderSampler):
-    """A sampler of whatever array it is given."""
+    """A user's own, of whatever ids it is given."""
 
-    def __init__(self, ids, **settings) -> None:
-        super().__init__(len(ids), **settings)
+    def __init__(self, ids) -> None:
+        super().__init__(len(ids))
         self.ids = np.asarray(ids)
-
-    def draw(self, positions):
-        return self.ids[positions]
-
-
-class Raw(Drawn):
-    """A sampler that does not even make an int64 array."""
 
     def indices(self):
         return self.ids
@@ -52,9 +45,9 @@ def loader(request, beton):
 
 @pytest.fixture
 def attached(loader):
-    def attached(sampler, **settings):
+    def attached(sampler):
         loader.next_epoch = 0
-        return attach(loader, sampler, **settings)
+        return attach(loader, sampler)
 
     return attached
 
@@ -84,7 +77,8 @@ def test_attached_order_and_oversampling(attached, no_thread_left):
 
 def test_own_epoch_rules_and_weights_reach_the_next_epoch(attached, no_thread_left):
     sampler = ClassBalancedSampler(LABELS, num_samples=48, seed=1)
-    loader = attached(sampler, follow_epoch=False)
+    sampler.auto_advance = False
+    loader = attached(sampler)
     first = ids_seen(loader)
     assert first.tolist() == ids_seen(loader).tolist(), "asking twice gives the same"
     assert np.bincount(LABELS[first]).tolist() == [12] * 4
@@ -159,25 +153,14 @@ def test_an_epoch_of_no_batch_is_refused(beton, loader, attached, monkeypatch):
     assert len(attached(ClassBalancedSampler(LABELS, num_samples=16, num_replicas=2))) == 1
 
 
-@pytest.mark.parametrize(
-    "ids",
-    [
-        [0, 64],
-        [-1, 0],
-        np.array([0.0, 1.0]),
-        np.array([True, False]),
-        np.zeros((2, 2), int),
-        np.array([2**64 - 1], np.uint64),
-    ],
-    ids=repr,
-)
+@pytest.mark.parametrize("ids", [[0, 64], [-1, 0], [2**40]])
 def test_wrong_ids_are_raised_on_the_callers_thread(attached, in_time, ids):
-    with pytest.raises(ValueError, match="Expected Raw to draw"):
-        in_time(attached, Raw(ids))
+    with pytest.raises(ValueError, match=r"Expected Drawn to draw examples in \[0, 64\)"):
+        in_time(attached, Drawn(ids))
 
 
 def test_an_error_after_the_first_epoch_does_not_hang(attached, in_time, no_thread_left):
-    sampler = Raw(np.arange(16))
+    sampler = Drawn(np.arange(16))
     loader = attached(sampler)
     assert len(in_time(ids_seen, loader)) == 16
     for wrong, message in [

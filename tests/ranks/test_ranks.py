@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +16,7 @@ from tests.ranks import programs
 from tests.ranks.worlds import run_world
 
 EPOCHS = 3
+ROUNDS = 4  # between which the remembered losses are merged
 KINDS = ["closed loop", "plain shuffling", "pruning", "multilabel", "groups", "groups, pruning"]
 
 
@@ -77,3 +83,48 @@ def test_ranks_are_checked():
             Balancer([0, 1], **given)
     with pytest.raises(ValueError, match="rank to be below num_replicas=2, but got 2"):
         Balancer([0, 1]).set_ranks(2, 2)
+
+
+def by_hand(size: int) -> list[list[float]]:
+    """After each merge, what all ranks remember: the mean over those that wrote an example."""
+    agreed, after = {}, []
+    for round_ in range(ROUNDS):
+        found: dict[int, list[float]] = {}
+        for rank in range(size):
+            mine = dict(agreed)
+            for ids, losses in programs.losses_of(rank, round_):
+                for i, new in zip(ids.tolist(), losses, strict=True):
+                    mine[i] = np.float16(new)
+            for i in {i for ids, _ in programs.losses_of(rank, round_) for i in ids.tolist()}:
+                found.setdefault(i, []).append(np.float32(mine[i]))
+        agreed |= {i: np.float16(np.mean(values)) for i, values in found.items()}
+        after.append([float(agreed.get(i, np.nan)) for i in range(programs.REMEMBERED)])
+    return after
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_merged_memories_are_the_mean_of_what_was_written(size, tmp_path):
+    ranks = run_world(size, programs.remember, ROUNDS, folder=tmp_path)
+    expected = by_hand(size)
+    for found in ranks:
+        np.testing.assert_array_equal(found, ranks[0])
+        np.testing.assert_allclose(found, expected, rtol=1e-3)  # the mean's last digit
+    # some have been seen by all, by one and by none
+    assert np.isnan(expected[0]).any()
+    assert np.isnan(expected[-1]).sum() < np.isnan(expected[0]).sum()
+
+
+def test_the_example_goes_on_under_torchrun_with_another_number_of_processes(tmp_path):
+    def torchrun(size: int, epochs: int) -> str:
+        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
+        command += ["examples/distributed.py", "--out", str(tmp_path), "--epochs", str(epochs)]
+        command, root = [sys.executable, *command], Path(__file__).resolve().parents[2]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "epoch 1: mean recall" in torchrun(2, 2)
+    said = torchrun(1, 3)
+    assert "going on in epoch 2, after 0 examples" in said
+    assert "epoch 2: mean recall" in said
+    assert "epoch 1" not in said
