@@ -62,6 +62,53 @@ def _checked(shares: Any) -> torch.Tensor:
     return values
 
 
+class _Source:
+    """An iterable of examples, pass after pass, which a resumed stream goes on with.
+
+    One with `state_dict` goes on by it; of another is read again what was read of the pass.
+    """
+
+    def __init__(self, examples: Iterable[Any]) -> None:
+        self.examples: Any = examples
+        self.ahead = 0  # read of this pass
+        self._loaded: dict[str, Any] | None = None
+        self._own = False  # whether this worker has examples of its own
+
+    def open(self, epoch: int, resume: bool = False) -> None:
+        """Begin a pass, or go on with the one that the loaded state was in."""
+        if hasattr(self.examples, "set_epoch"):
+            if get_worker_info() is not None and not self._own:
+                # A Hugging Face stream shares its epoch with its copies in other workers
+                self.examples, self._own = copy.deepcopy(self.examples), True
+            self.examples.set_epoch(epoch)
+        loaded, self._loaded = self._loaded if resume else None, None
+        self.ahead = skip = self.ahead if resume else 0
+        if loaded is not None and loaded["state"] is not None:
+            self.examples.load_state_dict(loaded["state"])
+            skip = 0
+        self._iterator = iter(self.examples)
+        next(islice(self._iterator, skip, skip), None)
+
+    def read(self, count: int) -> list[Any]:
+        """So many examples, or what is left of the pass."""
+        examples = list(islice(self._iterator, count))
+        self.ahead += len(examples)
+        return examples
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes that are not forked: all but the running pass."""
+        return {name: value for name, value in self.__dict__.items() if name != "_iterator"}
+
+    def state_dict(self) -> dict[str, Any]:
+        if self._loaded is not None:
+            return self._loaded
+        state = getattr(self.examples, "state_dict", lambda: None)()
+        return {"ahead": self.ahead, "state": state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._loaded, self.ahead = state, state["ahead"]
+
+
 class _ShareStream(IterableDataset[Any]):
     """What both streams have in common: whose turn it is, passes, counts and states."""
 
@@ -162,10 +209,6 @@ class _ShareStream(IterableDataset[Any]):
     def _take(self, c: int) -> Any:
         raise NotImplementedError
 
-    def __getstate__(self) -> dict[str, Any]:
-        """For worker processes that are not forked: all but the running pass of the source."""
-        return {name: value for name, value in self.__dict__.items() if name != "_examples"}
-
     def state_dict(self) -> dict[str, Any]:
         """Where this stream stands, in its own worker; `StatefulDataLoader` asks for it."""
         return {
@@ -258,7 +301,7 @@ class BalancedStream(_ShareStream):
         }.items():
             if value is not None and value < 1:
                 raise ValueError(f"Expected {name} to be at least 1, but got {value}.")
-        self.source, self.relative = source, relative
+        self._source, self.relative = _Source(source), relative
         self.label = label if callable(label) else itemgetter(label)
         self.buffer, self.max_repeats, self.max_read = buffer, max_repeats, max_read
         self._limit = 1 << 40 if max_repeats is None else max_repeats
@@ -268,26 +311,11 @@ class BalancedStream(_ShareStream):
         self._used: list[deque[list[Any]]] = [deque() for _ in range(classes)]  # [example, yields]
         self._left = [0] * classes  # how often each class may be yielded from what is kept
         self._turn = [0] * classes
-        self._ahead = 0  # read of this pass
         self._spare = 0.0  # what may be read beyond what is yielded
-        self._state: Any = None  # of the source
-        self._own = False  # whether this worker has a source of its own
         self._warned = False
 
     def _open(self, resume: bool) -> None:
-        source: Any = self.source
-        if hasattr(source, "set_epoch"):
-            if get_worker_info() is not None and not self._own:
-                # A Hugging Face stream shares its epoch with its copies in other workers
-                self.source = source = copy.deepcopy(source)
-                self._own = True
-            source.set_epoch(self._pass)
-        self._ahead = skip = self._ahead if resume else 0
-        if resume and self._state is not None:
-            source.load_state_dict(self._state)
-            skip = 0
-        self._examples = iter(self.source)
-        next(islice(self._examples, skip, skip), None)
+        self._source.open(self._pass, resume)
 
     def _asked(self) -> np.ndarray:
         """Shares of the classes that have come, which add up to one."""
@@ -296,7 +324,7 @@ class BalancedStream(_ShareStream):
 
     def _read(self) -> int:
         """Read a chunk into the buffers; how many examples it had."""
-        examples = list(islice(self._examples, self.chunk_size))
+        examples = self._source.read(self.chunk_size)
         if not examples and self.repeat:
             if self._seen.any() and not self._asked().any():
                 raise ValueError(
@@ -306,12 +334,12 @@ class BalancedStream(_ShareStream):
             self._pass += 1
             self._row[PASSES] = self._pass
             self._open(resume=False)
-            examples = list(islice(self._examples, self.chunk_size))
-        if not examples and not self._ahead and (self.repeat or self._seen.any()):
+            examples = self._source.read(self.chunk_size)
+        if not examples and not self._source.ahead and (self.repeat or self._seen.any()):
             raise ValueError(
                 "Expected source to be one that can be iterated again, but got a "
-                f"{type(self.source).__name__} that gave no example. Pass what makes an iterator, "
-                "such as a list or an IterableDataset."
+                f"{type(self._source.examples).__name__} that gave no example. Pass what makes an "
+                "iterator, such as a list or an IterableDataset."
             )
         try:
             labels = self._filed(list(map(self.label, examples)))
@@ -339,7 +367,6 @@ class BalancedStream(_ShareStream):
                 self._left[c] -= max(self._limit - used.popleft()[1], 0)
                 self._turn[c] = max(self._turn[c] - 1, 0)
         self._row[READ] += len(examples)
-        self._ahead += len(examples)
         return len(examples)
 
     def _filed(self, labels: list[Any]) -> np.ndarray:
@@ -357,7 +384,9 @@ class BalancedStream(_ShareStream):
 
     def _kept(self, labels: np.ndarray, room: np.ndarray) -> np.ndarray:
         """Which examples of a chunk find room: where not all do, chance decides."""
-        key = key_of(self.seed, self.rank, self._worker, self._pass, self._ahead)
+        key = key_of(
+            self.seed, self.rank, self._worker, self._pass, self._source.ahead - len(labels)
+        )
         order = np.random.default_rng(key).permutation(len(labels))
         by_class = order[np.argsort(labels[order], kind="stable")]
         present, counts = np.unique(labels, return_counts=True)
@@ -428,12 +457,9 @@ class BalancedStream(_ShareStream):
         `StatefulDataLoader` asks for it with every batch: where examples are large, make it do so
         less often by `snapshot_every_n_steps`.
         """
-        source = self.source
-        own = self._state if self._goes_on else getattr(source, "state_dict", lambda: None)()
         return {
             **super().state_dict(),
-            "source": own,
-            "ahead": self._ahead,
+            "source": self._source.state_dict(),
             "spare": self._spare,
             "seen": self._seen.tolist(),
             "new": [list(each) for each in self._new],
@@ -444,19 +470,19 @@ class BalancedStream(_ShareStream):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._ahead, self._spare = state["ahead"], state["spare"]
+        self._source.load_state_dict(state["source"])
+        self._spare = state["spare"]
         self._seen = np.array(state["seen"], np.int64)
         self._new = [deque(each) for each in state["new"]]
         self._used = [deque(list(entry) for entry in each) for each in state["used"]]
         self._left, self._turn = list(state["left"]), list(state["turn"])
-        self._state = state["source"]
 
 
 class MixedStream(_ShareStream):
     """Examples of several sources in the shares asked for, each with the number of its source.
 
     Nothing is left out and nothing repeated but whole passes: it ends with the first source that
-    does, or with `repeat=True` begins that one again. A resumed one reads again what was read.
+    does, or with `repeat=True` begins that one again. It is resumed as `BalancedStream` is.
 
     Args:
         sources: iterables by their names; each gives a worker and a rank its part.
@@ -484,14 +510,14 @@ class MixedStream(_ShareStream):
         super().__init__(shares, decode, repeat, 64, seed, rank, num_replicas)
         if len(sources) != len(self.shares):
             raise ValueError(f"Expected shares of {len(sources)} sources, but got {shares}.")
-        self.sources = dict(sources)
-        self._ahead = [0] * len(self.sources)  # read of each source's pass
+        self._names = list(sources)
+        self._sources = [_Source(source) for source in sources.values()]
+        self._passes = [0] * len(self._sources)  # of each, in this iteration
 
     def _open(self, resume: bool) -> None:
-        self._ahead = self._ahead if resume else [0] * len(self.sources)
-        self._examples = [iter(source) for source in self.sources.values()]
-        for examples, skip in zip(self._examples, self._ahead, strict=True):
-            next(islice(examples, skip, skip), None)
+        self._passes = self._passes if resume else [self._pass] * len(self._sources)
+        for source, epoch in zip(self._sources, self._passes, strict=True):
+            source.open(epoch, resume)
 
     def _plan(self) -> bool:
         shares = self.shares.numpy()
@@ -500,27 +526,33 @@ class MixedStream(_ShareStream):
         return True
 
     def _take(self, c: int) -> Any:
-        example = next(self._examples[c], self)
-        if example is self and self.repeat:
-            self._examples[c], self._ahead[c] = iter([*self.sources.values()][c]), 0
-            example = next(self._examples[c], self)
-            if example is self:
+        examples = self._sources[c].read(1)
+        if not examples and self.repeat:
+            self._passes[c] += 1
+            self._sources[c].open(self._passes[c])
+            examples = self._sources[c].read(1)
+            if not examples:
                 raise ValueError(
                     "Expected sources that can be iterated again, but got none from "
-                    f"{[*self.sources][c]!r}. Pass what makes an iterator, or leave repeat out."
+                    f"{self._names[c]!r}. Pass what makes an iterator, or leave repeat out."
                 )
-        if example is self:
+        if not examples:
             raise StopIteration
-        self._ahead[c] += 1
         self._distinct += 1
-        return example, c
+        return examples[0], c
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "ahead": list(self._ahead)}
+        return {
+            **super().state_dict(),
+            "sources": [source.state_dict() for source in self._sources],
+            "passes": list(self._passes),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self._ahead = list(state["ahead"])
+        self._passes = list(state["passes"])
+        for source, each in zip(self._sources, state["sources"], strict=True):
+            source.load_state_dict(each)
 
 
 def make_stream(

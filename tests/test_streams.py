@@ -12,6 +12,7 @@ import tarfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -267,6 +268,47 @@ def test_sources_are_mixed_by_their_shares():
     assert [i for i, s in drawn if s == 1] == list(range(sum(sources)))
     repeated = MixedStream({"a": [0], "b": [1]}, [0.5, 0.5], repeat=True)
     assert sum(s for (_, s), _ in zip(repeated, range(100), strict=False)) in (49, 50, 51)
+
+
+class Shuffled:
+    """Another order in each epoch, and a state, as Hugging Face streams have them."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.epoch, self.at, self.read = number, 0, 0, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.number, self.epoch)).permutation(self.number)
+        for i in order[self.at :].tolist():
+            self.at, self.read = self.at + 1, self.read + 1
+            yield i, self.epoch
+        self.at = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"at": self.at}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.at = state["at"]
+
+
+def test_mixed_sources_go_on_at_their_places_without_reading_again():
+    def made() -> tuple[MixedStream, list[Shuffled]]:
+        sources = [Shuffled(30), Shuffled(70)]
+        return MixedStream(dict(zip("ab", sources, strict=True)), [2, 1], repeat=True), sources
+
+    whole = list(islice(made()[0], 400))
+    assert {epoch for (_, epoch), c in whole if c == 0} > {epoch for (_, epoch), c in whole if c}
+    stream, _ = made()
+    running = iter(stream)
+    before = list(islice(running, 200))
+    state = pickle.loads(pickle.dumps(stream.state_dict()))
+    resumed, sources = made()
+    resumed.load_state_dict(state)
+    assert resumed.state_dict() == state
+    assert before + list(islice(resumed, 200)) == whole
+    assert sum(source.read for source in sources) == 200
 
 
 def test_a_balancers_stream_follows_its_lambda_and_correct_takes_it_out():
