@@ -17,8 +17,7 @@ from equipoise.losses.base import (
     upcast,
 )
 from equipoise.losses.engine import is_large
-from equipoise.losses.pointwise import Terms, pointwise
-from equipoise.losses.positives import find_positives
+from equipoise.losses.pointwise import Terms, find_positives, pointwise
 
 
 class LabelLoss(Loss):

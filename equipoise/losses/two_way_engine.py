@@ -10,7 +10,7 @@ from torch import Tensor
 
 from equipoise.losses.base import at_least_float32
 from equipoise.losses.engine import LOG2_E, rows_in_a_chunk, softplus, worked_out
-from equipoise.losses.positives import find_positives
+from equipoise.losses.pointwise import find_positives
 
 LARGEST = 40.0  # exp of this, and sums of a million of it, are far from the end of float32
 

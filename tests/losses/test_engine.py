@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from equipoise import losses
-from equipoise.losses import class_ids, engine, positives
+from equipoise.losses import class_ids, engine, pointwise
 from equipoise.losses.engine import softplus
 from tests.losses.cases import CASES, COUNTS, LOG_WEIGHT, SINGLE, C, batch
 from tests.waiting import NoWaiting
@@ -34,7 +34,7 @@ def paths(monkeypatch):
     """Sets how the positives are found, whether values are looked at, and the size of chunks."""
 
     def choose(search: bool, look: bool, chunk: int, large: int = 0) -> None:
-        monkeypatch.setattr(positives, "DENSE_SHARE", 1.0 if search else -1.0)
+        monkeypatch.setattr(pointwise, "DENSE_SHARE", 1.0 if search else -1.0)
         for module in (engine, class_ids):
             monkeypatch.setattr(module, "may_look", lambda tensor: look)
         monkeypatch.setattr(engine, "LARGE", large)
