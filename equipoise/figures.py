@@ -22,7 +22,6 @@ __all__ = [
     "data_uri",
     "finish",
     "new_figure",
-    "pixels",
     "plain_log",
     "require",
     "save",
@@ -121,14 +120,6 @@ def data_uri(figure: Any) -> str:
     with style():
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def pixels(figure: Any) -> np.ndarray:
-    """`(height, width, 3)` uint8: the figure drawn."""
-    canvas = require("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
-    with style():
-        canvas.draw()
-    return np.array(canvas.buffer_rgba())[..., :3]
 
 
 def caption(name: str, most: int = 24) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.lib.npyio import NpzFile
 from equipoise.targets import Targets
 from equipoise.targets.checking import some
 
-__all__ = ["LABELS", "Labels", "chosen", "from_array", "listed", "loaded", "read_npy", "read_npz"]
+__all__ = ["LABELS", "Labels", "chosen", "from_array", "listed", "opened", "read_npy", "read_npz"]
 
 # What arrays and columns of labels are called, in any case; the first that is there is taken.
 LABELS = [
@@ -29,7 +30,9 @@ Labels = tuple[Targets, list[str] | None]
 def read_npy(path: Path) -> Labels:
     """Such an array as `read_npz` takes, alone."""
     with path.open("rb") as file:
-        return from_array(loaded(path, np.ndarray, lambda: np.load(file, allow_pickle=False)), None)
+        return from_array(
+            _loaded(path, np.ndarray, lambda: np.load(file, allow_pickle=False)), None
+        )
 
 
 def read_npz(path: Path, field: str | None) -> Labels:
@@ -41,16 +44,9 @@ def read_npz(path: Path, field: str | None) -> Labels:
     """
     from scipy.sparse import csr_matrix, load_npz
 
-    with path.open("rb") as file:
-        stored = loaded(path, NpzFile, lambda: np.load(file, allow_pickle=False))
-
-        def load(name: str) -> np.ndarray:
-            return loaded(path, np.ndarray, lambda: stored[name])
-
-        files = list(stored.files)
+    with opened(path) as (files, load):
         if field is None and {*CSR_PARTS, "format"} <= {*files}:
-            file.seek(0)
-            return Targets(_checked_csr(path, lambda: csr_matrix(load_npz(file)))), None
+            return Targets(_checked_csr(path, lambda: csr_matrix(load_npz(path)))), None
         sparse = [name.removesuffix("_indptr") for name in files if name.endswith("_indptr")]
         sparse = [name for name in sparse if {f"{name}_{part}" for part in CSR_PARTS} <= {*files}]
         field = chosen(path, field, sparse + files)
@@ -65,7 +61,15 @@ def read_npz(path: Path, field: str | None) -> Labels:
         return Targets(_checked_csr(path, lambda: csr_matrix(parts, size))), known
 
 
-def loaded(path: Path, kind: type, load: Callable[[], Any]) -> Any:
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[list[str], Callable[[str], np.ndarray]]]:
+    """The names of the arrays in an .npz, and what reads one of them."""
+    with path.open("rb") as file:
+        stored = _loaded(path, NpzFile, lambda: np.load(file, allow_pickle=False))
+        yield list(stored.files), lambda name: _loaded(path, np.ndarray, lambda: stored[name])
+
+
+def _loaded(path: Path, kind: type, load: Callable[[], Any]) -> Any:
     """What `load` reads from a NumPy file, or the ValueError that says why it is nothing."""
     whole = f"Expected {path} to be a whole {path.suffix} file of arrays,"
     try:

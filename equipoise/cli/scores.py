@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise.audit.arrays import LABELS, listed, loaded
+from equipoise.audit.arrays import LABELS, listed, opened
 from equipoise.audit.tables import Table, arrow, is_number, labels_of, text
 
 __all__ = ["Scores", "read_scores"]
@@ -99,20 +98,14 @@ Found = tuple[np.ndarray, str, Tensor | None, list[str] | None]
 
 
 def _of_arrays(path: Path) -> Found:
-    with path.open("rb") as file:
-        stored = loaded(path, np.lib.npyio.NpzFile, lambda: np.load(file, allow_pickle=False))
-        wanted = ("logits", "probabilities", "class_names", *LABELS)
-        held = {
-            name: loaded(path, np.ndarray, partial(stored.__getitem__, name))
-            for name in stored.files
-            if name in wanted
-        }
-        there = listed(list(stored.files))
+    wanted = ("logits", "probabilities", "class_names", *LABELS)
+    with opened(path) as (there, load):
+        held = {name: load(name) for name in there if name in wanted}
     kinds = [kind for kind in ("logits", "probabilities") if kind in held]
     if len(kinds) != 1:
         raise ValueError(
             f"Expected {path} to hold either `logits` or `probabilities`, and `targets`, but it "
-            f"holds {there}."
+            f"holds {listed(there)}."
         )
     scores = held[kinds[0]]
     if scores.ndim != 2 or scores.dtype.kind not in "fiu":

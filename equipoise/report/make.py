@@ -13,15 +13,12 @@ from equipoise.balancer.grouping import require_no_groups
 from equipoise.report.evaluation import evaluate, outcome
 from equipoise.report.numbers import plain
 from equipoise.report.report import Report
+from equipoise.report.tables import EPOCH
 
 __all__ = ["make_report"]
 
-# What a report takes of a row of Balancer.history, and of a point of the front.
+# What a report takes of a row of Balancer.history, beside EPOCH, and of a point of the front.
 WHOLE = ("epoch", "num_nan", "num_invalid")
-NUMBERS = (
-    *("mean_recall", "sd_recall", "lowest_recall", "price"),
-    *("mean_average_precision", "mean_iou"),
-)
 LISTS = ("recalls", "log_weight", "support")
 OF_THE_FRONT = ("alpha", "mean", "sd", "lowest", "price", "mean_interval", "lowest_interval")
 
@@ -126,7 +123,7 @@ def _observed(epochs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[
 def _epoch(row: dict[str, Any]) -> dict[str, Any]:
     """A row of the history in plain JSON types: NaN is None."""
     out: dict[str, Any] = {name: int(row[name]) for name in WHOLE if name in row}
-    out |= {name: plain(row[name]) for name in NUMBERS if row.get(name) is not None}
+    out |= {name: plain(row[name]) for name in EPOCH if row.get(name) is not None}
     out |= {name: plain(np.ravel(row[name])) for name in LISTS if row.get(name) is not None}
     if row.get("mining"):
         out["mining"] = dict(row["mining"])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from equipoise.figures import data_uri, pixels, require
+from equipoise.figures import data_uri, require, style
 from equipoise.report.pictures import pictures
 from equipoise.report.story import notes, story, warnings
 from equipoise.report.tables import EPOCH, OUTCOMES, columns, notable, outcome_rows
@@ -36,9 +36,9 @@ def show(report: Report, most: int) -> None:
         console.print()
         console.print(part)
     console.print()
-    for lines, style in ((warnings(report), "bold"), (notes(report), "dim")):
+    for lines, look in ((warnings(report), "bold"), (notes(report), "dim")):
         for line in lines:
-            console.print(text(line, style=style))
+            console.print(text(line, style=look))
 
 
 def table(
@@ -121,5 +121,6 @@ def log(report: Report, writer: Any, step: int | None) -> None:
                 writer.add_scalar(f"report/{row['name']}/{key}", row[key], at)
     text = "\n\n".join(f"**{heading}.** {said}" for heading, said in story(report))
     writer.add_text("report/story", text, at)
-    for picture in pictures(report):
-        writer.add_image(f"report/{picture.name}", pixels(picture.figure), at, dataformats="HWC")
+    with style():
+        for picture in pictures(report):
+            writer.add_figure(f"report/{picture.name}", picture.figure, at)
