@@ -351,12 +351,7 @@ class Batches(torch.utils.data.Sampler[list[int]]):
     sampler: iterating it moves the sampler, and its state is the sampler's, so that torchdata's
     `StatefulDataLoader` resumes it.
 
-    Made by `OrderSampler.batches`.
-
-    Args:
-        sampler: whose ids.
-        batch_size: ids in a batch.
-        drop_last: whether to leave out the last batch where it is not full.
+    Made by `OrderSampler.batches`, see there.
     """
 
     def __init__(self, sampler: OrderSampler, batch_size: int, drop_last: bool = False) -> None:

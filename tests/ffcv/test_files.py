@@ -9,7 +9,7 @@ import pytest
 
 from tests.ffcv.conftest import LABELS, SIZE
 
-with suppress(ImportError):  # without FFCV these tests are skipped, or fail
+with suppress(Exception):  # without a sound FFCV these tests are skipped, or fail
     from ffcv.fields import FloatField, IntField, NDArrayField
     from ffcv.loader import Loader
     from ffcv.writer import DatasetWriter

@@ -11,7 +11,7 @@ import pytest
 from equipoise.samplers import ClassBalancedSampler
 from tests.ffcv.conftest import LABELS, ids_seen, threads_of_ffcv
 
-with suppress(ImportError):  # without FFCV these tests are skipped, or fail
+with suppress(Exception):  # without a sound FFCV these tests are skipped, or fail
     from ffcv.loader import Loader
     from ffcv.loader.epoch_iterator import EpochIterator
 

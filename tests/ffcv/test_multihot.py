@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-with suppress(ImportError):  # without FFCV these tests are skipped, or fail
+with suppress(Exception):  # without a sound FFCV these tests are skipped, or fail
     from ffcv.loader import Loader, OrderOption
 
     from equipoise.ffcv import BalancedLoader, MultiHotField, targets, write

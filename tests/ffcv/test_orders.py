@@ -11,7 +11,7 @@ from equipoise.mining import LossPruning
 from equipoise.samplers import ClassBalancedSampler, ExampleWeightedSampler, OrderSampler
 from tests.ffcv.conftest import LABELS, SIZE, ids_seen
 
-with suppress(ImportError):  # without FFCV these tests are skipped, or fail
+with suppress(Exception):  # without a sound FFCV these tests are skipped, or fail
     from ffcv.loader import Loader, OrderOption
 
     from equipoise.ffcv import BalancedLoader, attach, order

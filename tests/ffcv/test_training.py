@@ -14,7 +14,7 @@ from equipoise import Balancer, checkpoint
 from tests.ffcv.conftest import LABELS
 from tests.ranks.worlds import run_world
 
-with suppress(ImportError):  # without FFCV these tests are skipped, or fail
+with suppress(Exception):  # without a sound FFCV these tests are skipped, or fail
     from ffcv.loader import Loader
 
     from equipoise.ffcv import BalancedLoader

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.ffcv.conftest import Numbered
 
-with suppress(ImportError):  # without FFCV these tests are skipped, or fail
+with suppress(Exception):  # without a sound FFCV these tests are skipped, or fail
     from ffcv.loader import Loader
 
     from equipoise.ffcv import BalancedLoader, MultiHotField, check, targets, write
