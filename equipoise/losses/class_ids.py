@@ -101,15 +101,9 @@ def softmax_loss(
 ) -> Tensor:
     """Reduced cross-entropy of adjusted logits, `−w_y log softmax(adjust(z))_y`.
 
-    Args:
-        logits: `(B, C)` or `(B, C, d1, …)`.
-        targets: from `check_targets`.
-        adjust: works row by row.
-        factor: the slope of `adjust`, by class `(C,)` or one for all.
-        by_target: whether `adjust` looks at the targets, so that ignored ones must be class ids.
-        weight: w, `(C,)`.
-        ignore_index: see `ClassLoss`.
-        reduction: `"mean"`, `"sum"` or `"none"`.
+    `adjust` works row by row; `factor` is its slope, by class `(C,)` or one for all; `by_target`
+    says that it looks at the targets (from `check_targets`), so that ignored ones must be class
+    ids.
     """
     ids = not targets.is_floating_point()
     if ids and is_large(logits) and num_counted(targets, ignore_index) == len(targets):
@@ -165,14 +159,7 @@ def reduce(values: Tensor, targets: Tensor, ignore_index: int, reduction: str) -
 
 
 def weight_of(targets: Tensor, weight: Tensor | None, ignore_index: int, like: Tensor) -> Tensor:
-    """Each element's `Σ_c q_c w_c`: the weight of its class, 0 where it is ignored.
-
-    Args:
-        targets: from `check_targets`.
-        weight: w, `(C,)`; `None` is all ones.
-        ignore_index: see `ClassLoss`.
-        like: gives the dtype.
-    """
+    """Each element's `Σ_c q_c w_c`: the weight of its class, 0 where it is ignored."""
     if targets.is_floating_point():
         return (targets if weight is None else targets * along_classes(weight, targets)).sum(1)
     counted = targets != ignore_index

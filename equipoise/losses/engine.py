@@ -49,12 +49,9 @@ def rows_in_a_chunk(logits: Tensor) -> int:
 
 
 def worked_out(logits: Tensor, work: Work, plain: Callable[[Tensor], Tensor]) -> Tensor:
-    """The value that `work` gives, differentiable by the logits.
+    """The value that `work` gives, `()`, `(B,)` or `(B, C)`, differentiable by the logits.
 
-    Args:
-        logits: `(B, C)`.
-        work: gives the value, of shape `()`, `(B,)` or `(B, C)`.
-        plain: logits -> the same value by torch's operations, for second derivatives.
+    `plain` gives the same from logits by torch's operations, for second derivatives.
     """
     keep = torch.is_grad_enabled() and logits.requires_grad
     value: Tensor = _WorkedOut.apply(logits, work, plain, keep)

@@ -92,7 +92,7 @@ class FocalLoss(ClassLoss):
         multilabel: bool = False,
         **options: Options,
     ) -> Any:
-        if multilabel:
+        if multilabel:  # both go by this name
             return SigmoidFocalLoss(0.25 if alpha is None else alpha, gamma, **options)
         return super().__new__(cls)
 

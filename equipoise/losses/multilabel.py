@@ -132,14 +132,8 @@ def label_loss(
 ) -> Tensor:
     """Reduced loss of labels, by its definition or, where it is faster, by the engine.
 
-    Args:
-        logits: `(B, C)`.
-        targets: see `LabelLoss`.
-        elements: (logits, labels) -> losses `(B, C)`: the definition, in torch's operations.
-        terms: the same for the engine.
-        unknown: the value of unknown entries, or a boolean mask of them, or neither.
-        reduction: `"mean"`, `"sum"` or `"none"`.
-        fused: whether to use the Triton kernel.
+    `elements`, from logits and dense labels to losses `(B, C)`, is the definition, in torch's
+    operations; `terms` makes the same for the engine and the kernel.
     """
     dtype = at_least_float32(logits.dtype)
 

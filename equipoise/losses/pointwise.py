@@ -58,11 +58,7 @@ class Positives:
 
 
 def find_positives(targets: Tensor) -> Positives | None:
-    """The positives, or `None` if there are too many to be worth a list, or labels are soft.
-
-    Args:
-        targets: `(B, C)` on the CPU, dense or sparse CSR.
-    """
+    """The positives, or `None` if there are too many to be worth a list, or labels are soft."""
     if targets.layout == torch.sparse_csr:
         columns = targets.col_indices()
         begins = torch.arange(targets.shape[0]) * targets.shape[1]
@@ -185,12 +181,8 @@ def pointwise(
 ) -> Tensor:
     """Sum times the terms' scale, or `(B, C)` of the elements' losses; differentiable by logits.
 
-    Args:
-        logits: `(B, C)`, any floating dtype.
-        found: the positives.
-        terms: weights are in the dtype to compute in.
-        reduction: `"mean"`, of which the scale has the 1/(B·C), `"sum"` or `"none"`.
-        plain: the same in torch's operations, for second derivatives.
+    Weights are in the dtype to compute in; of a mean the scale has the 1/(B·C). `plain` is the same
+    in torch's operations, for second derivatives.
     """
     return worked_out(
         logits, lambda keep: _value_and_slopes(logits, found, terms, reduction, keep), plain

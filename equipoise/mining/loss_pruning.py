@@ -68,13 +68,8 @@ def keep_positions(
 
     Systematic sampling: positions are laid out kind by kind, each as long as its probability, and
     those are kept into which one of offset, offset + 1, … falls. So each kind is kept as often as
-    its probability says, rounded up or down.
-
-    Args:
-        kinds: `(M,)` small integers.
-        probability: of each kind; over all positions they sum to `length`.
-        length: how many to keep.
-        offset: in [0, 1), random and uniform.
+    its probability says, rounded up or down. `kinds` are `(M,)` small integers, `offset` is random
+    in [0, 1), and the positions' probabilities sum to `length`.
 
     Example:
         >>> keep_positions(np.array([0, 1, 1, 0, 1, 1]), np.array([1.0, 0.5]), 4, 0.3).tolist()

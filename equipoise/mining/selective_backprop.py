@@ -105,7 +105,9 @@ class SelectiveBackprop(LoaderMiner):
 
         Of `(B, C)` losses the mean over labels is taken.
         """
-        device = _device_of(model) if self.device is None else self.device
+        device = self.device
+        if device is None and isinstance(model, nn.Module):
+            device = next((p.device for p in model.parameters()), None)
         size, waiting, count, passed, used = self.batch_size, [], 0, 0, 0
         for batch in loader:
             parts = _to_device(batch, device)
@@ -165,11 +167,6 @@ class SelectiveBackprop(LoaderMiner):
         if kept is None:  # nothing was mined
             return 1.0
         return float(self.resolution**2 / 3 + kept)
-
-
-def _device_of(model: Any) -> torch.device | None:
-    parameters = model.parameters() if isinstance(model, nn.Module) else ()
-    return next((p.device for p in parameters), None)
 
 
 def _to_device(batch: Any, device: Any) -> tuple[Tensor, ...]:
