@@ -28,6 +28,7 @@ __all__ = ["ALPHAS", "front", "strongest_below"]
 ALPHAS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 LOGGER = logging.getLogger(__name__)
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+SURE = 0.5  # standard errors by which a row has to be better than the mean's own decision
 SHARES = (0.25, 0.5, 0.75)  # where rows are put between two α
 STEP = 0.004  # of mean recall, beyond which rows are put between two α
 
@@ -50,8 +51,9 @@ def front(
     on the others. So a small hold-out does not flatter them.
     Offsets are shrunk towards the mean's own decision: that of a row is b_0 + s · (b_α − b_0), with
     b_α from `fair_offset`, b_0 the offset of the row α = 0, and s the one of ¼, ½, ¾ and 1 with the
-    highest cross-fitted U. Where that is not above the U of b_0 by more than the standard error of
-    their difference, the row is the one before it. (b_0 is held likewise against no offset.)
+    highest cross-fitted U. Where that is not above the U of b_0 by more than half the standard
+    error of their difference, the row is the one before it. (b_0 is likewise held against no
+    offset.)
 
     It fits `folds` + 1 times: 5,000 × 10 logits take a second, 10,000 × 1,000 about 15 s of one
     core. `logging.basicConfig(level="INFO")` shows how far it is.
@@ -139,7 +141,7 @@ def front(
             value = float(fairness(by_class(hits)[seen])[0])
             noise = (by_class((hits - still) ** 2) - by_class(hits - still) ** 2) / support
             error = float((worth**2 * noise[seen]).sum().sqrt())
-            if value > best and value > float(start) + error:
+            if value > best and value > float(start) + SURE * error:
                 best, strength, offsets = value, s, tried
         new = row(fairness.alpha, strength, offsets)
         if place == 0:
