@@ -8,7 +8,7 @@ and dtype, which then becomes the gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -44,12 +44,14 @@ class Positives:
         """The column of each."""
         return self.index - self.example * self.shape[1]
 
-    def bounds(self, step: int) -> list[int]:
-        """Where each chunk of `step` rows begins in `index`, and the end of the last one."""
+    def chunks(self, step: int) -> Iterator[tuple[slice, Tensor]]:
+        """`step` rows at a time, and the places of their positives in the flattened chunk."""
         num_rows, num_classes = self.shape
         starts = torch.arange(0, num_rows + step, step) * num_classes
-        begins: list[int] = torch.searchsorted(self.index, starts).tolist()
-        return begins
+        begins = torch.searchsorted(self.index, starts).tolist()
+        for number, first in enumerate(range(0, num_rows, step)):
+            here = self.index[begins[number] : begins[number + 1]] - first * num_classes
+            yield slice(first, first + step), here
 
     def sums(self, vector: Tensor) -> Tensor:
         """`(B,)`: for each example, the sum of a `(C,)` vector over its positives."""
@@ -203,11 +205,8 @@ def _value_and_slopes(
     out = _like(logits, dtype) if reduction == "none" else None
     s, shift = terms.negative_scale, terms.shift
     down = None if shift is None else shift * -s
-    step = rows_in_a_chunk(logits)
-    bounds = found.bounds(step)
     sums = [logits.new_zeros((), dtype=dtype)] if not len(logits) else []
-    for number, first in enumerate(range(0, logits.shape[0], step)):
-        rows = slice(first, first + step)
+    for rows, here in found.chunks(rows_in_a_chunk(logits)):
         z = logits[rows].to(dtype).contiguous()
         kept = slopes[rows] if slopes is not None else None
         slope = kept if kept is not None and kept.dtype == dtype else torch.empty_like(z)
@@ -227,7 +226,6 @@ def _value_and_slopes(
         if out is not None:
             torch.div(value, s, out=out[rows])
             continue
-        here = found.index[bounds[number] : bounds[number + 1]] - first * z.shape[1]
         value.view(-1).index_fill_(0, here, 0.0)
         sums.append(value.sum())
 

@@ -42,12 +42,9 @@ def two_way_by_sums(
     falling.exp_()
     shares = torch.empty_like(z)
     step = rows_in_a_chunk(z)
-    bounds = found.bounds(step)
     by_row, by_column = z.new_empty(z.shape[0]), z.new_zeros(z.shape[1])
-    for number, first in enumerate(range(0, z.shape[0], step)):
-        rows = slice(first, first + step)
+    for rows, here in found.chunks(step):
         share = torch.mul(z[rows], LOG2_E / t_n, out=shares[rows]).exp2_()
-        here = found.index[bounds[number] : bounds[number + 1]] - first * z.shape[1]
         share.view(-1).index_fill_(0, here, 0.0)
         torch.sum(share, 1, out=by_row[rows])
         by_column += share.sum(0)
