@@ -13,7 +13,6 @@ from equipoise import Balancer
 from equipoise.balancer.grouping import group_figures
 from equipoise.rates import smoothed_recalls
 from equipoise.weighting import Fair, InverseFrequency, RecallPower, TargetShares
-from tests.test_balancer import saved
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 3, 600)
@@ -112,22 +111,6 @@ def test_groups_alone():
     assert balancer.sampler.expected_draws()[0] > 310
     report = balancer.report(logits, targets, groups=GROUPS)
     assert report.outcomes[0]["recalls"] == pytest.approx(expected, abs=1e-6)
-
-
-def test_state_goes_on_bit_for_bit():
-    balancer, other = (Balancer(LABELS, groups=PLACES) for _ in range(2))
-    balancer.observe(guesses(), torch.from_numpy(LABELS), GROUPS)
-    balancer.step()
-    balancer.observe(guesses(1), torch.from_numpy(LABELS), GROUPS)
-    other.load_state_dict(saved(balancer.state_dict()))
-    for each in (balancer, other):
-        each.step()
-    assert np.array_equal(balancer.log_weight, other.log_weight)
-    assert list(balancer.sampler) == list(other.sampler)
-    assert balancer.history == other.history
-    elsewhere = Balancer(LABELS, groups=1 - GROUPS)
-    with pytest.raises(ValueError, match="Expected state of a Balancer with checksum of cells"):
-        elsewhere.load_state_dict(balancer.state_dict())
 
 
 def test_the_report_shows_cells(capsys):

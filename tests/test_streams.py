@@ -24,6 +24,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from equipoise import Balancer, Targets, checkpoint
 from equipoise.streams import BalancedStream, MixedStream
 from tests.ranks.worlds import processes
+from tests.test_balancer import observed
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded"),
@@ -157,16 +158,23 @@ def test_passes_go_on_and_differ_and_the_seed_decides():
         list(BalancedStream(iter(source), 1, np.ones(3), repeat=True))
 
 
-def test_a_class_that_does_not_come_leaves_its_place_to_the_others():
-    labels = [c for _, c in BalancedStream([(i, i % 2) for i in range(4000)], 1, [1, 1, 2])]
-    assert abs(len(labels) - 4000) < 5
-    assert apart(labels, np.array([1, 1, 0])) < 0.01
-
-
-@pytest.mark.parametrize("source", [[], [(0, 0)], [(0, 1)] * 3])
-def test_small_sources(source):
-    drawn = list(BalancedStream(source, 1, [1, 1]))
-    assert len(drawn) <= len(source) + 1
+@pytest.mark.parametrize(
+    ("source", "shares", "chunk_size"),
+    [
+        ([], [1, 1], 256),
+        ([(0, 0)], [1, 1], 256),
+        ([(0, 1)] * 3, [1, 1], 256),
+        ([(i, i % 2) for i in range(4000)], [1, 1, 2], 256),  # a class that does not come
+        *(([(i, i % 50) for i in range(501)], [1] * 50, chunk_size) for chunk_size in (1, 3, 50)),
+    ],
+)
+def test_as_many_come_as_are_read_and_classes_that_do_not_leave_their_place(
+    source, shares, chunk_size
+):
+    labels = [c for _, c in BalancedStream(source, 1, shares, chunk_size=chunk_size)]
+    assert abs(len(labels) - len(source)) < 5
+    if len(source) > 1000:
+        assert apart(labels, np.array([1, 1, 0])) < 0.01
 
 
 def test_wrong_arguments_are_named():
@@ -196,12 +204,6 @@ def test_what_cannot_go_on_says_so_and_does_not_hang():
     assert list(BalancedStream([(0, 1)] * 10, 1, [1, 0])) == []
     with pytest.raises(ValueError, match="iterated again, but got none from 'b'"):
         list(MixedStream({"a": [1], "b": []}, [1, 1], repeat=True))
-
-
-@pytest.mark.parametrize("chunk_size", [1, 3, 50])
-def test_chunks_smaller_than_the_number_of_classes(chunk_size):
-    source = [(i, i % 50) for i in range(501)]
-    assert abs(len(list(BalancedStream(source, 1, [1] * 50, chunk_size=chunk_size))) - 501) < 5
 
 
 class Endless(torch.utils.data.IterableDataset):
@@ -325,7 +327,7 @@ def test_a_balancers_stream_follows_its_lambda_and_correct_takes_it_out():
         shift = balancer.correct(torch.zeros(1, 3, dtype=torch.float64))[0]
         shift = -(shift - shift.mean()).numpy()
         assert shift == pytest.approx(balancer.log_weight, abs=1e-6)  # of sampler and loss together
-        balancer.observe(*scores(recalls))
+        observed(balancer, recalls)
         balancer.step()
     assert apart([0, 1, 2], balancer.sampler.expected_draws()) > 0.01
     again = Balancer(counts, seed=1)
@@ -340,16 +342,6 @@ def test_a_balancers_stream_follows_its_lambda_and_correct_takes_it_out():
         balancer.stream(source)
     with pytest.raises(ValueError, match="class counts"):
         Balancer([0, 1]).stream(source, label=1)
-
-
-def scores(recalls: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and targets of 100 examples a class with these recalls."""
-    targets = torch.arange(len(recalls)).repeat_interleave(100)
-    hit = (
-        torch.arange(100).repeat(len(recalls)) < torch.tensor(recalls).repeat_interleave(100) * 100
-    )
-    chosen = torch.where(hit, targets, (targets + 1) % len(recalls))
-    return 10 * torch.nn.functional.one_hot(chosen, len(recalls)).float(), targets
 
 
 def test_an_example_of_several_labels_counts_as_the_one_furthest_from_its_share():

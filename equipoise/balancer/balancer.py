@@ -17,10 +17,10 @@ from equipoise.balancer.by_name import (
     make_mining,
     make_policy,
     make_sampler,
-    require_drawn,
     start,
     take_over,
 )
+from equipoise.balancer.class_shares import ClassShares
 from equipoise.balancer.grouping import Grouping, group_figures, require_no_groups
 from equipoise.balancer.ledger import Ledger, WarnOnce
 from equipoise.decision import (
@@ -140,9 +140,9 @@ class Balancer:
         self.loss_function = make_loss(loss, self.targets, self.policy)
         if self.targets.elements and sampler == "auto" and not sampler_share:
             sampler = None
-        if self.grouping is not None:
-            sampler_share = require_drawn(sampler, sampler_share)
-        self.sampler_share = check_share(sampler_share, sampler, self.loss_function, self.policy)
+        self.sampler_share = check_share(
+            sampler_share, sampler, self.loss_function, self.policy, grouped=groups is not None
+        )
         self.sampler: OrderSampler = make_sampler(
             sampler,
             self.cells,
@@ -177,7 +177,6 @@ class Balancer:
         self.epoch = 0
         self._rows: list[dict[str, Any]] = []
         self._warn_once = WarnOnce()
-        self._stream_shares: Tensor | None = None  # read by streams in other processes
         self._ranks_given, self._loaded = rank is not None, 0
         self.ledger = Ledger(self.sampler, self.targets, self._warn_once)
         self._set_log_weight(first)
@@ -192,13 +191,8 @@ class Balancer:
             values[self._fixed] = 0.0
         if self.sampler_share > 0:
             self.sampler.set_log_weight(self.sampler_share * values)
-        self._tell_streams()
         self.log_weight = values.reshape(self._shape)
         self._learnt = False
-
-    def _tell_streams(self) -> None:
-        if self._stream_shares is not None:
-            self._stream_shares.copy_(torch.from_numpy(self.sampler.expected_draws()))
 
     def _learn(self) -> None:
         """Put λ into the loss and the correction: from now on the network learns under it.
@@ -261,19 +255,17 @@ class Balancer:
         """
         from equipoise.streams import make_stream
 
-        if self.targets.indexed or self.multilabel:
+        if not isinstance(self.sampler, ClassShares) or self.multilabel:
             raise ValueError(
                 "Expected targets of a Balancer that streams to be class counts, as of "
                 f"Targets.from_class_counts(counts), but got {self.targets!r}."
             )
-        if self._stream_shares is None:
-            self._stream_shares = torch.from_numpy(self.sampler.expected_draws())
         options = {
             "seed": self.sampler.seed,
             "rank": self.sampler.rank,
             "num_replicas": self.sampler.num_replicas,
         } | options
-        return make_stream(source, label, self._stream_shares, self.targets.names, options)
+        return make_stream(source, label, self.sampler.shares, self.targets.names, options)
 
     def loss(
         self,
@@ -488,21 +480,16 @@ class Balancer:
         """What the policy is to follow, `(C,)`, or `None`; says what is missing or left out."""
         follows, rates = self.policy.needs_recalls, self.rates.followed
         seen, training = rates.support.numpy() > 0, rates is self.rates.training
-        if self.policy.follows_losses and "rates" not in row:
+        losses = self.policy.follows_losses
+        if (follows and not seen.any()) or (losses and "rates" not in row):
+            asked, what = "observe(logits, targets) on a hold-out", "recalls"
+            if losses:
+                asked, what = "observe_rates(losses)", "losses"
+            elif training:
+                asked = "balancer.loss(logits, targets) on the training batches"
             raise RuntimeError(
-                f"Expected observe_rates(losses) before step(), because "
-                f"{type(self.policy).__name__} follows losses, but nothing came."
-            )
-        if follows and training and not seen.any():
-            raise RuntimeError(
-                f"Expected balancer.loss(logits, targets) on the training batches before step(), "
-                f"because {type(self.policy).__name__} follows their recalls, but nothing came."
-            )
-        if follows and not seen.any():
-            raise RuntimeError(
-                f"Expected observe(logits, targets) on a hold-out before step(), because "
-                f"{type(self.policy).__name__} follows recalls, but nothing usable came "
-                f"({row['num_nan']} examples with NaN logits)."
+                f"Expected {asked} before step(), because {type(self.policy).__name__} follows "
+                f"{what}, but nothing usable came ({row['num_nan']} examples with NaN logits)."
             )
         if row["num_nan"] or (row["num_invalid"] and self.targets.unknown is None):
             warnings.warn(
@@ -727,7 +714,6 @@ class Balancer:
         """
         self._check_state(state)
         self.sampler.load_state_dict(state["sampler"])
-        self._tell_streams()
         self.loss_function.load_state_dict(state["loss"])
         self.policy.load_state_dict(state["policy"])
         self.rates.load_state_dict(state["rates"])

@@ -24,19 +24,6 @@ from equipoise.samplers import (
 from equipoise.targets import Targets
 from equipoise.weighting import POLICIES, EqualRecall, Policy, TargetShares
 
-__all__ = [
-    "LOSSES",
-    "MINERS",
-    "check_share",
-    "make_loss",
-    "make_mining",
-    "make_policy",
-    "make_sampler",
-    "require_drawn",
-    "start",
-    "take_over",
-]
-
 LOSSES: dict[str, Callable[[Targets], Loss]] = {
     "weighted-cross-entropy": lambda t: losses.WeightedCrossEntropy(),
     "logit-adjusted": lambda t: losses.LogitAdjustedCrossEntropy(),
@@ -190,8 +177,18 @@ def make_sampler(sampler: Any, targets: Targets, **settings: Any) -> OrderSample
     return LabelBalancedSampler(targets, log_weight=np.zeros(targets.num_classes), **settings)
 
 
-def check_share(share: float | None, sampler: Any, loss: Loss, policy: Policy) -> float:
-    """The sampler's share of λ: 0 where the sampler carries none; by default the policy's."""
+def check_share(
+    share: float | None, sampler: Any, loss: Loss, policy: Policy, grouped: bool
+) -> float:
+    """The sampler's share of λ: 0 where the sampler carries none; by default the policy's.
+
+    The λ of cells is carried by the sampler alone, since no loss tells groups apart.
+    """
+    if grouped and (sampler not in ("auto", "class-balanced") or share not in (None, 1)):
+        raise ValueError(
+            'Expected sampler to be "class-balanced" with groups, and sampler_share 1, since only '
+            f"the sampler tells groups apart, but got {sampler!r} and {share}."
+        )
     takes = sampler is not None
     if isinstance(sampler, OrderSampler):
         takes = sampler.takes_log_weight
@@ -205,20 +202,10 @@ def check_share(share: float | None, sampler: Any, loss: Loss, policy: Policy) -
         return 0.0
     if share is None:
         shared = isinstance(loss, LogitAdjustedCrossEntropy)
-        share = policy.default_sampler_share if shared else 1.0
+        share = policy.default_sampler_share if shared and not grouped else 1.0
     if not 0 <= share <= 1:
         raise ValueError(f"Expected sampler_share to be in [0, 1], but got {share}.")
     return float(share)
-
-
-def require_drawn(sampler: Any, share: float | None) -> float:
-    """1, the sampler's share of the λ of cells, which no loss can carry."""
-    if sampler not in ("auto", "class-balanced") or share not in (None, 1):
-        raise ValueError(
-            'Expected sampler to be "class-balanced" with groups, and sampler_share 1, since only '
-            f"the sampler tells groups apart, but got {sampler!r} and {share}."
-        )
-    return 1.0
 
 
 def start(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from equipoise.samplers import OrderSampler
 from equipoise.samplers.order import class_shares
@@ -21,6 +22,9 @@ class ClassShares(OrderSampler):
         num_samples: examples that count as an epoch; N by default.
         seed, rank, num_replicas: see `OrderSampler`.
 
+    Attributes:
+        shares: `(C,)` float64 tensor of the expected draws, which streams in other processes read.
+
     Example:
         >>> shares = ClassShares(Targets.from_class_counts([90, 10]))
         >>> shares.set_log_weight(np.log([1, 9]))
@@ -33,10 +37,12 @@ class ClassShares(OrderSampler):
     def __init__(self, targets: Targets, num_samples: int | None = None, **settings: Any) -> None:
         super().__init__(num_samples or targets.num_examples, targets=targets, **settings)
         self._log_weight = np.zeros(targets.num_classes)
+        self.shares = torch.from_numpy(self.expected_draws())
 
     def set_log_weight(self, log_weight: Any) -> None:
         """Ask for each class exp(`log_weight`) times as often as it comes, from now on."""
         self._log_weight = np.array(log_weight, np.float64)
+        self.shares.copy_(torch.from_numpy(self.expected_draws()))
 
     @property
     def log_weight(self) -> np.ndarray:
@@ -56,4 +62,4 @@ class ClassShares(OrderSampler):
         return {**super().state_dict(), "log_weight": self._log_weight.tolist()}
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self._log_weight = np.array(state["log_weight"])
+        self.set_log_weight(state["log_weight"])

@@ -11,17 +11,6 @@ from torch import Tensor
 
 from equipoise.decision.elements import elements_of
 
-__all__ = [
-    "TEMPERATURES",
-    "SoftRecalls",
-    "centred",
-    "check_holdout",
-    "minimise",
-    "recalls_of",
-    "spread_of_logits",
-    "warn_of_missing",
-]
-
 TEMPERATURES = (0.25, 0.05)  # in units of the logits' spread: a smooth stand-in, then a sharper one
 RIDGE = 0.01  # how much larger offsets have to gain, in the same units
 DENSE = 64  # classes up to which every logit is looked at

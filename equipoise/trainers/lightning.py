@@ -93,23 +93,11 @@ class BalancerCallback(pl.Callback):
                 f"one at epoch {self.balancer.epoch}. Go on with fit(ckpt_path=…), which resumes "
                 "both, or begin with a new balancer."
             )
-        every = trainer.check_val_every_n_epoch
-        if self.balancer.policy.needs_recalls and not (
-            trainer.enable_validation and every in (1, None)
-        ):
-            has = f"check_val_every_n_epoch={every}" if trainer.enable_validation else "none"
+        got = _epoch_without_validation(trainer)
+        if got and self.balancer.policy.needs_recalls:
             raise ValueError(
                 f"Expected a validation in every epoch, because "
-                f"{type(self.balancer.policy).__name__} follows recalls, but got {has}."
-            )
-
-        interval, batches = trainer.val_check_batch, trainer.num_training_batches
-        if self.balancer.policy.needs_recalls and every is None and interval > batches:
-            raise ValueError(
-                f"Expected a validation in every epoch, because "
-                f"{type(self.balancer.policy).__name__} follows recalls, but got "
-                f"val_check_interval={interval} with {batches} batches an epoch. Make the interval "
-                "at most that, or the epoch longer by num_samples of the Balancer."
+                f"{type(self.balancer.policy).__name__} follows recalls, but got {got}."
             )
         if trainer.current_epoch > self.balancer.epoch and self.balancer.position > 0:
             self._catch_up(trainer)
@@ -187,6 +175,19 @@ def _is_split(found: Any) -> bool:
     """Whether each rank has its own part of the first loader; others than DataLoaders have."""
     loaders = _loaders(found)
     return not loaders or not isinstance(loaders[0].sampler, RandomSampler | SequentialSampler)
+
+
+def _epoch_without_validation(trainer: pl.Trainer) -> str | None:
+    every, interval = trainer.check_val_every_n_epoch, trainer.val_check_batch
+    batches = trainer.num_training_batches
+    if not trainer.enable_validation:
+        return "none"
+    if every is None and interval > batches:
+        return (
+            f"val_check_interval={interval} with {batches} batches an epoch. Make the interval at "
+            "most that, or the epoch longer by num_samples of the Balancer"
+        )
+    return None if every in (1, None) else f"check_val_every_n_epoch={every}"
 
 
 def _require_sampler(trainer: pl.Trainer, wanted: Any) -> None:

@@ -24,7 +24,7 @@ class _Loop(Policy):
     needs_recalls = True
     default_loss = "logit-adjusted"
     default_sampler_share = 0.5
-    remembers: tuple[str, ...] = ("rest", "at_first", "idle")
+    remembers = ("rest", "at_first", "idle")
 
     def __init__(self, max_step: float, start: float, patience: int) -> None:
         check_above_zero(max_step=max_step, patience=patience)
@@ -129,25 +129,21 @@ class EqualRecall(_Loop):
     It has no exchange rate: it equalises at any price that the network can pay, and pulls a high
     recall down as readily as it raises a low one. `Fair` is for whoever wants the low ones raised.
 
-    The recalls are exponential averages over the steps (`momentum`), each step moves λ_c by at
-    most `max_step`, λ is clipped to ±`limit` and re-centred (no two classes are further apart than
-    twice the limit). A class that does not respond goes back to where λ began.
+    Each step moves λ_c by at most `max_step`, λ is clipped to ±`limit` and re-centred (no two
+    classes are further apart than twice the limit). A class that does not respond goes back to
+    where λ began.
 
     Args:
         gain: nats for each unit of recall that a class is behind.
-        momentum: of the running recalls, in [0, 1); 0 uses the last ones as they are.
         max_step: nats at a step, see `Fair`.
         limit: nats.
         start: exponent of inverse frequency that λ begins with, see `Fair`.
         patience: steps without a response after which λ goes back.
     """
 
-    remembers = (*_Loop.remembers, "running")
-
     def __init__(
         self,
         gain: float = 3.0,
-        momentum: float = 0.0,
         max_step: float = 0.3,
         limit: float = 5.0,
         start: float = 1.0,
@@ -155,20 +151,11 @@ class EqualRecall(_Loop):
     ) -> None:
         super().__init__(max_step, start, patience)
         check_above_zero(gain=gain, limit=limit)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"Expected momentum to be in [0, 1), but got {momentum}.")
-        self.gain, self.momentum, self.limit = gain, momentum, limit
-
-    def start(self, counts: np.ndarray) -> np.ndarray:
-        self.running: np.ndarray | None = None
-        return super().start(counts)
+        self.gain, self.limit = gain, limit
 
     def step(self, log_weight: np.ndarray, recalls: np.ndarray | None) -> np.ndarray:
-        last = np.asarray(recalls, np.float64)
-        kept = last if self.running is None else self.running
-        self.running = self.momentum * kept + (1 - self.momentum) * last
-        behind = self._mean(self.running) - self.running
-        moved = self._moved(log_weight, self.running, self.gain * behind)
+        recalls = np.asarray(recalls, np.float64)
+        moved = self._moved(log_weight, recalls, self.gain * (self._mean(recalls) - recalls))
         moved = np.clip(moved, -self.limit, self.limit)
         return moved - moved.mean()
 
