@@ -17,12 +17,7 @@ def several() -> bool:
 
 
 def rank_and_replicas(rank: int | None, num_replicas: int | None) -> tuple[int, int]:
-    """The two as given, or if neither is those of torch.distributed; (0, 1) where it is not used.
-
-    Example:
-        >>> rank_and_replicas(None, None), rank_and_replicas(2, 4)
-        ((0, 1), (2, 4))
-    """
+    """The two as given, or if neither is those of torch.distributed; without it (0, 1)."""
     if (rank is None) != (num_replicas is None):
         raise ValueError(
             "Expected rank and num_replicas to be given together or not at all, but got "
@@ -34,10 +29,7 @@ def rank_and_replicas(rank: int | None, num_replicas: int | None) -> tuple[int, 
 
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
-    """The sum of every rank's `tensor`, on its device; with one process `tensor` itself.
-
-    Every rank has to call it.
-    """
+    """The sum of every rank's `tensor`, on its device. Every rank has to call it."""
     if not several():
         return tensor
     cuda = "nccl" in dist.get_backend()
@@ -48,11 +40,7 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
 
 
 def require_same(what: dict[str, Any]) -> None:
-    """Raise on every rank unless all have the same values. Every rank has to call it.
-
-    Args:
-        what: names and values, which can be pickled and compared.
-    """
+    """Raise on every rank unless all have the same values. Every rank has to call it."""
     if not several():
         return
     gathered: list[dict[str, Any]] = [{}] * dist.get_world_size()

@@ -115,12 +115,13 @@ class _ShareStream(IterableDataset[Any]):
     def __init__(
         self,
         shares: Any,
-        decode: Callable[[Any], Any] | None,
-        repeat: bool,
-        chunk_size: int,
-        seed: int,
-        rank: int | None,
-        num_replicas: int | None,
+        *,
+        decode: Callable[[Any], Any] | None = None,
+        repeat: bool = False,
+        chunk_size: int = 256,
+        seed: int = 0,
+        rank: int | None = None,
+        num_replicas: int | None = None,
     ) -> None:
         self.shares = _checked(shares).share_memory_()
         if chunk_size < 1:
@@ -255,14 +256,14 @@ class BalancedStream(_ShareStream):
             the number that came so far, or with `relative` of the highest factor.
         shares: `(C,)`, in proportion to which classes are yielded; a float64 tensor is shared.
         relative: `shares` are factors on the shares that the source turns out to have, exp(λ).
-        decode: what to make of an example that is yielded, such as an image of its bytes.
-        repeat: go on with the next pass where one ends; otherwise an iteration is a pass.
         buffer: examples to be kept of each class. At most C · (`buffer` + 1) + 3 · `chunk_size`
             are.
         max_repeats: how often one example may be yielded. Where that is not enough, more is read.
         max_read: source examples that may be read for one yielded, at most; where that is not
             enough either, examples are repeated more often, and a warning says so.
-        chunk_size: examples read at a time. New shares act from the next chunk on.
+        decode: what to make of an example that is yielded, such as an image of its bytes.
+        repeat: go on with the next pass where one ends; otherwise an iteration is a pass.
+        chunk_size: examples read at a time, by default 256. New shares act from the next chunk on.
         seed: of what is left out and of the order.
         rank, num_replicas: by default those of torch.distributed, (0, 1) where it is not used.
 
@@ -283,22 +284,14 @@ class BalancedStream(_ShareStream):
         shares: Any,
         *,
         relative: bool = False,
-        decode: Callable[[Any], Any] | None = None,
-        repeat: bool = False,
         buffer: int = 64,
         max_repeats: int | None = None,
         max_read: float = 4.0,
-        chunk_size: int = 256,
-        seed: int = 0,
-        rank: int | None = None,
-        num_replicas: int | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__(shares, decode, repeat, chunk_size, seed, rank, num_replicas)
-        for name, value in {
-            "buffer": buffer,
-            "max_repeats": max_repeats,
-            "max_read": max_read,
-        }.items():
+        super().__init__(shares, **settings)
+        bounds = {"buffer": buffer, "max_repeats": max_repeats, "max_read": max_read}
+        for name, value in bounds.items():
             if value is not None and value < 1:
                 raise ValueError(f"Expected {name} to be at least 1, but got {value}.")
         self._source, self.relative = _Source(source), relative
@@ -496,18 +489,8 @@ class MixedStream(_ShareStream):
         'AabcdBefCghi'
     """
 
-    def __init__(
-        self,
-        sources: Mapping[str, Iterable[Any]],
-        shares: Any,
-        *,
-        decode: Callable[[Any], Any] | None = None,
-        repeat: bool = False,
-        seed: int = 0,
-        rank: int | None = None,
-        num_replicas: int | None = None,
-    ) -> None:
-        super().__init__(shares, decode, repeat, 64, seed, rank, num_replicas)
+    def __init__(self, sources: Mapping[str, Iterable[Any]], shares: Any, **settings: Any) -> None:
+        super().__init__(shares, **{"chunk_size": 64} | settings)
         if len(sources) != len(self.shares):
             raise ValueError(f"Expected shares of {len(sources)} sources, but got {shares}.")
         self._names = list(sources)

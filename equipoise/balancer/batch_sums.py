@@ -22,15 +22,6 @@ class BatchSums:
     the batch's device, in 64-bit whole numbers that wrap around, so that they are the same
     everywhere; nothing waits for the device. Of several labels, those carried by closest to half
     of the examples are looked at.
-
-    Args:
-        targets: labels of the examples.
-
-    Example:
-        >>> sums = BatchSums(Targets([0, 1, 2, 2]))
-        >>> one, other = sums(torch.tensor([1, 2, 0])), sums(torch.tensor([0, 1, 2]))
-        >>> (one == other).tolist(), tuple(other.tolist()) == sums.planned(sums.codes([0, 1, 2]))
-        ([True, False], True)
     """
 
     def __init__(self, targets: Targets) -> None:

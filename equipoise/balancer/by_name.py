@@ -55,11 +55,7 @@ _OWNERS: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDicti
 
 
 def take_over(part: Any, argument: str, owner: Any) -> None:
-    """Let a sampler or a miner belong to one Balancer, which changes it from then on.
-
-    Raises:
-        ValueError: it belongs to another Balancer that still exists.
-    """
+    """Let a sampler or a miner belong to one Balancer, which changes it from then on."""
     holder = _OWNERS.get(part)
     if holder is not None and holder() not in (None, owner):
         raise ValueError(
@@ -134,13 +130,7 @@ def make_mining(miner: Any, targets: Targets) -> Miner | None:
 
 
 def make_sampler(sampler: Any, targets: Targets, **settings: Any) -> OrderSampler:
-    """The sampler itself, or the one of that name; `None` gives plain shuffling.
-
-    Args:
-        sampler: see `Balancer`.
-        targets: what it has to draw from.
-        settings: `num_samples`, `seed`, `rank` and `num_replicas`, which a sampler object has.
-    """
+    """The sampler itself, or the one of that name; `None` gives plain shuffling."""
     by_labels = targets.matrix is not None
     name = "label-balanced" if by_labels else "class-balanced"
     if isinstance(sampler, OrderSampler):

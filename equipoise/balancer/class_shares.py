@@ -17,19 +17,8 @@ __all__ = ["ClassShares"]
 class ClassShares(OrderSampler):
     """The share of the draws that each class of a stream is to have; it draws nothing itself.
 
-    Args:
-        targets: of `Targets.from_class_counts`.
-        num_samples: examples that count as an epoch; N by default.
-        seed, rank, num_replicas: see `OrderSampler`.
-
     Attributes:
         shares: `(C,)` float64 tensor of the expected draws, which streams in other processes read.
-
-    Example:
-        >>> shares = ClassShares(Targets.from_class_counts([90, 10]))
-        >>> shares.set_log_weight(np.log([1, 9]))
-        >>> shares.expected_draws().tolist()
-        [50.0, 50.0]
     """
 
     takes_log_weight = True

@@ -18,10 +18,6 @@ __all__ = ["Grouping", "group_figures", "require_no_groups"]
 class Grouping:
     """Cell c · G + g holds the examples of class c in group g; of groups alone, cell g.
 
-    Args:
-        targets: class ids of the examples, or `None` for groups alone.
-        groups: `(N,)` ids or names of the examples' groups.
-
     Attributes:
         cells: `Targets` of the cells, with names such as "bird × forest".
         shape: (C, G), or (G,) of groups alone.
@@ -66,11 +62,6 @@ class Grouping:
 
         A target or group that is out of range has cell −1. Of groups alone the cell is the group,
         and a wrong prediction has cell −1.
-
-        Args:
-            groups: `(B,)` ids or names.
-            targets: `(B,)` class ids.
-            predicted: `(B,)` class ids each.
         """
         ids = self._ids(groups, targets)
         known = (ids >= 0) & (ids < self.num_groups)
@@ -125,14 +116,10 @@ class Grouping:
 
 
 def group_figures(recalls: Any, support: Any) -> dict[str, float]:
-    """How unequal groups are: the gap of equal opportunity, and the worst group's accuracy.
+    """How unequal groups are, from the recalls `(C, G)` of the cells and their examples.
 
-    The gap is the largest difference between two groups' recalls of one class (Hardt, Price and
-    Srebro 2016, "Equality of opportunity in supervised learning").
-
-    Args:
-        recalls: `(C, G)` of the cells, NaN where there is no example.
-        support: `(C, G)` examples.
+    The gap of equal opportunity is the largest difference between two groups' recalls of one class
+    (Hardt, Price and Srebro 2016, "Equality of opportunity in supervised learning").
 
     Example:
         >>> group_figures([[0.9, 0.5], [0.8, 0.7]], [[90, 10], [10, 90]])

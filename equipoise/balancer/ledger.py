@@ -90,11 +90,6 @@ class Ledger:
     Where two of these hold at once, as they may for batches of a few examples, the batch before
     tells how often one is given; and after a few batches the position is right again.
 
-    Args:
-        sampler: whose order.
-        targets: labels of its examples.
-        warn: says what is wired wrong.
-
     Attributes:
         counts: whether anything ever came, in this process or the one whose state it is.
         came: examples that came in this epoch to all ranks, repeated ones included.
@@ -129,18 +124,16 @@ class Ledger:
         """
         if not torch.is_grad_enabled():
             return
-        self._mixed |= mixed
-        size = len(targets)
-        if not self._summed.can_tell(targets):
-            # Elements change when images are cropped, and of a stream no order is known.
-            self.counts = True
-            self.came += size * self.sampler.num_replicas
-            self._at += size * self.sampler.num_replicas
+        step = len(targets) * self.sampler.num_replicas
+        known = self._summed.can_tell(targets)
+        if known:
+            self._sums.append(self._summed(targets))
+            self._sizes.append(len(targets))
+        self.counts, self._mixed = True, self._mixed or mixed
+        self.came += step
+        if not known:  # elements change when images are cropped, and a stream's order is its own
+            self._at += step
             return
-        self._sums.append(self._summed(targets))
-        self._sizes.append(size)
-        self.counts = True
-        self.came += size * self.sampler.num_replicas
         if len(self._sums) % 1024 == 0:  # many small tensors are a burden
             self._sums[-1024:] = torch.stack(self._sums[-1024:]).unbind()
         if self._resumed:

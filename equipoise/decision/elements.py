@@ -13,11 +13,6 @@ def elements_of(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rows `(n, C)` of the elements that are counted, their class ids, and their image's number.
 
-    Args:
-        logits: `(B, C)` or `(B, C, d1, …)`.
-        targets: class ids, `(B,)` or `(B, d1, …)`.
-        ignore_index: the class id that is left out.
-
     Example:
         >>> targets = torch.tensor([[0, -100], [1, 1]])
         >>> rows, ids, images = elements_of(torch.zeros(2, 3, 2), targets)

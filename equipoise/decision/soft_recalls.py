@@ -27,12 +27,8 @@ class SoftRecalls:
 
     As t falls, R_c becomes the recall of class c under arg max(z + b). Beyond 64 classes the
     softmax runs over each example's 32 highest logits and its own class's: others have no part in
-    it as long as the offsets are smaller than the distance from the first to the 32nd logit.
-
-    Args:
-        z: `(N, C)` float64 logits.
-        targets: `(N,)` int64 class ids.
-        near: `(C,)` offsets around which an example's highest logits are looked for.
+    it as long as the offsets are smaller than the distance from the first to the 32nd logit. They
+    are looked for around the offsets `near`.
     """
 
     def __init__(self, z: Tensor, targets: Tensor, near: Tensor | None = None) -> None:

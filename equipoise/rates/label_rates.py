@@ -22,14 +22,8 @@ def hits_at_support(positives: Tensor, negatives: Tensor) -> Tensor:
     """Hits among each label's n best-scored examples, n its number of positives.
 
     There predicted positives = true positives, so precision, recall and F1 are the same number
-    (the break-even point), hits / n. Within a bin, positives and negatives count as evenly mixed.
-
-    Args:
-        positives: `(C, bins)` positives with a score in each bin, scores ascending.
-        negatives: `(C, bins)` the same of negatives.
-
-    Returns:
-        `(C,)` float64.
+    (the break-even point), hits / n. Within a bin, positives and negatives count as evenly mixed;
+    both are `(C, bins)` counts, scores ascending.
 
     Example:
         >>> hits_at_support(torch.tensor([[0, 1, 2]]), torch.tensor([[3, 1, 1]]))
@@ -56,14 +50,8 @@ def average_precisions(positives: Tensor, negatives: Tensor) -> tuple[Tensor, Te
     exact, and only bins with positives are looked at.
 
     It is highest where in each bin all positives come before the negatives, which is n = 0 in this
-    sum, and lowest where all come after them, which is S + n in place of S besides.
-
-    Args:
-        positives: `(C, bins)` positives with a score in each bin, scores ascending.
-        negatives: `(C, bins)` the same of negatives.
-
-    Returns:
-        `(C,)` float64 twice; NaN for a label without positives.
+    sum, and lowest where all come after them, which is S + n in place of S besides. A label without
+    positives has NaN.
 
     Example:
         >>> average_precisions(torch.tensor([[1, 0, 1]]), torch.tensor([[0, 1, 0]]))[0]

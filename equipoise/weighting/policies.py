@@ -131,7 +131,7 @@ class _FromRecalls(Policy):
 
     remembers = ("steps",)
 
-    def __init__(self, recalls: Any, after: int | None, limit: float) -> None:
+    def __init__(self, recalls: Any = None, after: int | None = None, limit: float = 2.0) -> None:
         check_above_zero(limit=limit)
         if after is not None and after < 1:
             raise ValueError(f"Expected after to be at least 1, but got {after}.")
@@ -182,14 +182,8 @@ class RecallPower(_FromRecalls):
             happens after a first epoch, would otherwise be given all the draws.
     """
 
-    def __init__(
-        self,
-        gamma: float = 4.0,
-        recalls: Any = None,
-        after: int | None = None,
-        limit: float = 2.0,
-    ) -> None:
-        super().__init__(recalls, after, limit)
+    def __init__(self, gamma: float = 4.0, **settings: Any) -> None:
+        super().__init__(**settings)
         self.gamma = gamma
 
     def _weight(self, recalls: Any) -> np.ndarray:
@@ -199,14 +193,8 @@ class RecallPower(_FromRecalls):
 class ClassDifficulty(_FromRecalls):
     """λ from 1 − recall: see `class_difficulty`; arguments as for `RecallPower`."""
 
-    def __init__(
-        self,
-        tau: float | str = "dynamic",
-        recalls: Any = None,
-        after: int | None = None,
-        limit: float = 2.0,
-    ) -> None:
-        super().__init__(recalls, after, limit)
+    def __init__(self, tau: float | str = "dynamic", **settings: Any) -> None:
+        super().__init__(**settings)
         self.tau = tau
 
     def _weight(self, recalls: Any) -> np.ndarray:

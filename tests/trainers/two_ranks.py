@@ -69,6 +69,19 @@ def with_transformers(mode: str, folder: Path) -> Run:
     return run
 
 
+def loop(run: Run, loader: Any, model: Any, optimizer: Any, backward: Any, observe: Any) -> Run:
+    for _ in range(EPOCHS):
+        for data in loader:
+            backward(run.balancer.loss(model(data["points"]), data["labels"]))
+            optimizer.step()
+            optimizer.zero_grad()
+            run.order += data["indices"].tolist()
+        with torch.no_grad():
+            observe()
+        run.balancer.step()
+    return run
+
+
 def with_accelerate(mode: str, folder: Path) -> Run:
     """A loop of one's own over a prepared loader."""
     from accelerate import Accelerator, DataLoaderConfiguration
@@ -88,21 +101,15 @@ def with_accelerate(mode: str, folder: Path) -> Run:
     model, optimizer = accelerator.prepare(
         run.model, torch.optim.SGD(run.model.parameters(), lr=0.5)
     )
-    for _ in range(EPOCHS):
-        for data in loader:
-            loss = run.balancer.loss(model(data["points"]), data["labels"])
-            accelerator.backward(loss)
-            optimizer.step()
-            optimizer.zero_grad()
-            run.order += data["indices"].tolist()
+
+    def observe() -> None:
         for data in held:
-            with torch.no_grad():
-                logits = model(data["points"])
-            seen = accelerator.gather_for_metrics((logits, data["labels"]))
+            both = model(data["points"]), data["labels"]
+            seen = accelerator.gather_for_metrics(both)
             if accelerator.is_main_process:
                 run.balancer.observe(*seen)
-        run.balancer.step()
-    return run
+
+    return loop(run, loader, model, optimizer, accelerator.backward, observe)
 
 
 def with_fabric(mode: str, folder: Path) -> Run:
@@ -118,18 +125,12 @@ def with_fabric(mode: str, folder: Path) -> Run:
     sampler = GlobalOrder(run.balancer) if split else run.balancer.sampler
     loader = DataLoader(TRAIN, BATCH, sampler=sampler)
     loader = fabric.setup_dataloaders(loader, use_distributed_sampler=split)
-    for _ in range(EPOCHS):
-        for data in loader:
-            fabric.backward(run.balancer.loss(model(data["points"]), data["labels"]))
-            optimizer.step()
-            optimizer.zero_grad()
-            run.order += data["indices"].tolist()
-        if fabric.global_rank == 0:
-            for data in DataLoader(HELD, 50):
-                with torch.no_grad():
-                    run.balancer.observe(run.model(data["points"]), data["labels"])
-        run.balancer.step()
-    return run
+
+    def observe() -> None:
+        for data in DataLoader(HELD, 50) if fabric.global_rank == 0 else ():
+            run.balancer.observe(run.model(data["points"]), data["labels"])
+
+    return loop(run, loader, model, optimizer, fabric.backward, observe)
 
 
 MODES = {
