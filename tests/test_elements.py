@@ -162,18 +162,19 @@ def test_drawing_images_moves_the_shares_of_their_pixels():
     assert sorted(sampler) == list(range(400))
 
 
+def iou_of(logits, targets, offset):
+    rates = ClassRates(logits.shape[1])
+    rates.update(logits + offset.view(-1, 1, 1), targets)
+    return float(mean_iou(rates.confusion))
+
+
 def test_two_classes_get_the_best_threshold_there_is():
     logits, targets = scenes(images=200, classes=2, size=4, ignored=-100)
     logits[:, 1] -= 1.0
     offset, gain = iou_offset(logits, targets)
-
-    def value(shift):
-        rates = ClassRates(2)
-        rates.update(logits + torch.tensor([0.0, shift]).view(-1, 1, 1), targets)
-        return float(mean_iou(rates.confusion))
-
-    best = max(value(shift) for shift in np.linspace(-1, 3, 200))
-    assert value(float(offset[1] - offset[0])) > best - 0.003
+    shifts = [torch.tensor([0.0, shift]) for shift in np.linspace(-1, 3, 200)]
+    best = max(iou_of(logits, targets, shift) for shift in shifts)
+    assert iou_of(logits, targets, offset) > best - 0.003
     assert gain > 0.02
 
 
@@ -182,10 +183,8 @@ def test_offsets_for_iou_beat_arg_max_on_other_images():
     for seed in range(6):
         logits, targets = scenes(images=60, size=8, seed=seed)
         offset, gain = iou_offset(logits[:30], targets[:30])
-        after, before = ClassRates(3), ClassRates(3)
-        after.update(logits[30:] + offset.view(-1, 1, 1), targets[30:])
-        before.update(logits[30:], targets[30:])
-        gains.append((gain, float(mean_iou(after.confusion) - mean_iou(before.confusion))))
+        after, before = (iou_of(logits[30:], targets[30:], b) for b in (offset, torch.zeros(3)))
+        gains.append((gain, after - before))
     predicted, found = np.array(gains).T
     assert found.mean() > 0.01
     assert abs(predicted.mean() - found.mean()) < 0.03
@@ -201,9 +200,7 @@ def test_a_hold_out_with_other_frequencies_is_weighted_by_the_prior():
     found = {}
     for name, given in (("none", None), ("prior", prior)):
         offset, _ = iou_offset(logits[:80], held, prior=given)
-        rates = ClassRates(3)
-        rates.update(logits[80:] + offset.view(-1, 1, 1), targets[80:])
-        found[name] = float(mean_iou(rates.confusion))
+        found[name] = iou_of(logits[80:], targets[80:], offset)
     assert found["prior"] > found["none"] + 0.005
 
 

@@ -583,18 +583,15 @@ class Balancer:
             targets: class ids, `(N,)` or `(N, d1, …)`, or `(N, C)` of 0 and 1.
             objective: for class ids "fair" (by default), "equal-recall", "iou" (mean IoU, for
                 pixels) or "accuracy": see `fit_class_decision`. For labels "prevalence" (by
-                default): as many predicted as true positives of every label; "f1", "recall",
-                "precision" or "equal-recall": see `label_thresholds`; "top-k": the `k` best, rare
-                ones raised: see `fit_label_decision`.
+                default), "f1", "recall", "precision", "equal-recall" or "top-k": see
+                `fit_label_decision`.
             max_price: what "fair" may cost in mean recall, on examples it was not fitted on, and
                 "top-k" in precision at k; `None` for no limit.
-            alpha: fixes α of "fair" instead: 0 for the highest mean recall, larger values for a
-                higher lowest one.
-                Classes that the policy found not to respond are left out of the fit: their
-                hold-out labels cannot be trusted, and their offset is 0.
-            at_least: the recall or precision every label is to reach, for those two objectives.
-            images: `(N,)` the image that each row is of: `ElementSample.images`.
-            k: labels an example, for "top-k".
+            alpha: see `fit_class_decision`. Classes that the policy found not to respond are left
+                out of the fit: their hold-out labels cannot be trusted.
+            at_least: see `fit_label_decision`.
+            images: see `fit_class_decision`.
+            k: see `fit_label_decision`.
 
         Returns:
             `(C,)`: offsets added to the logits (for "accuracy", zeros added to the corrected ones),

@@ -82,13 +82,12 @@ class Grouping:
             values = np.asarray(groups)
             if values.dtype.kind in "OUS":
                 known = {name: g for g, name in enumerate(_names(self.groups, "group"))}
-                found, places = np.unique(values, return_inverse=True)
-                if unknown := [name for name in found.tolist() if name not in known]:
+                if unknown := [name for name in values.tolist() if name not in known]:
                     raise ValueError(
                         f"Expected groups to be among {self.groups.listed(range(len(known)))}, "
                         f"but got {unknown[0]!r}."
                     )
-                values = np.array([known[name] for name in found.tolist()], np.int64)[places]
+                values = np.array([known[name] for name in values.tolist()], np.int64)
             groups = torch.as_tensor(values)
         if groups.shape != targets.shape[:1] or groups.dtype.is_floating_point:
             raise ValueError(

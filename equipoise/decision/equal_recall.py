@@ -37,16 +37,7 @@ def equal_recall_offset(logits: Tensor, targets: Tensor) -> Tensor:
     recalls that are equal but for noise are left alone. 10,000 × 1,000 take some seconds,
     without a sign of progress.
 
-    Args:
-        logits: `(N, C)` or `(N, C, d1, …)` of a hold-out the network did not train on.
-        targets: class ids, `(N,)` or `(N, d1, …)`, −100 where they are left out. A
-            `UserWarning` tells of classes without an example.
-
-    Returns:
-        `(C,)` float64 on the CPU, with mean zero over the classes that have examples.
-
-    Raises:
-        ValueError: shapes that do not match, NaN or infinite logits, targets that are no class.
+    Args, Returns, Raises: as for `fair_offset`, without α and κ.
 
     Example:
         >>> targets = torch.arange(400) % 2

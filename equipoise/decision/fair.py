@@ -63,10 +63,10 @@ class Fairness:
 def fair_offset(logits: Tensor, targets: Tensor, alpha: float = 4.0, kappa: float = 20.0) -> Tensor:
     """Per-class offsets b under which arg max(z + b) has the highest U on a hold-out.
 
-    U(R) = mean_c u(R_c) of the recalls R, with u'(R) = min((R / r̄)^(−α), κ) and r̄ the mean recall
-    of arg max z: see `Fairness`. Low recalls are raised as long as that raises U, so a class that
-    cannot be had costs little. U is followed by L-BFGS on a smooth stand-in for the recalls
-    (`SoftRecalls`), first at a temperature of .25 times the logits' spread, then of .05 times.
+    `Fairness` defines U; r̄ is the mean recall of arg max z. Low recalls are raised as long as that
+    raises U, so a class that cannot be had costs little. U is followed by L-BFGS on a smooth
+    stand-in for the recalls, first at a temperature of .25 times the logits' spread, then of .05
+    times.
 
     These are the offsets at full strength, as they fit this hold-out. One with few examples of a
     class flatters them: `front` shows what they reach on examples they were not fitted on, and

@@ -100,24 +100,24 @@ def front(
     z, seen = z / scale, support > 0
     plain = float(recalls_of(z, y)[seen].mean())
     ladder = [Fairness(alpha, kappa, plain) for alpha in alphas]
-    whole = _fit_all(z, y, ladder)
     fitted = []
     for k in range(folds):
         LOGGER.info("front: %d of %d parts fitted", k, folds)
         fitted.append(_fit_all(z[fold != k], y[fold != k], ladder))
+    fits = torch.stack([*fitted, _fit_all(z, y, ladder)])  # (folds + 1, α, C), the last of all
     parts = [(z[fold == k].float(), y[fold == k]) for k in range(folds)]
     truths = torch.cat([truth for _, truth in parts])
 
-    def hits_at(offsets: list[Tensor]) -> Tensor:
+    def hits_at(offsets: Tensor) -> Tensor:
         """Cross-fitted hits `(N,)`, 0 or 1: part k decided with offsets[k]."""
-        pairs = zip(parts, offsets, strict=False)
-        return torch.cat([(z + b.float()).argmax(1) == y for (z, y), b in pairs]).double()
+        pairs = zip(parts, offsets.float(), strict=False)
+        return torch.cat([(z + b).argmax(1) == y for (z, y), b in pairs]).double()
 
     def by_class(values: Tensor) -> Tensor:
         """Means `(C,)`, NaN for a class without examples."""
         return torch.bincount(truths, values, minlength=len(support)) / support
 
-    def row(alpha: float, strength: float, offsets: list[Tensor]) -> dict[str, Any]:
+    def row(alpha: float, strength: float, offsets: Tensor) -> dict[str, Any]:
         recalls = by_class(hits_at(offsets))
         return {
             "alpha": alpha,
@@ -127,16 +127,15 @@ def front(
             "offset": centred(offsets[-1], seen) * scale,
         }
 
-    base = [torch.zeros_like(whole[0])] * (folds + 1)  # of each fold, and of the whole hold-out
+    base = torch.zeros_like(fits[:, 0])  # of each fold, and of the whole hold-out
     rows: list[dict[str, Any]] = []
     before, still = base, hits_at(base)
     for place, fairness in enumerate(ladder):
-        full = [offsets[place] for offsets in fitted] + [whole[place]]
         strength, offsets = rows[-1]["strength"] if place > 1 else 0.0, before
         start, worth = fairness(by_class(still)[seen])
         best = float(fairness(by_class(hits_at(offsets))[seen])[0])
         for s in STRENGTHS:
-            tried = _between(base, full, s)
+            tried = base + s * (fits[:, place] - base)
             hits = hits_at(tried)
             value = float(fairness(by_class(hits)[seen])[0])
             noise = (by_class((hits - still) ** 2) - by_class(hits - still) ** 2) / support
@@ -150,17 +149,13 @@ def front(
             last = rows[-1]
             for share in SHARES:
                 alpha, s = (last[k] + share * (new[k] - last[k]) for k in ("alpha", "strength"))
-                rows.append(row(alpha, s, _between(before, offsets, share)))
+                rows.append(row(alpha, s, before + share * (offsets - before)))
         rows.append(new)
         before = offsets
-    rows.append(row(float("inf"), 1.0, [each[-1] for each in (*fitted, whole)]))
+    rows.append(row(float("inf"), 1.0, fits[:, -1]))
     for each in rows:
         each["price"] = rows[0]["mean"] - each["mean"]
     return rows
-
-
-def _between(first: list[Tensor], second: list[Tensor], share: float) -> list[Tensor]:
-    return [b + share * (f - b) for b, f in zip(first, second, strict=True)]
 
 
 def strongest_below(rows: list[dict[str, Any]], max_price: float | None) -> dict[str, Any]:
@@ -180,8 +175,8 @@ def strongest_below(rows: list[dict[str, Any]], max_price: float | None) -> dict
     return chosen
 
 
-def _fit_all(z: Tensor, y: Tensor, ladder: list[Fairness]) -> list[Tensor]:
-    """Offsets for each α, each found from the one before; and those of equal recalls."""
+def _fit_all(z: Tensor, y: Tensor, ladder: list[Fairness]) -> Tensor:
+    """`(α, C)` offsets for each α, each found from the one before; and those of equal recalls."""
     smooth, sharp = TEMPERATURES
     start = torch.zeros(z.shape[1], dtype=z.dtype)
     start = SoftRecalls(z, y).maximise(ladder[0], start, smooth)
@@ -189,7 +184,7 @@ def _fit_all(z: Tensor, y: Tensor, ladder: list[Fairness]) -> list[Tensor]:
     offsets = [soft.maximise(ladder[0], start, sharp)]
     for fairness in ladder[1:]:
         offsets.append(soft.maximise(fairness, offsets[-1], sharp, steps=20))
-    return [*offsets, equalise(soft, z, y)]
+    return torch.stack([*offsets, equalise(soft, z, y)])
 
 
 def _figures(recalls: Tensor, support: Tensor, seed: int) -> dict[str, Any]:
