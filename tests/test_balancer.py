@@ -439,6 +439,7 @@ def test_a_sampler_object_takes_its_weights_from_the_balancer_or_is_kept_as_it_i
     assert np.abs(kept.log_weight).max() < 1e-6  # nothing is left for the loss
 
 
+@pytest.mark.filterwarnings("ignore:The hold-out has")
 def test_arrays_are_as_good_as_tensors():
     balancer = Balancer(LABELS)
     logits = torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
