@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Unpack
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector, Options
-from equipoise.losses.multilabel import LabelLoss, check_labels, label_loss
+from equipoise.losses.base import ClassVector
+from equipoise.losses.multilabel import LabelLoss, LabelOptions, check_labels, label_loss
 from equipoise.losses.pointwise import Terms
 from equipoise.losses.sigmoid_focal import log_focal_slope
 
@@ -101,7 +102,7 @@ class AsymmetricLoss(LabelLoss):
         pos_weight: ClassVector | None = None,
         *,
         detach_focusing: bool = False,
-        **options: Options,
+        **options: Unpack[LabelOptions],
     ) -> None:
         super().__init__(**options)
         self.detach_focusing = bool(detach_focusing)

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 REDUCTIONS = ("mean", "sum", "none")
 ClassVector = Tensor | np.ndarray | Sequence[float]
-Options = Any
-"""What a loss hands on to `ClassLoss` or `LabelLoss`, where it is explained."""
 
 
 class Loss(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,14 @@ LEAST_POWER = -100.0  # of 2, below which a share of a softmax is 0: denormal nu
 
 Adjust = Callable[[Tensor, Tensor], Tensor]
 """(logits of some rows, their targets, 0 for ignored ids) -> adjusted logits, a new tensor."""
+
+
+class ClassOptions(TypedDict, total=False):
+    """What every `ClassLoss` takes beside its own arguments."""
+
+    ignore_index: int
+    log_weight: ClassVector | None
+    reduction: str
 
 
 class ClassLoss(Loss):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Unpack
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector, Options
-from equipoise.losses.multilabel import LabelLoss, check_labels, label_loss
+from equipoise.losses.base import ClassVector
+from equipoise.losses.multilabel import LabelLoss, LabelOptions, check_labels, label_loss
 from equipoise.losses.pointwise import ElementWeight, Terms
 from equipoise.losses.sigmoid_focal import log_focal_slope
 
@@ -131,7 +132,7 @@ class DistributionBalancedLoss(LabelLoss):
         negative_scale: float = 2.0,
         kappa: float = 0.05,
         gamma: float = 0.0,
-        **options: Options,
+        **options: Unpack[LabelOptions],
     ) -> None:
         super().__init__(**options)
         self.register_buffer("counts", base.class_counts("counts", counts))

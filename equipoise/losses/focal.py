@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector, Options
+from equipoise.losses.base import ClassVector
 from equipoise.losses.class_ids import ClassLoss, check_targets, log_odds_against, reduce, weight_of
 from equipoise.losses.sigmoid_focal import SigmoidFocalLoss, log_focal_slope
 
@@ -90,7 +90,7 @@ class FocalLoss(ClassLoss):
         gamma: float = 2.0,
         alpha: float | ClassVector | None = None,
         multilabel: bool = False,
-        **options: Options,
+        **options: Any,
     ) -> Any:
         if multilabel:  # both go by this name
             return SigmoidFocalLoss(0.25 if alpha is None else alpha, gamma, **options)
@@ -101,7 +101,7 @@ class FocalLoss(ClassLoss):
         gamma: float = 2.0,
         alpha: ClassVector | None = None,
         multilabel: bool = False,
-        **options: Options,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         self.gamma = base.check_number("gamma", gamma, 0.0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Unpack
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector, Options
+from equipoise.losses.base import ClassVector
 from equipoise.losses.class_ids import (
     ClassLoss,
+    ClassOptions,
     check_targets,
     log_odds_against,
     reduce,
@@ -117,7 +119,7 @@ class LDAM(ClassLoss):
         max_margin: float = 0.5,
         scale: float = 30.0,
         weight: ClassVector | None = None,
-        **options: Options,
+        **options: Unpack[ClassOptions],
     ) -> None:
         super().__init__(**options)
         self.max_margin = base.check_number("max_margin", max_margin, 0.0)

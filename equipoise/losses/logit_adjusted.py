@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector, Options
-from equipoise.losses.class_ids import ClassLoss, check_targets, reduce, softmax_loss, weight_of
+from equipoise.losses.base import ClassVector
+from equipoise.losses.class_ids import (
+    ClassLoss,
+    ClassOptions,
+    check_targets,
+    reduce,
+    softmax_loss,
+    weight_of,
+)
 
 
 def logit_adjusted_cross_entropy(
@@ -106,7 +114,7 @@ class LogitAdjustedCrossEntropy(ClassLoss):
         counts: ClassVector | None = None,
         tau: float = 1.0,
         label_smoothing: float = 0.0,
-        **options: Options,
+        **options: Unpack[ClassOptions],
     ) -> None:
         super().__init__(**options)
         self.tau = base.check_number("tau", tau, 0.0)

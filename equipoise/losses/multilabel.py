@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -18,6 +18,15 @@ from equipoise.losses.base import (
 )
 from equipoise.losses.engine import is_large
 from equipoise.losses.pointwise import Terms, find_positives, pointwise
+
+
+class LabelOptions(TypedDict, total=False):
+    """What every `LabelLoss` takes beside its own arguments."""
+
+    unknown: float | None
+    log_weight: ClassVector | None
+    reduction: str
+    fused: bool
 
 
 class LabelLoss(Loss):

@@ -6,10 +6,11 @@ import math
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector, Options
-from equipoise.losses.class_ids import ClassLoss, check_targets, reduce, softmax_loss
+from equipoise.losses.base import ClassVector
+from equipoise.losses.class_ids import ClassLoss, ClassOptions, check_targets, reduce, softmax_loss
 
 
 def seesaw(
@@ -105,7 +106,7 @@ class Seesaw(ClassLoss):
         q: float = 2.0,
         *,
         eps: float = 0.0,
-        **options: Options,
+        **options: Unpack[ClassOptions],
     ) -> None:
         super().__init__(**options)
         self.p = base.check_number("p", p, 0.0)

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Unpack
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector, Options
-from equipoise.losses.multilabel import LabelLoss, check_labels, label_loss
+from equipoise.losses.base import ClassVector
+from equipoise.losses.multilabel import LabelLoss, LabelOptions, check_labels, label_loss
 from equipoise.losses.pointwise import Terms, Weight
 
 
@@ -124,7 +125,7 @@ class SigmoidFocalLoss(LabelLoss):
         alpha: float | ClassVector | None = 0.25,
         gamma: float = 2.0,
         pos_weight: ClassVector | None = None,
-        **options: Options,
+        **options: Unpack[LabelOptions],
     ) -> None:
         super().__init__(**options)
         self.gamma = base.check_number("gamma", gamma, 0.0)

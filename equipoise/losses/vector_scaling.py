@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor
+from typing_extensions import Unpack
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector, Options
-from equipoise.losses.class_ids import ClassLoss, check_targets, softmax_loss
+from equipoise.losses.base import ClassVector
+from equipoise.losses.class_ids import ClassLoss, ClassOptions, check_targets, softmax_loss
 
 
 def vector_scaling(
@@ -79,7 +80,7 @@ class VectorScaling(ClassLoss):
         gamma: float = 0.15,
         tau: float = 1.25,
         weight: ClassVector | None = None,
-        **options: Options,
+        **options: Unpack[ClassOptions],
     ) -> None:
         super().__init__(**options)
         self.gamma = base.check_number("gamma", gamma, 0.0)

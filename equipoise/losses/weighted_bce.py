@@ -5,11 +5,19 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Unpack
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector, Options
+from equipoise.losses.base import ClassVector
 from equipoise.losses.engine import is_large
-from equipoise.losses.multilabel import LabelLoss, as_labels, check_labels, known_labels, label_loss
+from equipoise.losses.multilabel import (
+    LabelLoss,
+    LabelOptions,
+    as_labels,
+    check_labels,
+    known_labels,
+    label_loss,
+)
 from equipoise.losses.pointwise import Terms
 
 NORMALIZATIONS = ("batch", "weight", "nonzero")
@@ -144,7 +152,7 @@ class WeightedBCE(LabelLoss):
         pos_weight: ClassVector | None = None,
         weight: ClassVector | None = None,
         normalization: str = "batch",
-        **options: Options,
+        **options: Unpack[LabelOptions],
     ) -> None:
         super().__init__(**options)
         self.normalization = base.check_choice("normalization", normalization, NORMALIZATIONS)

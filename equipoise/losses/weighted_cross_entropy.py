@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from equipoise.losses import base
-from equipoise.losses.base import ClassVector, Options
-from equipoise.losses.class_ids import ClassLoss, check_targets, cross_entropy, reduce, weight_of
+from equipoise.losses.base import ClassVector
+from equipoise.losses.class_ids import (
+    ClassLoss,
+    ClassOptions,
+    check_targets,
+    cross_entropy,
+    reduce,
+    weight_of,
+)
 
 NORMALIZATIONS = ("batch", "weight")
 
@@ -80,7 +88,7 @@ class WeightedCrossEntropy(ClassLoss):
         weight: ClassVector | None = None,
         normalization: str = "batch",
         label_smoothing: float = 0.0,
-        **options: Options,
+        **options: Unpack[ClassOptions],
     ) -> None:
         super().__init__(**options)
         self.normalization = base.check_choice("normalization", normalization, NORMALIZATIONS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -12,6 +12,16 @@ from torch import Tensor
 
 from equipoise._order_sampler import OrderSampler, require_int
 from equipoise.mining.tally import Tally
+
+
+class Settings(TypedDict, total=False):
+    """What every `Miner` takes beside its own arguments."""
+
+    warm_up: int
+    final: int
+    num_epochs: int | None
+    num_classes: int | None
+    seed: int
 
 
 class Miner:

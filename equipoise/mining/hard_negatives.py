@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from equipoise._order_sampler import require_int
 from equipoise.mining.base import (
     BatchMiner,
+    Settings,
     check_choice,
     check_losses,
     check_share,
@@ -118,7 +120,7 @@ class HardNegatives(BatchMiner):
         trim: float = 0.0,
         most: int | None = None,
         reduction: str = "mean",
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> None:
         super().__init__(**settings)
         if ratio is not None and keep is not None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from equipoise.mining.base import BatchMiner, check_losses, check_share, sum_of_chosen
+from equipoise.mining.base import BatchMiner, Settings, check_losses, check_share, sum_of_chosen
 
 _EPSILON = 1e-9  # 0.29 · 100 is 28.999…
 
@@ -156,7 +157,7 @@ class HardestExamples(BatchMiner):
         threshold: float | None = None,
         per_class: bool = True,
         trim: float = 0.0,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> None:
         super().__init__(**settings)
         if keep is None and threshold is None:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from equipoise._order_sampler import CHUNK, OrderSampler
-from equipoise.mining.base import SamplerMiner, check_losses, check_share, key_of
+from equipoise.mining.base import SamplerMiner, Settings, check_losses, check_share, key_of
 from equipoise.mining.loss_memory import LossMemory
 
 
@@ -134,7 +135,7 @@ class LossPruning(SamplerMiner):
         *,
         least: float | None = None,
         fixed_length: bool = True,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> None:
         super().__init__(**settings)
         self.keep = check_share("keep", keep)

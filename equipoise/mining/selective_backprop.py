@@ -9,9 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from equipoise._order_sampler import require_int
-from equipoise.mining.base import LoaderMiner, check_share
+from equipoise.mining.base import LoaderMiner, Settings, check_share
 from equipoise.mining.hardest_examples import check_groups, hardest_examples
 
 
@@ -85,7 +86,7 @@ class SelectiveBackprop(LoaderMiner):
         resolution: float = 1.0,
         autocast: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> None:
         super().__init__(**settings)
         self.keep = check_share("keep", keep)
