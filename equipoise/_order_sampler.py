@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import length_hint
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -20,6 +20,20 @@ VERSION = 4  # of the states that `state_dict` gives
 FIRST_CHUNK = 1024  # positions drawn before the first is yielded; then CHUNK at a time
 CHUNK = 65536  # a few such arrays of words fit the L2 cache
 AT_ONCE = 1 << 24  # up to so many are drawn at once after the first chunk, where that is faster
+
+
+class Settings(TypedDict, total=False):
+    """What every `OrderSampler` takes beside its own arguments."""
+
+    seed: int
+    rank: int
+    num_replicas: int
+
+
+class LengthSettings(Settings, total=False):
+    """The same with the length of an epoch."""
+
+    num_samples: int | None
 
 
 class OrderSampler(torch.utils.data.Sampler[int]):

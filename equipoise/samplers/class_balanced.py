@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from typing_extensions import Unpack
 
-from equipoise._order_sampler import OrderSampler, numbers_by_class
+from equipoise._order_sampler import OrderSampler, Settings, numbers_by_class
 from equipoise.samplers.order import ClassOrder, ClassPlan
 from equipoise.targets import Targets
 
@@ -49,7 +50,7 @@ class ClassBalancedSampler(OrderSampler):
         weight: Any = None,
         *,
         num_samples: int | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> None:
         targets = Targets.of(targets)
         targets.require_single_label(type(self).__name__)
@@ -67,7 +68,7 @@ class ClassBalancedSampler(OrderSampler):
         self._plan = self._since = plan  # of the current epoch, and of the one weights began in
 
     @classmethod
-    def undersampling(cls, targets: Any, **settings: Any) -> ClassBalancedSampler:
+    def undersampling(cls, targets: Any, **settings: Unpack[Settings]) -> ClassBalancedSampler:
         """A balanced sampler whose epoch takes as many of each class as the rarest class has."""
         targets = Targets.of(targets)
         present = targets.counts[targets.counts > 0]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from typing_extensions import Unpack
 
-from equipoise._order_sampler import CHUNK, OrderSampler, draws_by_class
+from equipoise._order_sampler import CHUNK, OrderSampler, Settings, draws_by_class
 from equipoise.samplers.permutation import find, key_of, offset_of, permute
 
 __all__ = ["ExampleOrder", "ExampleWeightedSampler"]
@@ -96,7 +97,7 @@ class ExampleWeightedSampler(OrderSampler):
         *,
         targets: Any = None,
         num_samples: int | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> None:
         values = example_weight(weight)
         size = len(values)

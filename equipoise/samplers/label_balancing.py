@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from typing_extensions import Unpack
 
-from equipoise._order_sampler import numbers_by_class
+from equipoise._order_sampler import LengthSettings, numbers_by_class
 from equipoise.samplers.example_order import (
     ExampleOrder,
     ExampleWeightedSampler,
@@ -163,7 +164,7 @@ class LabelBalancedSampler(ExampleWeightedSampler):
         max_repeat: float = 20.0,
         cardinality: str | None = "distribution",
         log_weight: Any = None,
-        **settings: Any,
+        **settings: Unpack[LengthSettings],
     ) -> None:
         self._links = LogLinearWeights(targets, exponent, min_effective, max_repeat, cardinality)
         targets = self._links.targets

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from typing_extensions import Unpack
 
+from equipoise._order_sampler import LengthSettings, Settings
 from equipoise.samplers.example_order import ExampleWeightedSampler, example_weight
 from equipoise.targets import Targets
 from equipoise.weighting import repeat_factor
@@ -65,7 +67,12 @@ class LabelWeightSampler(ExampleWeightedSampler):
     """
 
     def __init__(
-        self, targets: Any, weight: Any = None, *, reduce: str = "max", **settings: Any
+        self,
+        targets: Any,
+        weight: Any = None,
+        *,
+        reduce: str = "max",
+        **settings: Unpack[LengthSettings],
     ) -> None:
         targets = Targets.of(targets)
         if weight is None:
@@ -104,7 +111,7 @@ class RepeatFactorSampler(ExampleWeightedSampler):
         threshold: float | None = None,
         *,
         num_samples: int | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> None:
         targets = Targets.of(targets)
         counts = np.maximum(targets.counts, 1)  # a class of no example is not looked at

@@ -6,8 +6,9 @@ from math import gcd
 from typing import Any
 
 import numpy as np
+from typing_extensions import Unpack
 
-from equipoise._order_sampler import OrderSampler
+from equipoise._order_sampler import OrderSampler, Settings
 from equipoise.samplers.permutation import key_of, keys_of, permute_each
 from equipoise.targets import Targets
 
@@ -50,7 +51,7 @@ class MPerClassSampler(OrderSampler):
         batch_size: int,
         *,
         num_samples: int | None = None,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> None:
         targets = Targets.of(targets)
         targets.require_single_label("MPerClassSampler")

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from typing_extensions import Unpack
 
-from equipoise._order_sampler import require_int
+from equipoise._order_sampler import Settings, require_int
 from equipoise.samplers.example_order import ExampleWeightedSampler
 from equipoise.targets import Targets
 from equipoise.targets.label_sets import label_set_ids
@@ -34,10 +35,9 @@ class ResamplingSampler(ExampleWeightedSampler):
         share: float = 0.25,
         *,
         num_samples: int | None = None,
-        seed: int = 0,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ) -> None:
-        targets = Targets.of(targets)
+        targets, seed = Targets.of(targets), settings.get("seed", 0)
         require_int("seed", seed, 0)
         if isinstance(share, bool) or not 0 < share < self.most:
             raise ValueError(f"Expected share to be in (0, {self.most}), but got {share!r}.")
@@ -45,7 +45,7 @@ class ResamplingSampler(ExampleWeightedSampler):
         repeats = self.resample(targets, amount, np.random.default_rng(seed))
         if num_samples is None:
             num_samples = int(repeats.sum())
-        super().__init__(repeats, targets=targets, num_samples=num_samples, seed=seed, **settings)
+        super().__init__(repeats, targets=targets, num_samples=num_samples, **settings)
 
 
 class MLROSSampler(ResamplingSampler):
