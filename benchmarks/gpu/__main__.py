@@ -7,8 +7,7 @@
 2. Steps: what a step of a Balancer and of each miner waits for (profiler, and torch's guard against
    synchronisation), and what it adds to a step of ResNet-18 (goal: 1%).
 3. Correctness: every loss, the rates, the miners, on the GPU and on the CPU.
-4. Evidence: benchmarks.evidence with ResNet-9 on CIFAR-10, plain and Balancer, three seeds, or as
-   many runs as the time left allows. Needs --data.
+4. Evidence: benchmarks.evidence with ResNet-9 on --data, three seeds as far as there is time.
 
 What is finished is written at once to benchmarks/results/gpu.json and gpu.md, with the machine's
 name. Each part is a process of its own (`--part`), which prints its rows as JSON and is killed when
