@@ -102,8 +102,8 @@ def run(seconds: float, *module: str) -> tuple[str, str]:
     )
     if not done.returncode:
         return done.stdout, ""
-    stopped = f"stopped after {seconds:.0f} s"
-    return done.stdout, done.stderr[-2000:] or stopped
+    stopped = done.returncode in (124, 137, -9)
+    return done.stdout, f"stopped after {seconds:.0f} s" if stopped else done.stderr[-2000:]
 
 
 def markdown(record: dict[str, Any]) -> str:
