@@ -389,3 +389,15 @@ def test_wrong_ways_are_told_once_with_the_mend(name):
         assert re.search(mend, said[0])
         assert "docs/is-it-wired-right.md" in said[0]
         assert "\n" not in said[0]
+
+
+def test_with_plain_a_sampler_draws_as_it_was_made():
+    labels = np.repeat([0, 1, 2], [800, 150, 50])
+    balancer = Balancer(labels, "plain", sampler=ClassBalancedSampler(labels))
+    assert np.ptp(np.bincount(labels[list(balancer.sampler)])) <= 1
+    shift = balancer.correct(torch.zeros(1, 3, dtype=torch.float64))[0]
+    assert (shift - shift[0]).tolist() == pytest.approx(np.log([1, 150 / 800, 50 / 800]), abs=0.01)
+    balancer.step()
+    assert np.ptp(np.bincount(labels[list(balancer.sampler)])) <= 1
+    followed = Balancer(labels, "plain", sampler=ClassBalancedSampler(labels), sampler_share=1)
+    assert np.bincount(labels[list(followed.sampler)]).tolist() == [800, 150, 50]

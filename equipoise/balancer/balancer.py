@@ -74,7 +74,8 @@ class Balancer:
             other; for `Targets.from_counts` it is plain shuffling, or with a `sampler_share`
             "label-balanced"); or a sampler of `equipoise.samplers`, also a subclass of your own,
             which then belongs to this balancer. `None` for plain shuffling. A sampler that takes no
-            λ, and any with `sampler_share=0`, draws as it was made, and the loss carries all of λ.
+            λ, and any with `sampler_share=0` or the policy "plain", draws as it was made, and the
+            loss carries all of λ.
         mining: a `Miner` or its name: "hardest-examples", "hard-negatives", "selective-backprop"
             (iterate `mine(loader, model)`) or "loss-pruning" (give `loss` the examples' ids).
         loss: a `Loss` or its name: "logit-adjusted" (the default of "fair" and "equal-recall"),

@@ -22,7 +22,7 @@ from equipoise.samplers import (
     OrderSampler,
 )
 from equipoise.targets import Targets
-from equipoise.weighting import POLICIES, EqualRecall, Policy, TargetShares
+from equipoise.weighting import POLICIES, EqualRecall, Plain, Policy, TargetShares
 
 LOSSES: dict[str, Callable[[Targets], Loss]] = {
     "weighted-cross-entropy": lambda t: losses.WeightedCrossEntropy(),
@@ -180,8 +180,8 @@ def check_share(
             f"the sampler tells groups apart, but got {sampler!r} and {share}."
         )
     takes = sampler is not None
-    if isinstance(sampler, OrderSampler):
-        takes = sampler.takes_log_weight
+    if isinstance(sampler, OrderSampler):  # plain's λ of zero would undo what it was made for
+        takes = sampler.takes_log_weight and not (share is None and isinstance(policy, Plain))
     if not takes:
         if share not in (None, 0, 0.0):
             what = "a sampler" if sampler is None else f"{type(sampler).__name__}, which takes no λ"
