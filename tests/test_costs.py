@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from equipoise import Balancer, ClassRates
 from equipoise._order_sampler import FIRST_CHUNK
-from equipoise.balancer.by_name import LOSSES, MINERS
+from equipoise.losses import LOSSES
+from equipoise.mining import MINERS
 from equipoise.rates import HoldoutRates, LabelRates
 from equipoise.samplers import ClassBalancedSampler
 from equipoise.targets import Targets

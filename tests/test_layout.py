@@ -36,18 +36,19 @@ ON_DEMAND = {
     ("audit", "ffcv"),
 }
 
+# Trainers: an extra of the name, and a file of the name with its adapter.
+EXTRAS = importlib.metadata.metadata("equipoise").get_all("Provides-Extra") or []
+TRAINERS = [name for name in EXTRAS if (PACKAGE / "trainers" / f"{name}.py").exists()]
 # Optional packages, and the one unit that adapts each.
 ADAPTERS = {
-    "accelerate": {"trainers"},
+    **{name: {"trainers"} for name in ("accelerate", *TRAINERS)},
     "arff": {"arff"},
     "ffcv": {"ffcv"},
-    "lightning": {"trainers"},
     "jinja2": {"report"},
     "matplotlib": {"figures"},
     "pandas": {"audit"},
     "pyarrow": {"audit"},
     "rich": {"report", "audit"},
-    "transformers": {"trainers"},
     "triton": {"losses"},
     "typer": {"cli"},
 }
@@ -140,7 +141,7 @@ def test_import_is_light():
     assert not added & NOT_AT_IMPORT
 
 
-@pytest.mark.parametrize("name", ["lightning", "transformers"])
+@pytest.mark.parametrize("name", TRAINERS)
 def test_a_trainer_that_is_missing_is_named_with_its_extra(name, monkeypatch):
     for module in [m for m in sys.modules if m.split(".")[0] == name]:
         monkeypatch.delitem(sys.modules, module)

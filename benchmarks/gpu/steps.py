@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from equipoise import Balancer, ClassRates, Targets, losses
-from equipoise.balancer.by_name import LOSSES
+from equipoise.losses import LOSSES
 from equipoise.mining import HardestExamples, HardNegatives, LossMemory
 from equipoise.rates import LabelRates
 

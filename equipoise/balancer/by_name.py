@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from equipoise import losses, mining
 from equipoise._ranks import rank_and_replicas
 from equipoise.balancer.class_shares import ClassShares
-from equipoise.losses import LogitAdjustedCrossEntropy, Loss
-from equipoise.mining import Miner
+from equipoise.losses import LOSSES, LogitAdjustedCrossEntropy, Loss
+from equipoise.mining import MINERS, Miner
 from equipoise.samplers import (
     ClassBalancedSampler,
     ExampleWeightedSampler,
@@ -23,33 +21,6 @@ from equipoise.samplers import (
 )
 from equipoise.targets import Targets
 from equipoise.weighting import POLICIES, EqualRecall, Plain, Policy, TargetShares
-
-LOSSES: dict[str, Callable[[Targets], Loss]] = {
-    "weighted-cross-entropy": lambda t: losses.WeightedCrossEntropy(),
-    "logit-adjusted": lambda t: losses.LogitAdjustedCrossEntropy(),
-    "balanced-softmax": lambda t: losses.BalancedSoftmax(t.counts.tolist()),
-    "ldam": lambda t: losses.LDAM(t.counts.tolist()),
-    "vector-scaling": lambda t: losses.VectorScaling(t.counts.tolist()),
-    "seesaw": lambda t: losses.Seesaw(t.counts.tolist()),
-    "focal": lambda t: losses.FocalLoss(multilabel=t.multilabel),
-    "weighted-bce": lambda t: losses.WeightedBCE(
-        losses.pos_weight_from_counts(t.counts, t.num_examples - t.unknown_counts).sqrt()
-    ),
-    "asymmetric": lambda t: losses.AsymmetricLoss(),
-    "distribution-balanced": lambda t: losses.DistributionBalancedLoss(
-        t.counts.tolist(), t.num_examples
-    ),
-    "two-way": lambda t: losses.TwoWayLoss(),
-}
-
-MINERS: dict[str, Callable[[Targets], Miner]] = {
-    "hardest-examples": lambda t: mining.HardestExamples(
-        per_class=not t.multilabel, num_classes=None if t.multilabel else t.num_classes
-    ),
-    "hard-negatives": lambda t: mining.HardNegatives(),
-    "selective-backprop": lambda t: mining.SelectiveBackprop(keep=0.5, per_class=not t.multilabel),
-    "loss-pruning": lambda t: mining.LossPruning(keep=0.5),
-}
 
 _OWNERS: weakref.WeakKeyDictionary[Any, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 

@@ -12,14 +12,18 @@ set does (`return image, label, index`), with FFCV it is `BalancedLoader(…, wi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from equipoise.mining.base import BatchMiner, LoaderMiner, Miner, SamplerMiner
 from equipoise.mining.hard_negatives import HardNegatives, hard_negatives
 from equipoise.mining.hardest_examples import HardestExamples, hardest_examples
 from equipoise.mining.loss_memory import LossMemory
 from equipoise.mining.loss_pruning import LossPruning, PrunedSampler, keep_probabilities
 from equipoise.mining.selective_backprop import SelectiveBackprop
+from equipoise.targets import Targets
 
 __all__ = [
+    "MINERS",
     "BatchMiner",
     "HardNegatives",
     "HardestExamples",
@@ -34,3 +38,13 @@ __all__ = [
     "hardest_examples",
     "keep_probabilities",
 ]
+
+MINERS: dict[str, Callable[[Targets], Miner]] = {
+    "hardest-examples": lambda t: HardestExamples(
+        per_class=not t.multilabel, num_classes=None if t.multilabel else t.num_classes
+    ),
+    "hard-negatives": lambda t: HardNegatives(),
+    "selective-backprop": lambda t: SelectiveBackprop(keep=0.5, per_class=not t.multilabel),
+    "loss-pruning": lambda t: LossPruning(keep=0.5),
+}
+"""By the names that `Balancer(mining=…)` takes: what makes each for a training set's labels."""

@@ -13,7 +13,6 @@ from equipoise.weighting.functions import (
     repeat_factor,
 )
 from equipoise.weighting.policies import (
-    POLICIES,
     ClassDifficulty,
     Deferred,
     EffectiveNumber,
@@ -46,3 +45,17 @@ __all__ = [
     "recall_power",
     "repeat_factor",
 ]
+
+POLICIES: dict[str, type[Policy]] = {
+    "plain": Plain,
+    "inverse-frequency": InverseFrequency,
+    "effective-number": EffectiveNumber,
+    "repeat-factor": RepeatFactor,
+    "recall-power": RecallPower,
+    "class-difficulty": ClassDifficulty,
+    "fair": Fair,
+    "equal-recall": EqualRecall,
+    "worst-class": WorstClass,
+    "recall-loss": RecallLoss,
+}
+"""By the names that `Balancer(policy=…)` takes."""

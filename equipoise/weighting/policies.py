@@ -1,4 +1,4 @@
-"""Policies from counts and from earlier recalls, and all policies by name."""
+"""Policies from counts and from earlier recalls."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from equipoise.weighting.base import Plain, Policy, check_above_zero
-from equipoise.weighting.closed_loop import EqualRecall, Fair, RecallLoss, WorstClass
+from equipoise.weighting.base import Policy, check_above_zero
 from equipoise.weighting.functions import (
     class_difficulty,
     effective_number,
@@ -18,7 +17,6 @@ from equipoise.weighting.functions import (
 )
 
 __all__ = [
-    "POLICIES",
     "ClassDifficulty",
     "Deferred",
     "EffectiveNumber",
@@ -199,17 +197,3 @@ class ClassDifficulty(_FromRecalls):
 
     def _weight(self, recalls: Any) -> np.ndarray:
         return class_difficulty(recalls, self.tau)
-
-
-POLICIES: dict[str, type[Policy]] = {
-    "plain": Plain,
-    "inverse-frequency": InverseFrequency,
-    "effective-number": EffectiveNumber,
-    "repeat-factor": RepeatFactor,
-    "recall-power": RecallPower,
-    "class-difficulty": ClassDifficulty,
-    "fair": Fair,
-    "equal-recall": EqualRecall,
-    "worst-class": WorstClass,
-    "recall-loss": RecallLoss,
-}

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from equipoise import Balancer
-from equipoise.balancer.by_name import MINERS
 from equipoise.decision import label_thresholds
+from equipoise.mining import MINERS
 from equipoise.targets import Targets
 
 UNKNOWN = [-1.0, 2.0, float("nan")]

@@ -65,6 +65,19 @@ BY_LABELS: dict[str, Callable[..., OrderSampler]] = {
     "lp-rus": lambda **kw: LPRUSSampler(MULTI_HOT, **kw),
 }
 CASES = BY_CLASS | BY_LABELS
+# How often an epoch draws each example on average, up to a factor: what the sampler is for.
+COUNTS = np.bincount(LABELS)
+RARITY = 1 / MULTI_HOT.mean(axis=0)
+OFTEN = {
+    "class-balanced": 1 / COUNTS[LABELS],
+    "class-balanced, weights": np.array([1, 2, 3, 0.5])[LABELS],
+    "class-balanced, short": 1 / COUNTS[LABELS],
+    "undersampling": 1 / COUNTS[LABELS],
+    "own": np.ones(len(LABELS)),
+    "example-weighted": WEIGHT,
+    "repeat-factor": [max([1, *np.sqrt(0.5 * RARITY[row == 1])]) for row in MULTI_HOT],
+    "label-weight, largest": [max(RARITY[row == 1], default=min(RARITY)) for row in MULTI_HOT],
+}
 # Samplers whose arrangement within a global batch depends on the number of ranks
 GLOBAL_BATCH = {"m-per-class": 9}
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader
 
-from tests.samplers.cases import BY_CLASS, CASES, GLOBAL_BATCH, make, num_examples
+from tests.samplers.cases import BY_CLASS, CASES, GLOBAL_BATCH, OFTEN, make, num_examples
 
 
 @pytest.fixture(params=CASES)
@@ -218,17 +218,23 @@ def carried(targets, drawn):
     return np.asarray(targets.matrix[drawn].sum(axis=0)).ravel()
 
 
-def test_expected_draws_are_the_mean_of_the_draws(name):
-    sampler = make(name)
-    if sampler.targets is None:
-        with pytest.raises(ValueError, match="Expected ExampleWeightedSampler to know the targets"):
-            sampler.expected_draws()
-        return
-    epochs, total = 40, 0
+def test_draws_are_as_often_as_the_sampler_is_for_and_expects(name):
+    sampler, epochs = make(name), 40
+    often, by_class = np.zeros(sampler.num_examples), 0
     for epoch in range(epochs):
         sampler.set_epoch(epoch)
-        total = total + carried(sampler.targets, sampler.indices())
-    np.testing.assert_allclose(total / epochs, sampler.expected_draws(), atol=0.5, rtol=0.01)
+        drawn = sampler.indices()
+        often += np.bincount(drawn, minlength=len(often)) / epochs
+        if sampler.targets is not None:
+            by_class = by_class + carried(sampler.targets, drawn) / epochs
+    if name in OFTEN:
+        expected = np.asarray(OFTEN[name]) * sampler.num_samples / np.sum(OFTEN[name])
+        np.testing.assert_allclose(often, expected, atol=0.1)
+    if sampler.targets is not None:
+        np.testing.assert_allclose(by_class, sampler.expected_draws(), atol=0.5, rtol=0.01)
+    else:
+        with pytest.raises(ValueError, match="Expected ExampleWeightedSampler to know the targets"):
+            sampler.expected_draws()
 
 
 @pytest.mark.parametrize("name", [*BY_CLASS, "label-balanced", "repeat-factor"])
