@@ -126,7 +126,7 @@ def as_labels(targets: Tensor, dtype: torch.dtype) -> Tensor:
         targets = targets.to_dense()
     if targets.dtype != torch.bool:
         targets = (targets.detach() if targets.requires_grad else targets).clamp(0, 1)
-    return targets.to(dtype)
+    return targets if targets.dtype == dtype else targets.to(dtype)
 
 
 def label_loss(

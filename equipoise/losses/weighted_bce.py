@@ -86,15 +86,15 @@ def weighted_bce(
     weight = base.per_class("weight", weight, logits)
     pos_weight = base.per_class("pos_weight", pos_weight, logits)
 
-    def elements(z: Tensor, y: Tensor, reduction: str = "none") -> Tensor:
-        return F.binary_cross_entropy_with_logits(
-            z, y, weight, pos_weight=pos_weight, reduction=reduction
-        )
-
+    bce = F.binary_cross_entropy_with_logits
     everything = unknown is None and example_weight is None and logits.numel() > 0
     if everything and not fused and not is_large(logits):  # torch reduces in the same step
         z = base.upcast(logits)
-        return elements(z, as_labels(targets, z.dtype), reduction)
+        y = as_labels(targets, z.dtype)
+        return bce(z, y, weight, pos_weight=pos_weight, reduction=reduction)
+
+    def elements(z: Tensor, y: Tensor) -> Tensor:
+        return bce(z, y, weight, pos_weight=pos_weight, reduction="none")
 
     def terms() -> Terms:
         both = weight if pos_weight is None else pos_weight
