@@ -68,7 +68,14 @@ def asymmetric_loss(
         return Terms(gamma_neg, gamma_pos, margin, detach_focusing, positive_weight=pos_weight)
 
     return label_loss(
-        logits, targets, elements, terms, unknown=unknown, reduction=reduction, fused=fused
+        logits,
+        targets,
+        elements,
+        terms,
+        unknown=unknown,
+        reduction=reduction,
+        fused=fused,
+        sooner=5,
     )
 
 

@@ -95,7 +95,14 @@ def distribution_balanced_loss(
         )
 
     return label_loss(
-        logits, targets, elements, terms, unknown=unknown, reduction=reduction, fused=fused
+        logits,
+        targets,
+        elements,
+        terms,
+        unknown=unknown,
+        reduction=reduction,
+        fused=fused,
+        sooner=2,
     )
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from equipoise.losses.base import at_least_float32
 
 LARGE = 1 << 18
-"""Elements of the logits from which on the engine is faster than plain operations."""
+"""Elements of the logits from which on the engine is faster than a few plain operations."""
 
 CHUNK = 3 << 16  # elements for each thread: a few tensors of this size stay near the core
 LOG2_E = math.log2(math.e)
@@ -27,9 +27,9 @@ Work = Callable[[bool], tuple[Tensor, Tensor | None, Tensor | float]]
 """whether a gradient is wanted -> (value, the gradient's unscaled elements, their scale)"""
 
 
-def is_large(logits: Tensor) -> bool:
-    """Whether the engine is to be used."""
-    return logits.numel() >= LARGE and logits.ndim == 2 and may_look(logits)
+def is_large(logits: Tensor, sooner: int = 0) -> bool:
+    """Whether the engine is to be used: from LARGE / 2^`sooner` elements on."""
+    return logits.numel() >= LARGE >> sooner and logits.ndim == 2 and may_look(logits)
 
 
 def may_look(tensor: Tensor) -> bool:

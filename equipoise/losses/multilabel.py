@@ -138,11 +138,13 @@ def label_loss(
     unknown: float | Tensor | None,
     reduction: str,
     fused: bool = False,
+    sooner: int = 0,
 ) -> Tensor:
     """Reduced loss of labels, by its definition or, where it is faster, by the engine.
 
     `elements`, from logits and dense labels to losses `(B, C)`, is the definition, in torch's
-    operations; `terms` makes the same for the engine and the kernel.
+    operations; `terms` makes the same for the engine and the kernel. The more operations there are,
+    the `sooner` the engine is faster: see `is_large`.
     """
     dtype = at_least_float32(logits.dtype)
 
@@ -162,7 +164,7 @@ def label_loss(
     if fused and unknown is not None:
         raise ValueError("Expected fused to be False with unknown entries, but got True")
     found = None
-    if not fused and unknown is None and is_large(logits):
+    if not fused and unknown is None and is_large(logits, sooner):
         found = find_positives(targets)
     if not fused and found is None:
         return plain(logits)

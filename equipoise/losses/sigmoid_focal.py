@@ -73,7 +73,14 @@ def sigmoid_focal_loss(
         return Terms(gamma, gamma, negative_weight=on_negatives, positive_weight=on_positives)
 
     return label_loss(
-        logits, targets, elements, terms, unknown=unknown, reduction=reduction, fused=fused
+        logits,
+        targets,
+        elements,
+        terms,
+        unknown=unknown,
+        reduction=reduction,
+        fused=fused,
+        sooner=4,
     )
 
 

@@ -79,7 +79,7 @@ def two_way_loss(
             total = total + (values.sum() if some is None else values.sum() / some.clamp_min(1))
         return total
 
-    if is_large(logits) and unknown is None and example_weight is None:
+    if is_large(logits, sooner=5) and unknown is None and example_weight is None:
         value = two_way_by_sums(logits, targets, t_p, t_n, lift, reduction, plain)
         if value is not None:
             return value
