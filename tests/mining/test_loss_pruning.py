@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader
 
 from equipoise.mining import LossPruning, keep_probabilities
 from equipoise.mining.loss_pruning import keep_positions
-from equipoise.samplers import ClassBalancedSampler, ExampleWeightedSampler, OrderSampler
-from tests.mining.test_contract import saved
+from equipoise.samplers import ClassBalancedSampler, ExampleWeightedSampler
+from tests.samplers.cases import InOrder
+from tests.states import saved
 
 RNG = np.random.default_rng(7)
 LABELS = RNG.choice(4, 1000, p=[0.6, 0.25, 0.1, 0.05])
@@ -48,12 +49,6 @@ def test_probabilities_sum_to_the_budget(counts, keep, share):
     np.testing.assert_allclose((counts * probability).sum(), budget, rtol=1e-9)
     # in a class, never seen before hard before easy
     assert (np.diff(probability, axis=1) <= 1e-12).all()
-
-
-def test_classes_keep_their_shares_where_nothing_is_new():
-    counts = np.array([[0, 300, 700], [0, 40, 60], [0, 1, 9]])
-    probability = keep_probabilities(counts, 555, 0.1)
-    np.testing.assert_allclose((counts * probability).sum(1), counts.sum(1) / 2)
 
 
 def test_positions_are_kept_as_often_as_they_should():
@@ -166,21 +161,6 @@ def test_asking_twice_gives_the_same_whatever_is_remembered_meanwhile():
     assert sampler.indices().tolist() != first.tolist()
 
 
-def test_new_class_weights_are_passed_on():
-    _, sampler = make()
-    rates = [np.bincount(LABELS[sampler.snapshot().indices()]) / 500]
-    sampler.set_log_weight(np.log([1.0, 1, 1, 20]))
-    np.testing.assert_allclose(sampler.log_weight, np.log([1.0, 1, 1, 20]))
-    rates.append(np.bincount(LABELS[sampler.indices()]) / 500)
-    sampler.set_log_weight(np.zeros(4))  # in the next epoch: this one is handed out
-    rates.append(np.bincount(LABELS[sampler.indices()]) / 500)
-    sampler.set_epoch(1)
-    rates.append(np.bincount(LABELS[sampler.indices()]) / 500)
-    assert rates[1][3] == rates[2][3] > 2 * rates[0][3]
-    assert rates[3][3] < rates[1][3] / 2
-    assert sampler.targets.num_classes == 4
-
-
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_state_goes_on_in_the_middle_of_an_epoch(replicas):
     miner, sampler = make(inner=dict(num_replicas=replicas))
@@ -223,10 +203,6 @@ def test_with_a_data_loader():
 
 
 def test_multi_hot_targets_are_one_class():
-    class InOrder(OrderSampler):
-        def draw(self, positions):
-            return np.asarray(positions)
-
     miner = LossPruning(0.5)
     sampler = miner.over(InOrder(10, targets=np.eye(10, 3, dtype=int)))
     miner.memory.update(torch.arange(10), torch.arange(10.0))

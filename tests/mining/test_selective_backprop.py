@@ -11,7 +11,7 @@ from torch import nn
 
 from equipoise.losses import WeightedCrossEntropy
 from equipoise.mining import SelectiveBackprop
-from tests.mining.test_contract import saved
+from tests.states import saved
 
 LOSS = WeightedCrossEntropy().unreduced
 PAIR = [(torch.zeros(2, 3), torch.zeros(2).long())]

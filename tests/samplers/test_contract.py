@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 from collections import Counter
 from itertools import islice
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, DataLoader
 
 from tests.samplers.cases import BY_CLASS, CASES, GLOBAL_BATCH, OFTEN, make, num_examples
+from tests.states import global_random_state, saved
 
 
 @pytest.fixture(params=CASES)
@@ -34,7 +34,7 @@ def at(name, epoch, **settings) -> list[int]:
 
 def test_the_stream_is_as_long_as_said_and_follows_seed_and_epoch_alone(name):
     torch.manual_seed(0), np.random.seed(0), random.seed(0)  # noqa: NPY002
-    before = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
+    before = global_random_state()
     sampler = make(name)
     assert sampler.num_examples == num_examples(name)
     for epoch in (0, 1, 5):
@@ -48,9 +48,7 @@ def test_the_stream_is_as_long_as_said_and_follows_seed_and_epoch_alone(name):
         assert indices.dtype == np.int64
         assert indices.flags.c_contiguous
         assert indices.tolist() == drawn == at(name, epoch)
-    after = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate())  # noqa: NPY002
-    assert torch.equal(before[0], after[0])
-    assert before[1:] == after[1:]
+    assert global_random_state() == before
     torch.manual_seed(1), np.random.seed(1), random.seed(1)  # noqa: NPY002
     assert at(name, 5) == drawn != at(name, 4)
     assert at(name, 5, seed=1) != drawn or name == "own"
@@ -142,14 +140,6 @@ def test_ranks_streams_are_equally_long_and_make_up_the_single_stream(name, repl
     batch = GLOBAL_BATCH.get(name, 1)  # in which the order depends on the ranks
     for first in range(0, len(whole), batch):
         assert sorted(together[first : first + batch]) == sorted(whole[first : first + batch])
-
-
-def saved(state):
-    """The state as a file would give it back, with nothing but safe types."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
 
 
 @pytest.mark.parametrize("replicas", [(1, 1), (1, 3), (4, 2)])

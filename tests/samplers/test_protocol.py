@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from equipoise.mining import LossPruning
 from equipoise.samplers import (
     ClassBalancedSampler,
     ExampleWeightedSampler,
@@ -16,14 +17,17 @@ from equipoise.samplers import (
     MPerClassSampler,
 )
 from tests.samplers.cases import LABELS, make
+from tests.samplers.test_contract import carried
 
 LOG_WEIGHT = np.array([0.0, 1.0, -1.0, 2.0])
 FOLLOWING = {
     "class-balanced": lambda: ClassBalancedSampler(LABELS, np.ones(4), seed=2),
+    "pruned": lambda: LossPruning().over(ClassBalancedSampler(LABELS, np.ones(4), seed=2)),
     "label-balanced": lambda: LabelBalancedSampler(
         [*np.eye(4, dtype=int)[LABELS], [1, 1, 0, 0]], log_weight=np.zeros(4), seed=2
     ),
 }
+each_following = pytest.mark.parametrize("make_sampler", FOLLOWING.values(), ids=FOLLOWING)
 
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata 0.11 on torch 2.15
@@ -52,14 +56,6 @@ def test_a_stateful_data_loader_skips_once(workers, by_batches):
     assert [batch.tolist() for batch in resumed] == whole[3:]
 
 
-def test_undersampling_sees_nearly_all_in_plain_loops():
-    labels = np.repeat(np.arange(2), [200, 10])
-    sampler = ClassBalancedSampler.undersampling(labels)
-    loader = DataLoader(torch.arange(210), batch_size=5, sampler=sampler)
-    seen = [torch.cat(list(loader)).tolist() for _ in range(20)]
-    assert len({i for epoch in seen for i in epoch}) == 210
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_running_loader_keeps_epoch_and_weights(workers):
     sampler = ClassBalancedSampler(np.arange(100_000) % 4, seed=1)  # more than a chunk
@@ -74,7 +70,15 @@ def test_a_running_loader_keeps_epoch_and_weights(workers):
     assert drawn == whole
 
 
-@pytest.mark.parametrize("make_sampler", FOLLOWING.values(), ids=FOLLOWING)
+@each_following
+def test_weights_set_before_an_epoch_begins_act_in_it(make_sampler):
+    sampler = make_sampler()
+    before = carried(sampler.targets, sampler.snapshot().indices())
+    sampler.set_log_weight(LOG_WEIGHT)
+    assert carried(sampler.targets, sampler.indices())[3] > 1.5 * before[3]
+
+
+@each_following
 @pytest.mark.parametrize("begun", ["iterated", "broken off", "indices", "resumed"])
 def test_weights_set_once_an_epoch_has_begun_act_from_the_next_on(make_sampler, begun):
     sampler, whole = make_sampler(), make_sampler().indices().tolist()
@@ -91,6 +95,8 @@ def test_weights_set_once_an_epoch_has_begun_act_from_the_next_on(make_sampler, 
     assert sampler.indices().tolist() == whole
     sampler.set_epoch(1)
     np.testing.assert_allclose(sampler.log_weight, LOG_WEIGHT)
+    before = carried(sampler.targets, np.array(whole))
+    assert carried(sampler.targets, sampler.snapshot().indices())[3] > 1.5 * before[3]
     sampler.set_log_weight(-LOG_WEIGHT)
     np.testing.assert_allclose(sampler.log_weight, -LOG_WEIGHT)
 
@@ -109,7 +115,7 @@ def test_weights_set_after_the_loop_leave_nothing_out(by_set_epoch):
         sampler.set_log_weight(np.random.default_rng(epoch).normal(size=4) / 4)
 
 
-@pytest.mark.parametrize("make_sampler", FOLLOWING.values(), ids=FOLLOWING)
+@each_following
 def test_a_state_with_weights_for_the_next_epoch(make_sampler):
     sampler, resumed = make_sampler(), make_sampler()
     stream = iter(sampler)
