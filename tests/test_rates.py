@@ -8,23 +8,18 @@ from sklearn.metrics import precision_score, recall_score
 from equipoise import ClassRates
 from equipoise.rates import LabelRates, smoothed_recalls
 
-
-def batches(seed=0, count=5, classes=4):
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(count):
-        logits = torch.randn(33, classes, generator=generator)
-        yield logits, torch.randint(classes, (33,), generator=generator)
+LOGITS = torch.randn(165, 4, generator=torch.Generator().manual_seed(0))
+TARGETS = torch.randint(4, (165,), generator=torch.Generator().manual_seed(1))
 
 
 def test_equals_scikit_learn():
     rates = ClassRates(4)
-    logits, targets = (torch.cat(parts) for parts in zip(*batches(), strict=True))
-    for batch in batches():
+    for batch in zip(LOGITS.split(33), TARGETS.split(33), strict=True):
         rates.update(*batch)
-    predicted = logits.argmax(1)
-    assert np.allclose(rates.recalls(), recall_score(targets, predicted, average=None))
-    assert np.allclose(rates.precisions(), precision_score(targets, predicted, average=None))
-    assert rates.support.tolist() == torch.bincount(targets).tolist()
+    predicted = LOGITS.argmax(1)
+    assert np.allclose(rates.recalls(), recall_score(TARGETS, predicted, average=None))
+    assert np.allclose(rates.precisions(), precision_score(TARGETS, predicted, average=None))
+    assert rates.support.tolist() == torch.bincount(TARGETS).tolist()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -48,7 +43,7 @@ def test_nan_and_invalid_targets_are_counted_never_averaged_in():
 @pytest.mark.parametrize("make", [ClassRates, LabelRates])
 def test_state_reset_and_bad_shapes(make):
     rates, other = make(4), make(4)
-    logits, targets = next(batches())
+    logits, targets = LOGITS, TARGETS
     if make is LabelRates:
         targets = torch.nn.functional.one_hot(targets, 4)
     for z, y, words in (

@@ -7,7 +7,6 @@ from equipoise.weighting import (
     class_difficulty,
     effective_number,
     inverse_frequency,
-    log_weight_of,
     recall_power,
     repeat_factor,
 )
@@ -55,10 +54,6 @@ def test_class_difficulty_after_the_paper():
 def test_weights_are_finite_and_above_zero(function, recalls):
     weights = function(recalls)
     assert ((weights > 0) & np.isfinite(weights)).all()
-
-
-def test_log_weights_have_mean_zero():
-    assert log_weight_of([1.0, 5.0, 25.0]).mean() == pytest.approx(0)
 
 
 @pytest.mark.parametrize("function", [inverse_frequency, effective_number, repeat_factor])

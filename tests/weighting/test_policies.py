@@ -192,11 +192,22 @@ def test_group_dro_cannot_reach_nan():
     assert log_weight.argmax() == 2
 
 
+ANIMALS = ["bird"] * 10 + ["cat"] * 70 + ["dog"] * 20
+
+
+def test_shares_by_name():
+    balancer = Balancer(ANIMALS, {"cat": 0.5, "dog": 0.25, "bird": 0.25})
+    assert balancer.sampler.quotas.tolist() == [25, 50, 25]
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda: Balancer([0, 1], "equal-recal"), "policy to be one of 'plain'"),
         (lambda: Balancer([0, 1], 3), "policy"),
+        (lambda: Balancer(ANIMALS, {"cat": 0.5}), ".* a share to each of 'bird', 'cat', 'dog'"),
+        (lambda: Balancer(ANIMALS, TargetShares([0.5, 0.5])), "shares for 3 classes, but got 2"),
+        (lambda: TargetShares([0.5, 0.0]), ".*numbers above 0"),
         (lambda: EqualRecall(gain=0), "gain"),
         (lambda: EqualRecall(limit=float("nan")), "limit"),
         (lambda: WorstClass(mix=1), "mix"),
@@ -208,15 +219,3 @@ def test_group_dro_cannot_reach_nan():
 def test_bad_settings_are_named(make, words):
     with pytest.raises(ValueError, match=f"Expected {words}"):
         make()
-
-
-def test_shares_by_name():
-    labels = ["bird"] * 10 + ["cat"] * 70 + ["dog"] * 20
-    balancer = Balancer(labels, {"cat": 0.5, "dog": 0.25, "bird": 0.25})
-    assert balancer.sampler.quotas.tolist() == [25, 50, 25]
-    with pytest.raises(ValueError, match="a share to each of 'bird', 'cat', 'dog'"):
-        Balancer(labels, {"cat": 0.5, "dog": 0.5})
-    with pytest.raises(ValueError, match="shares for 3 classes, but got 2"):
-        Balancer(labels, TargetShares([0.5, 0.5]))
-    with pytest.raises(ValueError, match="numbers above 0"):
-        TargetShares([0.5, 0.0])
