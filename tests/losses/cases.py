@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from scipy.special import expit as sigmoid
+from scipy.special import log_softmax
 from torch import Tensor
 
 from equipoise import losses
@@ -35,12 +37,6 @@ class Case:
     """Part of it is held constant in the gradient, so that gradcheck does not apply."""
     inverts: list[Callable[[], Loss]] = field(default_factory=list)
     """Settings whose `correct` recovers the true posterior."""
-
-
-def log_softmax(z: list[float]) -> list[float]:
-    top = max(z)
-    lse = top + math.log(sum(math.exp(v - top) for v in z))
-    return [v - lse for v in z]
 
 
 def weighted_ce(z: list[float], y: int, weight: list[float], smoothing: float = 0.0) -> float:
@@ -93,10 +89,6 @@ def seesaw(z: list[float], y: int) -> float:
     ]
     total = sum(f * math.exp(v) for f, v in zip(factors, z, strict=True))
     return -math.log(math.exp(z[y]) / total)
-
-
-def sigmoid(z: float) -> float:
-    return 1 / (1 + math.exp(-z))
 
 
 def bce(z: float, y: int, c: int) -> float:
@@ -308,3 +300,27 @@ def batch(case: Case, rows: int = 7, dtype: torch.dtype = torch.float64, scale: 
     else:
         targets = torch.randint(C, (rows,), generator=generator)
     return logits.to(dtype), targets
+
+
+def gradient(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tensor) -> Tensor:
+    logits = logits.clone().requires_grad_()
+    (found,) = torch.autograd.grad(loss(logits, targets).sum(), logits)
+    return found
+
+
+def minimise(risk: Callable[[Tensor], Tensor], rows: int, classes: int) -> Tensor:
+    """The logits at which a convex risk is least."""
+    logits = torch.zeros(rows, classes, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [logits], max_iter=400, tolerance_grad=1e-12, tolerance_change=0, history_size=20,
+        line_search_fn="strong_wolfe",
+    )  # fmt: skip
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        value = risk(logits)
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    return logits.detach()

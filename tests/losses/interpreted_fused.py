@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from equipoise import losses
+from tests.losses.cases import gradient
 from tests.waiting import NoWaiting
 
 pytestmark = [
@@ -142,11 +143,11 @@ def test_backward_again_and_in_place(dtype: torch.dtype):
     logits, targets = batch((3, 900), dtype)
     logits.requires_grad_()
     loss = losses.WeightedBCE(fused=True)
-    (once,) = torch.autograd.grad(loss(logits, targets), logits)
+    once = gradient(loss, logits, targets).float()
     value = 3 * loss(logits, targets)
     for keep in (True, True, False):
         (found,) = torch.autograd.grad(value, logits, retain_graph=keep)
-        torch.testing.assert_close(found.float(), 3 * once.float(), rtol=CLOSE[dtype][0], atol=1e-6)
+        torch.testing.assert_close(found.float(), 3 * once, rtol=CLOSE[dtype][0], atol=1e-6)
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         value.backward()
     with pytest.raises(RuntimeError, match="differentiated once, but got create_graph=True"):
@@ -155,11 +156,9 @@ def test_backward_again_and_in_place(dtype: torch.dtype):
 
 def test_float16_keeps_small_gradients():
     """1/(B·C) is below float16's smallest number; the gradients themselves are not."""
-    logits = torch.zeros(512, 256, dtype=torch.float16, requires_grad=True)
-    loss = losses.WeightedBCE(fused=True)(logits, torch.zeros(512, 256, dtype=torch.bool))
-    (loss * 2.0**16).backward()
-    assert logits.grad is not None
-    assert bool((logits.grad == 0.5 * 2.0**16 / 2**17).all())
+    logits, loss = torch.zeros(512, 256, dtype=torch.float16), losses.WeightedBCE(fused=True)
+    found = gradient(lambda z, y: 2.0**16 * loss(z, y), logits, logits > 0)
+    assert (found == 0.5 * 2.0**16 / 2**17).all()
 
 
 def test_other_layouts_and_an_empty_batch():
@@ -190,11 +189,11 @@ def test_only_the_gradient_is_kept_nothing_waits_and_the_sum_is_repeatable(make)
 def test_what_there_is_no_kernel_for_is_refused():
     logits, targets = batch((3, 4))
     loss = losses.WeightedBCE(fused=True)
-    with pytest.raises(ValueError, match=r"Expected fused to be False for torch.float64 logits"):
-        loss(logits.double(), targets)
-    with pytest.raises(TypeError, match=r"targets to be dense or sparse CSR"):
-        loss(logits, targets.float().to_sparse_coo())
-    with pytest.raises(ValueError, match=r"fused to be False for torch.complex64 targets"):
-        loss(logits, targets.to(torch.complex64))
-    with pytest.raises(ValueError, match=r"targets to be of shape \(3, 4\)"):
-        loss(logits, targets[:2])
+    for z, y, error, message in (
+        (logits.double(), targets, ValueError, "fused to be False for torch.float64 logits"),
+        (logits, targets.cfloat(), ValueError, "fused to be False for torch.complex64 targets"),
+        (logits, targets[:2], ValueError, r"targets to be of shape \(3, 4\)"),
+        (logits, targets.float().to_sparse_coo(), TypeError, "targets to be dense or sparse CSR"),
+    ):
+        with pytest.raises(error, match=f"Expected {message}"):
+            loss(z, y)

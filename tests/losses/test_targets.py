@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from equipoise import losses
-from tests.losses.cases import LOG_WEIGHT, MULTI, SINGLE, C, Case, batch
+from tests.losses.cases import LOG_WEIGHT, MULTI, SINGLE, C, Case, batch, minimise
 
 each_single = pytest.mark.parametrize("case", SINGLE, ids=lambda case: case.name)
-each_multi = pytest.mark.parametrize("case", MULTI, ids=lambda case: case.name)
-ELEMENTWISE = [case for case in MULTI if case.elementwise]
+# Those whose elements do not depend on each other
+INDEPENDENT = [case for case in MULTI if case.elementwise and "distribution" not in case.name]
+each_independent = pytest.mark.parametrize("case", INDEPENDENT, ids=lambda case: case.name)
 
 
 def by_class(case: Case, logits: Tensor) -> Tensor:
@@ -83,10 +84,8 @@ def test_nothing_counted_gives_zero(case: Case):
     assert loss.counted(ids).tolist() == [False] + [True] * 6
 
 
-@each_multi
+@each_independent
 def test_unknown_entries_leave_no_trace(case: Case):
-    if not case.elementwise or "distribution" in case.name:
-        pytest.skip("elements depend on each other: tested below")
     logits, targets = batch(case)
     unknown = torch.zeros_like(targets, dtype=torch.bool)
     unknown[::2, 1] = unknown[3] = True
@@ -115,10 +114,8 @@ def test_an_unknown_label_is_as_if_absent(make):
         torch.testing.assert_close(value, make()(logits[:, left], targets[:, left]))
 
 
-@pytest.mark.parametrize("case", ELEMENTWISE, ids=lambda case: case.name)
+@each_independent
 def test_soft_labels_mix_both_sides(case: Case):
-    if "distribution" in case.name:
-        pytest.skip("the weights depend on the labels")
     logits, targets = batch(case)
     loss = case.make()
     zero, one = (loss.unreduced(logits, torch.full_like(logits, y)) for y in (0.0, 1.0))
@@ -126,23 +123,6 @@ def test_soft_labels_mix_both_sides(case: Case):
     torch.testing.assert_close(loss.unreduced(logits, soft), soft * one + (1 - soft) * zero)
     beyond = torch.where(targets > 0, 3.0, -2.0)  # the nearer end
     torch.testing.assert_close(loss(logits, beyond), loss(logits, targets))
-
-
-def test_two_way_takes_soft_labels():
-    logits, targets = batch(MULTI[0])
-    soft = targets * 0.9 + 0.05
-    value, gradient = value_and_gradient(lambda z: losses.two_way_loss(z, soft), logits)
-    assert value > 0
-    assert gradient.abs().max() > 0
-
-
-@pytest.mark.parametrize("case", [*SINGLE, *MULTI], ids=lambda case: case.name)
-def test_autocast_changes_nothing(case: Case):
-    logits, targets = batch(case, dtype=torch.bfloat16)
-    loss = case.make(log_weight=LOG_WEIGHT)
-    with torch.autocast("cpu", torch.bfloat16):
-        found = loss(logits, targets)
-    torch.testing.assert_close(found, loss(logits.float(), targets))
 
 
 @pytest.mark.parametrize(
@@ -154,17 +134,8 @@ def test_autocast_changes_nothing(case: Case):
 )
 def test_label_smoothing_does_not_favour_the_rare(loss: losses.Loss):
     """Separable, 3% positives: at the optimum of common examples the common class wins."""
-    logits = torch.zeros(100, 2, dtype=torch.float64, requires_grad=True)
     targets = (torch.arange(100) < 3).long()
-    optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss(logits, targets)
-        value.backward()
-        return value
-
-    optimizer.step(closure)
+    logits = minimise(lambda z: loss(z, targets), 100, 2)
     assert torch.equal(logits.argmax(1), targets)
 
 
@@ -197,21 +168,16 @@ def test_example_weights_and_their_normalizations():
         found = value_and_gradient(lambda z, f=loss: f(z, targets, weight), logits)
         torch.testing.assert_close(found, value_and_gradient(expected, logits))
         assert loss(logits, targets, torch.zeros(3)) == 0
-    with pytest.raises(ValueError, match=r"Expected weight to be of shape \(3,\)"):
-        loss(logits, targets, torch.ones(2))
 
 
-def test_counts_of_zero_and_numpy():
+def test_functions_take_counts_of_zero_and_numpy():
     z, y = torch.zeros(2, 2), torch.tensor([0, 1])
-    assert torch.isfinite(losses.ldam_margins([10, 0])).all()
     assert torch.isfinite(losses.seesaw(z, y, torch.tensor([10.0, 0.0])))
     weight = torch.tensor([1.0, 2.0])
     torch.testing.assert_close(
         losses.weighted_cross_entropy(z, y, weight.numpy()),
         losses.weighted_cross_entropy(z, y, weight),
     )
-    with pytest.raises(ValueError, match="both"):
-        losses.logit_adjusted_cross_entropy(z, y, counts=[1, 2], log_prior=weight)
 
 
 def test_seesaw_cap_and_detached_focusing():

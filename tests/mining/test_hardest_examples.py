@@ -47,7 +47,7 @@ def test_at_least_one_of_a_batch_and_those_above_the_threshold():
     assert hardest_examples(losses, None, threshold=5.0).tolist() == [False] * 5
 
 
-@pytest.mark.parametrize("share", [0.29, 0.57, 0.58, 0.1, 0.3, 0.7])
+@pytest.mark.parametrize("share", [0.29, 0.57, 0.58, 0.1, 0.3, 0.7, 1.0])
 def test_a_whole_number_is_not_rounded_down(share):
     assert int(hardest(torch.rand(100), share).sum()) == round(100 * share)
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
 
 from equipoise.mining import LossPruning, keep_probabilities
 from equipoise.mining.loss_pruning import keep_positions
@@ -91,15 +90,17 @@ def test_mean_gradient_is_the_full_one():
         assert (z < 4.5).all() if name == "scaled" else (z > 4.5).any(), (name, z)
 
 
-def test_loss_is_unbiased_and_uses_the_weights():
+def test_loss_is_weighted_and_remembered():
     miner, sampler = make(keep=0.5)
     indices = torch.from_numpy(sampler.indices())
-    losses = torch.from_numpy(LOSSES).float()[indices].requires_grad_()
+    losses = 3 * torch.from_numpy(LOSSES).float()[indices]
+    losses.requires_grad_()
     value = miner(losses, torch.from_numpy(LABELS)[indices], indices)
     p = miner.inclusion_probability(indices)
     torch.testing.assert_close(value, (losses * 0.5 / p).mean())
     value.backward()
     torch.testing.assert_close(losses.grad, 0.5 / p / len(p))
+    np.testing.assert_allclose(miner.memory.losses()[indices], losses.detach(), rtol=1e-3)
 
 
 def test_hard_ones_stay_and_classes_keep_their_shares():
@@ -183,25 +184,6 @@ def test_state_goes_on_in_the_middle_of_an_epoch(replicas):
     assert list(other) == list(sampler)
 
 
-def test_with_a_data_loader():
-    data = [(torch.tensor([float(LOSSES[i])]), int(LABELS[i]), i) for i in range(1000)]
-    miner, sampler = make(seen=0, keep=0.25)
-    loader = DataLoader(data, batch_size=50, sampler=sampler)
-    seen = []
-    for epoch in range(6):
-        sampler.set_epoch(epoch)
-        assert len(loader) == 5
-        for losses, labels, indices in loader:
-            miner(losses[:, 0], labels, indices)
-        seen.append(miner.memory.num_seen)
-    # never-seen ones come first: at least four of five draws of the first three epochs were new
-    assert seen[2] > 0.8 * 750
-    assert seen == sorted(seen)
-    row = miner.tally.summary()
-    assert row["num_seen"] == 1500
-    assert row["mean_loss_kept"] > LOSSES.mean()
-
-
 def test_multi_hot_targets_are_one_class():
     miner = LossPruning(0.5)
     sampler = miner.over(InOrder(10, targets=np.eye(10, 3, dtype=int)))
@@ -210,16 +192,19 @@ def test_multi_hot_targets_are_one_class():
     assert miner(torch.rand(5, 3), None, torch.arange(5)).ndim == 0
 
 
-def test_errors():
-    miner = LossPruning(0.5)
-    with pytest.raises(RuntimeError, match=r"Expected over\(sampler\) to be called first"):
-        miner.state_dict()
-    with pytest.raises(TypeError, match=r"Expected sampler to be an equipoise\.samplers"):
-        miner.over(torch.utils.data.SequentialSampler(LABELS), LABELS)
-    with pytest.raises(TypeError, match="Expected targets to be given for a sampler without"):
-        miner.over(ExampleWeightedSampler([1.0, 2.0]))
-    miner, _ = make()
-    with pytest.raises(ValueError, match="Expected indices, the example ids of the batch"):
-        miner(torch.rand(3), torch.zeros(3).long())
-    with pytest.raises(ValueError, match=r"Expected indices to be in \[0, 1000\), but got -1"):
-        miner.inclusion_probability([-1])
+WITHOUT_TARGETS = ExampleWeightedSampler([1.0])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (LossPruning().state_dict, RuntimeError, r"over\(sampler\) to be called first"),
+        (lambda: LossPruning().over(range(3), LABELS), TypeError, r"an equipoise\.samplers"),
+        (lambda: LossPruning().over(WITHOUT_TARGETS), TypeError, "targets to be given"),
+        (lambda: make()[0](torch.rand(3)), ValueError, "indices, the example ids of the batch"),
+        (lambda: make()[0].inclusion_probability([-1]), ValueError, r"in \[0, 1000\), but got -1"),
+    ],
+)
+def test_errors(call, error, message):
+    with pytest.raises(error, match=f"Expected .*{message}"):
+        call()

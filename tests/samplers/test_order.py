@@ -118,14 +118,6 @@ def test_each_class_is_gone_through_before_any_example_comes_again(
             assert np.ptp(drawn[labels == c]) <= 1
 
 
-def test_a_plan_never_changes():
-    plan, _ = class_plan([20, 20], 10)
-    before = plan(np.arange(10)).tolist()
-    assert plan.next(np.log([1, 5])).epoch == 1
-    plan.at(7)
-    assert plan(np.arange(10)).tolist() == before
-
-
 def test_2_to_the_24_plus_1_examples():
     """WeightedRandomSampler refuses more than 2^24; here nothing is drawn for all of them."""
     size = 2**24 + 1
