@@ -195,12 +195,13 @@ def test_modules_move_and_half_precision_ones_keep_their_vectors(case: Case):
 def test_bad_input(case: Case):
     logits, targets = batch(case)
     loss, lifted = case.make(), case.make(log_weight=LOG_WEIGHT)
+    infinite = torch.tensor([torch.inf, 0, 0, 0, 0])
     twice = torch.cat([logits, logits], 1)
     for_twice = torch.cat([targets, targets], 1) if case.multilabel else targets
     for call, message in (
         (lambda: case.make(reduction="avg"), "reduction to be"),
         (lambda: case.make(log_weight=[torch.nan, 0, 0, 0, 0]), "log_weight to be finite"),
-        (lambda: loss.set_log_weight(LOG_WEIGHT + torch.inf), "log_weight to be finite"),
+        (lambda: loss.set_log_weight(infinite), "log_weight to be finite"),
         (lambda: loss.set_log_weight(torch.zeros(C, C)), "log_weight to be of shape"),
         (lambda: lifted.set_log_weight(torch.zeros(C + 1)), "log_weight to be of shape"),
         (lambda: loss(logits, targets[:-1]), "targets to be of shape"),

@@ -87,8 +87,8 @@ def test_every_path_gives_what_plain_operations_give(case, rows: int, paths):
             paths(bool(search), bool(look), chunk)
             for form in forms:
                 for z in (logits, logits.t().contiguous().t()):
-                    for one, other in zip(outcome(loss, z, form), expected, strict=True):
-                        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+                    found = outcome(loss, z, form)
+                    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("scale", [0.1, 20.0, 200.0])
@@ -100,8 +100,7 @@ def test_small_and_large_float32_logits(case, scale: float, paths):
     found = loss(logits, targets), gradient(loss, logits, targets)
     paths(search=True, look=True, chunk=6 * C, large=1 << 30)
     expected = loss(logits, targets), gradient(loss, logits, targets)
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @settings(max_examples=40, deadline=None)

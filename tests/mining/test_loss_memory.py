@@ -47,13 +47,8 @@ def test_bad_indices(indices, error, message):
         LossMemory(3).update(indices, torch.tensor([1.0, 2.0]))
 
 
-def test_state_goes_into_another_memory():
-    memory = LossMemory(4)
-    memory.update(torch.tensor([0, 2]), torch.tensor([0.1, 2.0]))
-    other = LossMemory(4)
-    other.load_state_dict(memory.state_dict())
-    np.testing.assert_array_equal(other.losses(), memory.losses())
+def test_bad_sizes():
     with pytest.raises(ValueError, match="Expected state of 3 examples, but got 4"):
-        LossMemory(3).load_state_dict(memory.state_dict())
+        LossMemory(3).load_state_dict(LossMemory(4).state_dict())
     with pytest.raises(ValueError, match="Expected num_examples to be at least 1"):
         LossMemory(0)

@@ -67,9 +67,11 @@ def test_an_iteration_keeps_epoch_and_weights_over_all_its_chunks():
 
 @each_following
 def test_weights_set_before_an_epoch_begins_act_in_it(make_sampler):
-    sampler = make_sampler()
-    before = carried(sampler.targets, sampler.snapshot().indices())
+    sampler, other = make_sampler(), make_sampler()
+    before = carried(sampler.targets, sampler.snapshot().indices())  # only a look
     sampler.set_log_weight(LOG_WEIGHT)
+    other.set_log_weight(LOG_WEIGHT)
+    assert sampler.indices().tolist() == other.indices().tolist()
     assert carried(sampler.targets, sampler.indices())[3] > 1.5 * before[3]
 
 
