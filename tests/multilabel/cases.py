@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+matrices = arrays(
+    np.uint8, st.tuples(st.integers(1, 30), st.integers(1, 6)), elements=st.integers(0, 1)
+).filter(lambda rows: rows.any())
 
 
 def multi_hot(n: int, frequencies: list[float], seed: int) -> np.ndarray:

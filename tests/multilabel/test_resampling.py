@@ -1,4 +1,4 @@
-"""Repeat factor, label weights, ML-ROS, ML-RUS, LP-ROS, LP-RUS against naive references."""
+"""Examples by weight: systematic sampling, repeat factors, label weights, resampling."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from equipoise.samplers import (
+    ExampleWeightedSampler,
     LabelWeightSampler,
     LPROSSampler,
     LPRUSSampler,
@@ -19,14 +19,65 @@ from equipoise.samplers import (
 from equipoise.samplers.label_weight import example_weights
 from equipoise.samplers.resampling import fill_evenly
 from equipoise.targets import Targets
-from tests.multilabel.cases import LABELS
+from tests.multilabel.cases import LABELS, matrices
 
 # Some cases have one label in every row, on purpose
 pytestmark = pytest.mark.filterwarnings("ignore:Every row of labels")
 
-matrices = arrays(
-    np.uint8, st.tuples(st.integers(2, 30), st.integers(1, 6)), elements=st.integers(0, 1)
-).filter(lambda rows: rows.any())
+
+def counts_of(sampler, epoch):
+    sampler.set_epoch(epoch)
+    return np.bincount(sampler.indices(), minlength=len(sampler.repeats))
+
+
+weights = st.lists(st.sampled_from([0.0]) | st.floats(1e-6, 1e6), min_size=1, max_size=60)
+
+
+@settings(max_examples=150, deadline=None)
+@given(weights.filter(any), st.integers(1, 500), st.integers(0, 2**63), st.integers(0, 10**6))
+def test_counts_are_the_expected_ones_rounded(weight, num_samples, seed, epoch):
+    sampler = ExampleWeightedSampler(weight, num_samples=num_samples, seed=seed)
+    counts = counts_of(sampler, epoch)
+    assert counts.sum() == num_samples
+    assert (counts > sampler.repeats - 1 - 1e-6).all()
+    assert (counts < sampler.repeats + 1 + 1e-6).all()
+    assert not counts[np.array(weight) == 0].any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=50).filter(any), st.integers(0, 99))
+def test_whole_repeats_are_met_in_every_epoch(repeats, epoch):
+    sampler = ExampleWeightedSampler(repeats, num_samples=sum(repeats))
+    assert counts_of(sampler, epoch).tolist() == repeats
+
+
+def test_draws_over_epochs_are_the_expected_ones_and_evenly_spread():
+    """The golden-ratio offsets: after E epochs no example is off by more than a few draws."""
+    weight = np.random.default_rng(0).gamma(0.5, size=200)
+    sampler = ExampleWeightedSampler(weight, num_samples=97)
+    drawn = np.zeros(200)
+    for epoch in range(300):
+        drawn += counts_of(sampler, epoch)
+        assert np.abs(drawn - (epoch + 1) * sampler.repeats).max() < 6
+    # independent draws would be off by about √(300 · r)
+    assert np.abs(drawn / 300 - sampler.repeats).max() < 0.02
+
+
+def test_positions_are_shuffled():
+    """Weight and place in the epoch are uncorrelated: |r| < 5 / √M fails once in 10^6 seeds."""
+    weight = np.repeat([1.0, 3.0], 2000)
+    sampler = ExampleWeightedSampler(weight, num_samples=8000, seed=11)
+    drawn = sampler.indices()
+    assert abs(np.corrcoef(np.arange(8000), weight[drawn])[0, 1]) < 5 / np.sqrt(8000)
+
+
+def test_same_repeats_for_equal_weights():
+    assert sorted(ExampleWeightedSampler(np.full(77, 0.1))) == list(range(77))
+
+
+def test_effective_size():
+    assert ExampleWeightedSampler([1, 1, 1, 1]).effective_size == pytest.approx(1)
+    assert ExampleWeightedSampler([1, 0, 0, 0]).effective_size == pytest.approx(0.25)
 
 
 @settings(max_examples=60, deadline=None)
@@ -49,12 +100,6 @@ def test_label_weights_equal_the_naive_loop(rows, reduce, seed):
     how = getattr(np, reduce)
     expected = [how(weight[row == 1]) if row.any() else 0.25 for row in rows]
     assert example_weights(rows, weight, reduce, 0.25) == pytest.approx(expected)
-
-
-def test_label_weights_are_inverse_counts_by_default():
-    sampler = LabelWeightSampler([[1, 0], [1, 0], [1, 1], [0, 0]], num_samples=5)
-    assert sampler.repeats == pytest.approx([1 * 5 / 6, 5 / 6, 5 / 2, 5 / 6])
-    assert LabelWeightSampler([0, 0, 1]).repeats == pytest.approx([0.75, 0.75, 1.5])
 
 
 def resampled(sampler, rows, share, seed) -> np.ndarray:
@@ -145,14 +190,19 @@ def test_lengths():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        *((lambda share=share: MLROSSampler(LABELS, share), "Expected share") for share in (0, -1)),
-        *(
-            (lambda share=share: LPRUSSampler(LABELS, share), "Expected share")
-            for share in (1, True)
-        ),
+        (lambda: MLROSSampler(LABELS, 0), "Expected share"),
+        (lambda: MLROSSampler(LABELS, -1), "Expected share"),
+        (lambda: LPRUSSampler(LABELS, 1), "Expected share"),
+        (lambda: LPRUSSampler(LABELS, True), "Expected share"),
         (lambda: MLRUSSampler(LABELS, float("nan")), "Expected share"),
         (lambda: MLROSSampler([0, 1, 1]), "multi-hot"),
         (lambda: MLRUSSampler([[0, 0], [0, 0]]), "positive label"),
+        (lambda: ExampleWeightedSampler([]), r"\(N,\)"),
+        (lambda: ExampleWeightedSampler([[1.0]]), r"\(N,\)"),
+        (lambda: ExampleWeightedSampler([1, -1]), "not negative, but got -1.0 at position 1"),
+        (lambda: ExampleWeightedSampler([np.nan, 1]), "finite"),
+        (lambda: ExampleWeightedSampler([np.inf, 1]), "finite"),
+        (lambda: ExampleWeightedSampler([0, 0]), "all are 0"),
         (lambda: LabelWeightSampler(LABELS, [1, 2]), "Expected weight to be 5 numbers"),
         (lambda: LabelWeightSampler(LABELS, [1, 2, 3, 4, -5]), "not negative"),
         (lambda: LabelWeightSampler(LABELS, reduce="sum"), "Expected reduce"),
