@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_matrix
-from torch.utils.data import DataLoader, TensorDataset
 
 from equipoise import Balancer
 from equipoise.losses import AsymmetricLoss, SigmoidFocalLoss, WeightedBCE
@@ -45,10 +44,7 @@ def test_the_loop_draws_the_labels_that_lag_behind_more_often():
     assert (np.diff(balancer.log_weight) > 0).all()
     change = balancer.sampler.logit_shift()
     assert change[3] > 0 > change[0]
-    row = balancer.history[0]
-    assert row["recalls"] == pytest.approx([0.9, 0.7, 0.5, 0.3])
-    assert row["lowest_recall"] == pytest.approx(0.3)
-    assert 0.3 < row["mean_average_precision"] < 0.9
+    assert 0.3 < balancer.history[0]["mean_average_precision"] < 0.9
 
 
 def test_labels_that_none_or_all_have_are_left_alone():
@@ -121,31 +117,3 @@ def test_a_solved_sampler_can_be_kept_as_it_is():
     balancer = Balancer(LABELS, "plain", sampler, loss=WeightedBCE(), sampler_share=0)
     assert np.allclose(balancer.correct(torch.zeros(1, 4))[0], -sampler.logit_shift(), atol=1e-6)
     assert sampler.logit_shift()[3] > 1
-
-
-def test_predicted_matches_true_after_training_with_pos_weight():
-    """A linear learner with pos_weight = neg / pos predicts every label too often; then decides."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(6000, 10, generator=generator)
-    log_odds = x @ torch.randn(10, 4, generator=generator) * 0.5 - torch.tensor([0.5, 1.5, 2.5, 3])
-    y = (torch.rand(6000, 4, generator=generator) < log_odds.sigmoid()).float()
-    train, held, test = (slice(0, 3000), slice(3000, 4000), slice(4000, 6000))
-    pos_weight = (3000 - y[train].sum(0)) / y[train].sum(0)
-    balancer = Balancer(y[train], "equal-recall", loss=WeightedBCE(pos_weight))
-    torch.manual_seed(0)
-    model = torch.nn.Linear(10, 4)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    loader = DataLoader(TensorDataset(x[train], y[train]), 100, sampler=balancer.sampler)
-    for _ in range(8):
-        for inputs, targets in loader:
-            balancer.loss(model(inputs), targets).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        balancer.observe(model(x[held]), y[held])
-        balancer.step()
-    logits, true = model(x[test]).detach(), y[test].sum(0)
-    assert ((logits > 0).sum(0) / true).max() > 2.5
-    balancer.fit_decision(model(x[held]), y[held])
-    ratio = balancer.decide(logits).sum(0) / true
-    assert 0.9 < ratio.median() < 1.1
-    assert ratio.max() < 1.4
