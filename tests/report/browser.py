@@ -17,12 +17,8 @@ from pathlib import Path
 from typing import Any
 
 NAMES = (
-    "chromium-headless-shell",
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "google-chrome-stable",
-    "chrome-headless-shell",
+    *("chromium-headless-shell", "chromium", "chromium-browser"),
+    *("google-chrome", "google-chrome-stable", "chrome-headless-shell"),
 )
 PATIENCE = 60  # seconds for an answer, on a busy machine
 

@@ -69,6 +69,15 @@ def test_without_logits_the_last_epoch_is_compared_with_the_first():
     assert [row["name"] for row in make_report(of_classes(epochs=1)).outcomes] == ["last epoch"]
 
 
+def checked_recalls(outcome: dict, targets: torch.Tensor, predicted: torch.Tensor) -> np.ndarray:
+    """Scikit-learn's recalls, which the outcome's are, as its precisions are scikit-learn's."""
+    recalls = recall_score(targets, predicted, average=None)
+    np.testing.assert_allclose(outcome["recalls"], recalls, atol=1e-6)
+    precisions = precision_score(targets, predicted, average=None)
+    np.testing.assert_allclose(outcome["precisions"], precisions, atol=1e-6)
+    return recalls
+
+
 def test_outcomes_are_scikit_learns():
     balancer = of_classes()
     logits, targets = evaluation_set(size=300)
@@ -82,10 +91,7 @@ def test_outcomes_are_scikit_learns():
     plain_mean = recall_score(targets, predictions["plain"], average="macro")
     for name, predicted in predictions.items():
         found = outcomes(report)[name]
-        recalls = recall_score(targets, predicted, average=None)
-        np.testing.assert_allclose(found["recalls"], recalls, atol=1e-6)
-        precisions = precision_score(targets, predicted, average=None)
-        np.testing.assert_allclose(found["precisions"], precisions, atol=1e-6)
+        recalls = checked_recalls(found, targets, predicted)
         assert found["predicted"] == np.bincount(predicted, minlength=10).tolist()
         assert found["price"] == pytest.approx(plain_mean - recalls.mean(), abs=2e-6)
         assert (found["lowest"], found["worst"]) == (recalls.min(), recalls.argmin())
@@ -167,10 +173,7 @@ def test_labels():
         hits = int(targets[logits[:, label].argsort(descending=True)[:n], label].sum())
         assert abs(found["as many as true"]["recalls"][label] - hits / n) < 0.03 + 1 / n
     for name, predicted in (("as trained", logits > 0), ("decided", balancer.decide(logits))):
-        recalls = recall_score(targets, predicted.int(), average=None)
-        np.testing.assert_allclose(found[name]["recalls"], recalls, atol=1e-6)
-        precisions = precision_score(targets, predicted.int(), average=None)
-        np.testing.assert_allclose(found[name]["precisions"], precisions, atol=1e-6)
+        checked_recalls(found[name], targets, predicted.int())
     times = balancer.decide(logits).sum().item() / targets.sum().item()
     assert f"predicted {times:.2f} times" in told(report)["What it changed"]
     assert make_report(balancer, logits, targets.to_sparse()) == report
@@ -303,40 +306,31 @@ def test_what_is_no_report_is_refused(tmp_path):
         load(tmp_path / "bad.json")
     with pytest.raises(FileNotFoundError):
         load(tmp_path)
+    with pytest.raises(ValueError, match=r"Expected balancer to have been through an epoch.*empty"):
+        make_report(of_classes(epochs=0))
+
+
+Z, Y = torch.zeros(2, 10), torch.zeros(2).long()
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"logits": torch.zeros(2, 10)}, "Expected logits and targets together.*no targets"),
-        ({"targets": torch.zeros(2)}, "Expected logits and targets together.*no logits"),
-        (
-            {"logits": torch.zeros(2, 9), "targets": torch.zeros(2).long()},
-            r"Expected logits to have shape \(N, 10\), a column for each class, but got \(2, 9\)",
-        ),
-        (
-            {"logits": torch.zeros(2, 10), "targets": torch.zeros(3).long()},
-            r"Expected targets to have shape \(2,\), but got \(3,\)",
-        ),
-        (
-            {"logits": torch.full((2, 10), torch.nan), "targets": torch.zeros(2).long()},
-            "Expected logits and targets with at least one example that can be used",
-        ),
-        ({"baseline": [0.5] * 9}, "Expected baseline to be 10 recalls.*got shape"),
-        ({"baseline": [0.5] * 9 + [1.5]}, "Expected baseline to be 10 recalls.*but got 1.5"),
-        ({"baseline": [math.nan] * 10}, "Expected baseline to be 10 recalls"),
-        ({"names": ["a"]}, "Expected names to be 10 names, but got 1"),
-        ({"names": "abcdefghij"}, "Expected names to be 10 names"),
+        ({"logits": Z}, "logits and targets together.*no targets"),
+        ({"targets": Y}, "logits and targets together.*no logits"),
+        ({"logits": Z[:, :9], "targets": Y}, r"logits to have shape \(N, 10\).*but got \(2, 9\)"),
+        ({"logits": Z, "targets": Y[:1]}, r"targets to have shape \(2,\), but got \(1,\)"),
+        ({"logits": Z + torch.nan, "targets": Y}, "at least one example that can be used"),
+        ({"baseline": [0.5] * 9}, "baseline to be 10 recalls.*got shape"),
+        ({"baseline": [0.5] * 9 + [1.5]}, "baseline to be 10 recalls.*but got 1.5"),
+        ({"baseline": [math.nan] * 10}, "baseline to be 10 recalls"),
+        ({"names": ["a"]}, "names to be 10 names, but got 1"),
+        ({"names": "abcdefghij"}, "names to be 10 names"),
     ],
 )
 def test_what_does_not_fit_is_refused(given: dict, message: str):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"Expected .*{message}"):
         make_report(of_classes(), **given)
-
-
-def test_no_epoch_is_refused():
-    with pytest.raises(ValueError, match=r"Expected balancer to have been through an epoch.*empty"):
-        make_report(of_classes(epochs=0))
 
 
 @pytest.mark.filterwarnings("ignore:The hold-out has")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import sys
-from collections import Counter
-from html.parser import HTMLParser
+from html import escape
 from xml.etree import ElementTree
 
 import numpy as np
@@ -132,32 +131,16 @@ def test_the_front_shows_intervals_choice_and_cap(tmp_path):
     assert save(figure, tmp_path / "front.svg").read_text().startswith("<?xml")
 
 
-class Tags(HTMLParser):
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.found.append((tag, dict(attributes)))
-
-
 def test_the_page_is_whole_and_loads_nothing(case, tmp_path):
+    """What a reader sees of it is looked at in a browser, in test_browser.py."""
     report, drawn, _ = case
     text = report.save_html(tmp_path / "report.html").read_text(encoding="utf-8")
-    tags = Tags(text)
-    images = [attributes for tag, attributes in tags.found if tag == "img"]
-    for image, picture in zip(images, drawn, strict=True):
-        kind, _, data = image["src"].partition("base64,")
+    for source, picture in zip(re.findall(r"(?:src|href)=\"(.*?)\"", text), drawn, strict=True):
+        kind, _, data = source.partition("base64,")
         assert kind == "data:image/svg+xml;"
         assert ElementTree.fromstring(base64.b64decode(data)).tag.endswith("svg")
-        assert image["alt"] == picture.title
-    assert ("html", {"lang": "en"}) in tags.found
-    assert all("scope" in attributes for tag, attributes in tags.found if tag == "th")
-    counts = Counter(tag for tag, _ in tags.found)
-    assert (counts["h1"], counts["script"], counts["caption"]) == (1, 0, counts["table"])
-    others = [tag for tag, attributes in tags.found if {"src", "href"} & attributes.keys()]
-    assert set(others) <= {"img"}
+        assert f'alt="{escape(picture.title)}"' in text
+    assert text.count("<table") == text.count("<caption") > 0
     assert not re.search(r">\s*(nan|None|inf)\s*<", text)
     assert all(row["name"] in text for row in report.outcomes)
 
@@ -165,8 +148,7 @@ def test_the_page_is_whole_and_loads_nothing(case, tmp_path):
 def test_names_are_escaped(tmp_path):
     report = CASES["names"][0]()
     text = report.save_html(tmp_path / "report.html").read_text(encoding="utf-8")
-    tags = [tag for tag, _ in Tags(text).found]
-    assert "script" not in tags
+    assert "<script" not in text
     assert "<b>T" not in text
     assert not re.search(r"<img(?! src=\"data:)", text)
     assert "&lt;/script&gt;&lt;script&gt;throw 1&lt;/script&gt;" in text
