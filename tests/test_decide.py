@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -21,18 +22,16 @@ HOT = (torch.rand(500, 3, generator=GENERATOR) < torch.tensor([0.6, 0.3, 0.1])).
 ZHOT = torch.randn(500, 3, generator=GENERATOR) + 2 * HOT - 2
 
 
-def write(path, scores, targets=None, first=None):
+def write(path, scores, targets, *first):
     """A table of scores, as text or Parquet, by pandas."""
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame(np.asarray(scores), columns=NAMES)
-    if first is not None:
+    frame = pd.DataFrame(np.asarray(scores), columns=NAMES)
+    if first:
         frame.insert(0, *first)
-    if targets is not None:
-        frame["target"] = targets
+    frame["target"] = targets
     if path.suffix == ".parquet":
         frame.to_parquet(path)
     else:
-        frame.to_csv(path, index=first is None, sep="\t" if path.suffix == ".tsv" else ",")
+        frame.to_csv(path, index=not first, sep="\t" if path.suffix == ".tsv" else ",")
     return path
 
 
@@ -48,10 +47,10 @@ ARRAYS = {
     "probabilities": {"probabilities": P, "target": Y.numpy(), "class_names": np.array(NAMES)},
 }
 TABLES = {
-    "index.csv": (P, [NAMES[c] for c in Y], None),
-    "file.csv": (Z, [NAMES[c] for c in Y], ("file", [f"{i}.jpg" for i in range(900)])),
-    "positions.tsv": (Z, Y.tolist(), None),
-    "names.parquet": (P, [NAMES[c] for c in Y], None),
+    "index.csv": (P, [NAMES[c] for c in Y]),
+    "file.csv": (Z, [NAMES[c] for c in Y], "file", [f"{i}.jpg" for i in range(900)]),
+    "positions.tsv": (Z, Y.tolist()),
+    "names.parquet": (P, [NAMES[c] for c in Y]),
 }
 
 
