@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from concurrent.futures import Future
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import pytest
@@ -102,15 +102,7 @@ def in_time():
     """Calls a function, failing the test where it takes longer than 20 seconds."""
 
     def call(function, *args):
-        result: Future = Future()
-
-        def run() -> None:
-            try:
-                result.set_result(function(*args))
-            except BaseException as error:
-                result.set_exception(error)
-
-        threading.Thread(target=run, daemon=True).start()
-        return result.result(20)
+        with ThreadPool(1) as pool:
+            return pool.apply_async(function, args).get(20)
 
     return call

@@ -18,8 +18,6 @@ with suppress(Exception):  # without a sound FFCV these tests are skipped, or fa
 
 pytestmark = pytest.mark.ffcv
 
-CACHES = [True, False]
-
 
 class Drawn(OrderSampler):
     """A user's own, of whatever ids it is given."""
@@ -37,7 +35,7 @@ def make(beton, order=None, batch_size=8, **settings):
     return Loader(beton, batch_size, num_workers=1, order=order, **settings)
 
 
-@pytest.fixture(scope="module", params=CACHES, ids=["os_cache", "process_cache"])
+@pytest.fixture(scope="module", params=[True, False], ids=["os_cache", "process_cache"])
 def loader(request, beton):
     """A loader that tests attach samplers to: compiling one takes seconds."""
     return make(beton, os_cache=request.param, drop_last=False)
@@ -50,18 +48,6 @@ def attached(loader):
         return attach(loader, sampler)
 
     return attached
-
-
-@pytest.mark.parametrize("os_cache", CACHES, ids=["os_cache", "process_cache"])
-def test_order_given_to_the_constructor(beton, os_cache, no_thread_left):
-    sampler = ClassBalancedSampler(LABELS, seed=3)
-    loader = make(beton, order(sampler), os_cache=os_cache)
-    expected = ClassBalancedSampler(LABELS, seed=3)
-    for epoch in range(3):
-        expected.set_epoch(epoch)
-        seen = ids_seen(loader)
-        assert seen.tolist() == expected.indices().tolist()
-        assert np.bincount(LABELS[seen]).tolist() == [16] * 4
 
 
 def test_attached_order_and_oversampling(attached, no_thread_left):
