@@ -20,22 +20,19 @@ def test_without_a_gpu_it_says_so_and_ends(monkeypatch, tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def record(monkeypatch):
+@pytest.mark.filterwarnings("ignore")  # the profiler's, about itself
+def test_the_parts_and_their_tables(monkeypatch):
     """Every part but the compiled losses and the trainings."""
     monkeypatch.setattr(bandwidth, "ROUNDS", 1)
-    parts = {
-        "eager": bandwidth.bandwidth("cpu", "eager", [(2, 30)]),
-        "fused": bandwidth.bandwidth("cpu", "fused", [(2, 30)]),
-        "correctness": steps.correctness("cpu"),
-        "steps": steps.added("cpu", gpu.tiny_net(), 64, 8, rounds=1),
+    record = {
+        "command": "…",
+        "machine": gpu.machine("cpu"),
+        "failed": {"compiled": "boom"},
+        "eager": list(bandwidth.bandwidth("cpu", "eager", [(2, 30)])),
+        "fused": list(bandwidth.bandwidth("cpu", "fused", [(2, 30)])),
+        "correctness": list(steps.correctness("cpu")),
+        "steps": list(steps.added("cpu", gpu.tiny_net(), 64, 8, rounds=1)),
     }
-    rows = {name: list(part) for name, part in parts.items()}
-    return {"command": "…", "machine": gpu.machine("cpu"), "failed": {"compiled": "boom"}, **rows}
-
-
-@pytest.mark.filterwarnings("ignore")  # the profiler's, about itself
-def test_the_parts_and_their_tables(record):
     eager, fused = record["eager"], record["fused"]
     assert [row["loss"] for row in eager][:2] == ["torch's BCE", "weighted BCE"]
     assert all(row["share_of_copy"][1] > 0 for row in eager)
@@ -46,10 +43,10 @@ def test_the_parts_and_their_tables(record):
     assert len(names) == len(set(names)) == 20
     assert all(row["equal"] and row["largest_difference"] == 0 for row in record["correctness"])
 
-    net, *steps = record["steps"]
+    net, *added = record["steps"]
     assert net["net_step_ms"] > 0
-    assert len(steps) == 8
-    assert all(row["waits"] == 0 and row["steps"] == 5 for row in steps)
+    assert len(added) == 8
+    assert all(row["waits"] == 0 and row["steps"] == 5 for row in added)
 
     text = gpu.markdown(json.loads(json.dumps(record)))
     for heading in ("## Bandwidth", "## Steps", "## Against the CPU", "Failed: compiled."):

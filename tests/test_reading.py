@@ -19,41 +19,38 @@ GENRES = "id,genre\n1,\"['Comedy', 'Drama']\"\n2,['Drama']\n3,[]\n"
 SIGNS = "Width;Height;ClassId;Path\n53;54;20;Train/20/a.png\n42;45;0;b.png\n48;52;20;c.png\n"
 MANY = "file;kind\n" + "".join(f"{i};{i % 40}\n" for i in range(60))
 FRUIT = {"apple": 2, "pear": 1}
+FILMS = {"Comedy": 1, "Drama": 2}
+WEATHER = {"wet": 2, "dry": 1}
 
-# File, its content, field, separator, counts by name (or by class id)
+# File, its content, counts by name (or by class id), and how it is read
 READ = {
-    "semicolons": ("signs.csv", SIGNS, None, None, {0: 1, 20: 2}),
-    "tabs in a csv": ("t.csv", "file\tlabel\na\tpear\nb\tapple\nc\tapple\n", None, None, FRUIT),
-    "bars": ("b.txt", "file|label\na|pear\nb|apple\nc|apple\n", None, None, FRUIT),
-    "tsv": ("t.tsv", "label\tfile\npear\ta\napple\tb\napple\tc\n", None, None, FRUIT),
-    "byte order mark": ("m.csv", "\ufefflabel\npear\napple\napple\n", None, None, FRUIT),
-    "utf-16": ("u.csv", "label\npear\napple\napple\n".encode("utf-16"), None, None, FRUIT),
-    "latin-1": ("l.csv", "label\nkäse\nbrot\nbrot\n".encode("latin-1"), None, None,
-                {"brot": 2, "käse": 1}),
-    "windows lines": ("w.csv", "label\r\npear\r\napple\r\napple\r\n", None, None, FRUIT),
-    "blanks and blank lines": ("s.csv", "file, label\n\na, pear \nb,apple\n\nc, apple\n", None,
-                               None, FRUIT),
-    "no header": ("h.csv", "apple\npear\napple\n", None, None, FRUIT),
-    "no header, a field": ("h.csv", "1,apple\n2,pear\n3,apple\n", "2", None, FRUIT),
-    "quoted commas": ("q.csv", 'file,kind\na,"big, red"\nb,small\n', "kind", None,
-                      {"big, red": 1, "small": 1}),
-    "a comma in a title": ("c.csv", "title;label\nHeat, The;pear\nUp;apple\nIt;apple\n", None, None,
-                           FRUIT),
-    "ids as text": ("i.csv", "file,label\na,1\nb,0\nc,1.0\n", None, None, {0: 1, 1: 2}),
-    "lists": ("g.csv", GENRES, None, None, {"Comedy": 1, "Drama": 2}),
-    "bars in cells": ("g.csv", "id,genres\n1,Comedy|Drama\n2,Drama\n", None, None,
-                      {"Comedy": 1, "Drama": 2}),
-    "commas in cells": ("g.csv", 'id,genres\n1,"Comedy, Drama"\n2,Drama\n', None, ",",
-                        {"Comedy": 1, "Drama": 2}),
-    "columns of 0 and 1": ("hot.csv", "file,wet,dry\na,1,0\nb,1,1\n", None, None,
-                           {"wet": 2, "dry": 1}),
-    "true and false": ("hot.csv", "file,wet,dry\na,True,False\nb,True,True\n", None, None,
-                       {"wet": 2, "dry": 1}),
-    "json lines": ("j.jsonl", '{"file": "a", "label": "pear"}\n' + 2 * '{"label": "apple"}\n', None,
-                   None, FRUIT),
-    "lists in json lines": ("j.jsonl", '{"tags": ["wet", "dry"]}\n{"tags": ["wet"]}\n', None, None,
-                            {"dry": 1, "wet": 2}),
-}  # fmt: skip
+    "semicolons": ("signs.csv", SIGNS, {0: 1, 20: 2}),
+    "tabs in a csv": ("t.csv", "file\tlabel\na\tpear\nb\tapple\nc\tapple\n", FRUIT),
+    "bars": ("b.txt", "file|label\na|pear\nb|apple\nc|apple\n", FRUIT),
+    "tsv": ("t.tsv", "label\tfile\npear\ta\napple\tb\napple\tc\n", FRUIT),
+    "byte order mark": ("m.csv", "\ufefflabel\npear\napple\napple\n", FRUIT),
+    "utf-16": ("u.csv", "label\npear\napple\napple\n".encode("utf-16"), FRUIT),
+    "latin-1": ("l.csv", "label\nkäse\nbrot\nbrot\n".encode("latin-1"), {"brot": 2, "käse": 1}),
+    "windows lines": ("w.csv", "label\r\npear\r\napple\r\napple\r\n", FRUIT),
+    "blanks and blank lines": ("s.csv", "file, label\n\na, pear \nb,apple\n\nc, apple\n", FRUIT),
+    "no header": ("h.csv", "apple\npear\napple\n", FRUIT),
+    "no header, a field": ("h.csv", "1,apple\n2,pear\n3,apple\n", FRUIT, {"field": "2"}),
+    "quoted commas": ("q.csv", 'file,label\na,"big, red"\nb,small\n', {"big, red": 1, "small": 1}),
+    "a comma in a title": ("c.csv", "title;label\nHeat, The;pear\nUp;apple\nIt;apple\n", FRUIT),
+    "a field": ("f.csv", "label,kind\n1,apple\n2,pear\n3,apple\n", FRUIT, {"field": "kind"}),
+    "ids as text": ("i.csv", "file,label\na,1\nb,0\nc,1.0\n", {0: 1, 1: 2}),
+    "lists": ("g.csv", GENRES, FILMS),
+    "bars in cells": ("g.csv", "id,genres\n1,Comedy|Drama\n2,Drama\n", FILMS),
+    "commas": ("g.csv", 'id,genres\n1,"Comedy, Drama"\n2,Drama\n', FILMS, {"separator": ","}),
+    "columns of 0 and 1": ("hot.csv", "file,wet,dry\na,1,0\nb,1,1\n", WEATHER),
+    "true and false": ("hot.csv", "file,wet,dry\na,True,False\nb,True,True\n", WEATHER),
+    "json lines": (
+        "j.jsonl",
+        '{"file": "a", "label": "pear"}\n' + 2 * '{"label": "apple"}\n',
+        FRUIT,
+    ),
+    "json lists": ("j.jsonl", '{"tags": ["wet", "dry"]}\n{"tags": ["wet"]}\n', WEATHER),
+}
 
 
 def counts_of(found):
@@ -69,9 +66,9 @@ def written(path, content):
 
 @pytest.mark.parametrize("case", READ)
 def test_tables_are_read(case, tmp_path):
-    name, content, field, separator, counts = READ[case]
+    name, content, counts, *how = READ[case]
     path = written(tmp_path / name, content)
-    assert counts_of(read_labels(path, field, separator=separator)) == counts
+    assert counts_of(read_labels(path, **dict(*how))) == counts
 
 
 # What is wrong with it, and words of the refusal
