@@ -33,11 +33,15 @@ def run(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def audited(*arguments):
+def json_of(command, *arguments):
     """The JSON printed."""
-    result = run("audit", *arguments, "--json")
+    result = run(command, *arguments, "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
+
+
+def audited(*arguments):
+    return json_of("audit", *arguments)
 
 
 def counts_of(found):

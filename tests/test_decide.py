@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from equipoise.decision import ClassDecision, LabelDecision, fit_class_decision, fit_label_decision
-from tests.test_cli import is_one_line, run
+from tests.test_cli import is_one_line, json_of, run, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:Columns without numbers")
 NAMES = ["cat", "dog", "owl"]
@@ -22,8 +22,8 @@ HOT = (torch.rand(500, 3, generator=GENERATOR) < torch.tensor([0.6, 0.3, 0.1])).
 ZHOT = torch.randn(500, 3, generator=GENERATOR) + 2 * HOT - 2
 
 
-def write(path, scores, targets, *first):
-    """A table of scores, as text or Parquet, by pandas."""
+def table(path, scores, targets, *first):
+    """Scores as text or Parquet, by pandas."""
     frame = pd.DataFrame(np.asarray(scores), columns=NAMES)
     if first:
         frame.insert(0, *first)
@@ -36,9 +36,7 @@ def write(path, scores, targets, *first):
 
 
 def decided(*arguments):
-    result = run("decide", *arguments, "--json")
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)
+    return json_of("decide", *arguments)
 
 
 ARRAYS = {
@@ -59,7 +57,7 @@ def test_every_kind_of_file_gives_the_same_offsets(kind, tmp_path):
     if kind in ARRAYS:
         np.savez(path := tmp_path / "scores.npz", **ARRAYS[kind])
     else:
-        path = write(tmp_path / kind, *TABLES[kind])
+        path = table(tmp_path / kind, *TABLES[kind])
     found = decided(path)
     expected = fit_class_decision(Z, Y)
     np.testing.assert_allclose(found["offset"], expected.values, atol=0.02)
@@ -104,7 +102,7 @@ def test_a_test_set_is_judged_and_decided(tmp_path):
 def test_several_labels(tmp_path):
     np.savez(tmp_path / "held.npz", logits=ZHOT[:300], targets=HOT[:300])
     cells = ["|".join(NAMES[c] for c in row.nonzero()[:, 0]) for row in HOT[:300]]
-    write(tmp_path / "held.csv", ZHOT[:300].double().sigmoid(), cells)
+    table(tmp_path / "held.csv", ZHOT[:300].double().sigmoid(), cells)
     expected = fit_label_decision(ZHOT[:300], HOT[:300], "f1")
     for name in ("held.npz", "held.csv"):
         found = decided(tmp_path / name, "--objective", "f1")
@@ -176,12 +174,9 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_bad_scores_are_one_line(name, tmp_path):
     content, words = BAD[name]
-    path = tmp_path / name
-    if isinstance(content, dict):
-        np.savez(path, **content)
-    elif content is not None:
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    is_one_line(run("decide", path), words, "decide")
+    if content is not None:
+        write(tmp_path / name, content)
+    is_one_line(run("decide", tmp_path / name), words, "decide")
 
 
 def test_what_does_not_go_together(tmp_path):

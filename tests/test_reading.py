@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from equipoise.audit import read_labels
+from tests.test_cli import write
 
 # Targets tells of classes without an example: gaps in ids, empty folders
 pytestmark = pytest.mark.filterwarnings("ignore:Of .* classes these have no example")
@@ -59,15 +60,10 @@ def counts_of(found):
     return {n: c for n, c in zip(names, targets.counts.tolist(), strict=True) if c}
 
 
-def written(path, content):
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
 @pytest.mark.parametrize("case", READ)
 def test_tables_are_read(case, tmp_path):
     name, content, counts, *how = READ[case]
-    path = written(tmp_path / name, content)
+    path = write(tmp_path / name, content)
     assert counts_of(read_labels(path, **dict(*how))) == counts
 
 
@@ -96,7 +92,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_tables_are_refused(case, tmp_path):
     name, content, field, words = REFUSED[case]
-    path = written(tmp_path / name, content)
+    path = write(tmp_path / name, content)
     with pytest.raises(ValueError, match=words) as error:
         read_labels(path, field)
     assert name in str(error.value)
