@@ -1,16 +1,16 @@
-"""Balancers after a training that was made up: what a report reads of one, with made numbers."""
+"""Balancers after a training that was made up."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from equipoise import Targets
+from equipoise import Balancer, Targets
+from equipoise.decision import ClassDecision, LabelDecision
 
 # What must be shown as it is: mark-up, quotes, mathematics, scripts, emoji, right to left.
 NAMES = [
@@ -27,54 +27,26 @@ NAMES = [
 ]
 
 
-class EqualSampler:
-    """The public attributes of a sampler: each class is drawn as often as the others."""
+class MadeBalancer(Balancer):
+    """Equal draws of every class; history, decision and the shift of the logits are made up."""
 
-    def __init__(self, held: Targets) -> None:
-        self.held, self.num_samples = held, held.num_examples
+    history: Any = None  # no property here
 
-    def expected_draws(self) -> np.ndarray:
-        classes = self.held.num_classes
-        return np.full(classes, self.num_samples / classes)
-
-
-FairPolicy, FairLoss, Hardest = (
-    type(name, (), {}) for name in ("FairPolicy", "FairLoss", "Hardest")
-)
-
-
-def decision(objective: str, values: np.ndarray, **found: Any) -> SimpleNamespace:
-    """A fitted decision; thresholds of labels have neither front nor prices."""
-    empty = {"front": [], "price": None, "equality_price": None, "alpha": None}
-    return SimpleNamespace(objective=objective, values=values, **(empty | found))
-
-
-@dataclass
-class MadeBalancer:
-    """The public attributes of a `Balancer` that a report reads."""
-
-    targets: Targets
-    shift: np.ndarray
-    decision: Any = None
-    mining: Any = None
-    history: list[dict[str, Any]] = field(default_factory=list)
-    policy: Any = field(default_factory=FairPolicy)
-    loss_function: Any = field(default_factory=FairLoss)
-    sampler_share: float = 0.5
-    grouping: Any = None
-
-    def __post_init__(self) -> None:
-        self.cells = self.targets
-        self.sampler = EqualSampler(self.targets)
-        self.log_weight = self.shift - self.shift.mean()
+    def __init__(
+        self,
+        held: Targets,
+        shift: np.ndarray,
+        decision: Any = None,
+        history: Sequence[dict[str, Any]] = (),
+        mining: str | None = None,
+    ) -> None:
+        sampler = None if held.multilabel else "auto"  # of counts alone
+        super().__init__(held, "inverse-frequency", sampler, mining)
+        self.shift, self.decision, self.history = shift, decision, list(history)
+        self.log_weight, self.sampler_share = shift - shift.mean(), 0.5
 
     def correct(self, logits: Tensor) -> Tensor:
         return logits - torch.as_tensor(self.shift).float()
-
-    def decide(self, logits: Tensor) -> Tensor:
-        if self.targets.multilabel:
-            return (self.correct(logits) > 0.3).byte()
-        return (logits + torch.as_tensor(self.decision.values).float()).argmax(1)
 
 
 def made_logits(recalls: Any, targets: Tensor, seed: int) -> Tensor:
@@ -88,10 +60,10 @@ def made_logits(recalls: Any, targets: Tensor, seed: int) -> Tensor:
     return torch.eye(classes)[predicted] * 2 + torch.eye(classes)[targets] + noise
 
 
-def front(values: np.ndarray, points: int = 6) -> list[dict[str, Any]]:
+def front(values: np.ndarray) -> list[dict[str, Any]]:
     """From the plain decision to equal recalls."""
     rows = []
-    for i, alpha in enumerate([0.0, 1.0, 2.0, 4.0, 8.0, np.inf][:points]):
+    for i, alpha in enumerate([0.0, 1.0, 2.0, 4.0, 8.0, np.inf]):
         mean, lowest = 0.8 - 0.004 * i**2, 0.4 + 0.06 * i - 0.004 * i**2
         rows.append(
             {"alpha": alpha, "mean": mean, "sd": 0.15 - 0.02 * i, "lowest": lowest}
@@ -117,9 +89,11 @@ def of_classes(
     shift = np.linspace(-0.8, 0.8, classes)
     values = np.linspace(-0.4, 0.4, classes)
     prices = {"price": 0.008, "equality_price": 0.06, "alpha": 4.0}
-    fitted = decision("fair", values, front=front(values), **prices) if decided else None
+    found = ClassDecision("fair", torch.from_numpy(values), front=front(values), **prices)
     held = Targets.from_class_counts(counts, names=names)
-    balancer = MadeBalancer(held, shift, fitted, Hardest() if mining else None)
+    balancer = MadeBalancer(
+        held, shift, found if decided else None, mining="hardest-examples" if mining else None
+    )
     n = np.full(classes, support)
     for epoch in range(epochs):
         level = np.linspace(0.95, 0.3 + 0.05 * min(epoch, 8), classes)
@@ -157,7 +131,7 @@ def of_labels(labels: int = 14, epochs: int = 5) -> MadeBalancer:
     _, targets = label_data(labels, 400, 0)
     held = Targets.from_class_counts(targets.sum(0), len(targets))
     balancer = of_classes(labels, epochs)
-    made = MadeBalancer(held, np.full(labels, 0.5), decision("prevalence", np.full(labels, 0.3)))
-    made.log_weight = np.zeros(labels)
+    fitted = LabelDecision("prevalence", torch.full((labels,), 0.3))
+    made = MadeBalancer(held, np.full(labels, 0.5), fitted)
     made.history = [row | {"log_weight": [0.0] * labels} for row in balancer.history]
     return made

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_score, recall_score
 
 from equipoise import Balancer, Targets
+from equipoise.decision import ClassDecision
 from equipoise.report import Report, load, make_report
 from equipoise.report.numbers import noise_floor, plain, still_improving
 from equipoise.report.pictures import pictures
@@ -21,7 +22,6 @@ from equipoise.report.story import notes, story, warnings
 from tests.report.runs import (
     NAMES,
     MadeBalancer,
-    decision,
     evaluation_set,
     label_data,
     of_classes,
@@ -53,8 +53,9 @@ def test_what_it_takes_of_a_balancer():
     assert report.names == NAMES
     assert [row["epoch"] for row in report.epochs] == list(range(6))
     assert report.epochs[-1]["mining"] == balancer.history[-1]["mining"]
-    names = [report.parts[key] for key in ("policy", "sampler", "loss", "mining", "decision")]
-    assert names == ["FairPolicy", "EqualSampler", "FairLoss", "Hardest", "fair"]
+    names = [report.parts[key] for key in ("policy", "sampler", "mining", "decision")]
+    assert names == ["InverseFrequency", "ClassShares", "HardestExamples", "fair"]
+    assert report.parts["loss"] == "WeightedCrossEntropy"
 
 
 def test_without_logits_the_last_epoch_is_compared_with_the_first():
@@ -136,7 +137,7 @@ def test_the_front_and_the_point_that_was_chosen():
     assert (found["objective"], found["price"], found["equality_price"]) == ("fair", 0.008, 0.06)
     assert "equal would cost about 0.060" in told(report)["What it cost"]
     balancer = of_classes()
-    balancer.decision = decision("accuracy", np.zeros(10))
+    balancer.decision = ClassDecision("accuracy", torch.zeros(10))
     found = make_report(balancer).decision
     assert (found["front"], found["price"], found["equality_price"]) == ([], None, None)
 
