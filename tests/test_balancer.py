@@ -4,6 +4,7 @@ import io
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -453,9 +454,22 @@ def test_arrays_are_as_good_as_tensors():
 def test_names_where_ids_are_expected():
     balancer = Balancer([["cat"], ["dog"], ["cat"]])  # a single column of a table
     assert balancer.targets.names == ["cat", "dog"]
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+    for names in (("cat", "dog"), np.array(["cat", "dog"]), pd.Series(["cat", "dog"], [7, 9])):
+        assert balancer.loss(logits, names) == balancer.loss(logits, torch.tensor([0, 1]))
+        balancer.observe(logits, names)
+        balancer.fit_decision(logits.repeat(99, 1), [*names] * 99)
     for call in (balancer.loss, balancer.observe):
-        with pytest.raises(TypeError, match=r"got names such as 'cat'.*Targets\(names_of_all\)"):
-            call(torch.zeros(2, 2), ("cat", "dog"))
+        with pytest.raises(ValueError, match=r"names of classes \('cat', 'dog'\), but got 'owl'"):
+            call(logits, ("cat", "owl"))
+    with pytest.raises(ValueError, match=r"numbers alone\), but got 'cat'"):
+        Balancer([0, 1]).loss(logits, ("cat", "dog"))
+
+
+def test_one_logit_for_two_classes():
+    with pytest.raises(ValueError, match=r"give the Balancer targets \(N, 1\)"):
+        Balancer([0, 1, 1]).loss(torch.zeros(3, 1), torch.tensor([0, 1, 1]))
+    assert Balancer([[0], [1], [1]]).loss(torch.zeros(3, 1), torch.tensor([[0], [1], [1]])) > 0
 
 
 def test_classes_that_the_decision_lacks_are_named():

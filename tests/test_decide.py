@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import torch
 from equipoise.decision import ClassDecision, LabelDecision, fit_class_decision, fit_label_decision
 from tests.test_cli import is_one_line, json_of, run, write
 
-pytestmark = pytest.mark.filterwarnings("ignore:Columns without numbers")
+pytestmark = pytest.mark.filterwarnings("ignore:Columns .* are left out")
 NAMES = ["cat", "dog", "owl"]
 GENERATOR = torch.Generator().manual_seed(0)
 Y = torch.arange(900) % 3
@@ -39,6 +40,11 @@ def decided(*arguments):
     return json_of("decide", *arguments)
 
 
+@cache
+def decided_by_hand():
+    return fit_class_decision(Z, Y)
+
+
 ARRAYS = {
     "logits": {"logits": Z.numpy(), "targets": Y.numpy()},
     "half": {"logits": Z.half().numpy(), "targets": Y.numpy().astype(float)[:, None]},
@@ -59,11 +65,46 @@ def test_every_kind_of_file_gives_the_same_offsets(kind, tmp_path):
     else:
         path = table(tmp_path / kind, *TABLES[kind])
     found = decided(path)
-    expected = fit_class_decision(Z, Y)
+    expected = decided_by_hand()
     np.testing.assert_allclose(found["offset"], expected.values, atol=0.02)
     assert found["alpha"] == expected.alpha > 0
     assert found["classes"] == (["0", "1", "2"] if kind in ("logits", "half") else NAMES)
     assert [row["chosen"] for row in found["front"]].count(True) == 1
+
+
+def test_columns_of_ids_are_no_classes(tmp_path):
+    """Also where targets are positions, which a column more would shift."""
+    for targets in ([NAMES[c] for c in Y], Y.tolist()):
+        for scores in (P, Z):
+            path = write(tmp_path / "ids.csv", scores, targets, ("id", range(1000, 1900)))
+            found = decided(path, "--test", path)
+            np.testing.assert_allclose(found["offset"], decided_by_hand().values, atol=0.02)
+            assert found["classes"] == NAMES
+
+
+def test_numbered_columns_and_rounded_probabilities(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(np.round(P, 2)).assign(target=Y.numpy())
+    frame.to_csv(path := tmp_path / "numbers.csv")
+    assert decided(path)["classes"] == ["0", "1", "2"]
+    frame.iloc[4, 1] = np.nan
+    frame.to_csv(path)
+    result = run("decide", path)
+    assert "but got '' in column '1', row 5" in result.output
+
+
+def test_one_score_for_two_classes(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"score": ZHOT[:, 0].numpy(), "target": HOT[:, 0].numpy()})
+    frame.to_csv(path := tmp_path / "one.csv", index=False)
+    np.savez(arrays := tmp_path / "one.npz", logits=ZHOT[:, :1], targets=HOT[:, :1])
+    assert decided(path)["values"] == pytest.approx(decided(arrays)["values"], abs=1e-4)
+
+
+def test_names_as_targets_of_arrays(tmp_path):
+    names = np.array(NAMES)
+    np.savez(path := tmp_path / "s.npz", logits=Z, targets=names[Y], class_names=names)
+    np.testing.assert_allclose(decided(path)["offset"], decided_by_hand().values, atol=0.02)
 
 
 def test_objectives_and_points(tmp_path):

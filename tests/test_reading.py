@@ -20,6 +20,7 @@ GENRES = "id,genre\n1,\"['Comedy', 'Drama']\"\n2,['Drama']\n3,[]\n"
 SIGNS = "Width;Height;ClassId;Path\n53;54;20;Train/20/a.png\n42;45;0;b.png\n48;52;20;c.png\n"
 MANY = "file;kind\n" + "".join(f"{i};{i % 40}\n" for i in range(60))
 FRUIT = {"apple": 2, "pear": 1}
+AB = {"a": 1, "b": 2}
 FILMS = {"Comedy": 1, "Drama": 2}
 WEATHER = {"wet": 2, "dry": 1}
 
@@ -45,6 +46,9 @@ READ = {
     "commas": ("g.csv", 'id,genres\n1,"Comedy, Drama"\n2,Drama\n', FILMS, {"separator": ","}),
     "columns of 0 and 1": ("hot.csv", "file,wet,dry\na,1,0\nb,1,1\n", WEATHER),
     "true and false": ("hot.csv", "file,wet,dry\na,True,False\nb,True,True\n", WEATHER),
+    "numbers as names": ("n.csv", ",0,1,label\n0,.1,.2,0\n1,.3,.1,1\n2,.2,.2,1\n", {0: 1, 1: 2}),
+    "a name among numbers": ("n.csv", "1,kind\n6,a\n8,b\n5,b\n", AB, {"field": "kind"}),
+    "a coordinate called y": ("y.csv", "x,y,class\n1,5,a\n2,7,b\n3,5,b\n", AB),
     "json lines": (
         "j.jsonl",
         '{"file": "a", "label": "pear"}\n' + 2 * '{"label": "apple"}\n',
@@ -70,6 +74,8 @@ def test_tables_are_read(case, tmp_path):
 # What is wrong with it, and words of the refusal
 REFUSED = {
     "more classes than half the rows": ("m.csv", MANY, "kind", "60 rows hold 40 different"),
+    "one class a row, few rows": ("m.csv", "class,count\na,9\nb,7\nc,1\n", None, "3 different"),
+    "a comma that is not quoted": ("c.csv", "file,label\na,x\nb,x, big\n", None, "row 2 has 3"),
     "one class a row": ("m.csv", MANY.replace("file", "label"), None, "say which column"),
     "no column of labels": ("n.csv", "file,kind\na,x\nb,y\n", None, "holds file, kind. Say which"),
     "no such column": ("n.csv", "file,kind\na,x\nb,y\n", "label", "to hold 'label'"),
@@ -98,6 +104,13 @@ def test_tables_are_refused(case, tmp_path):
     assert name in str(error.value)
 
 
+def test_columns_of_nearly_0_and_1_are_told(tmp_path):
+    path = tmp_path / "hot.csv"
+    path.write_text("file,wet,dry,hot\n" + "a,1,0,1\nb,0,1,0\n" * 9 + "c,1,1,-1\n")
+    with pytest.warns(UserWarning, match=r"more than 0 and 1.*hot \('-1'\).*unknown=-1"):
+        assert counts_of(read_labels(path)) == {"wet": 10, "dry": 10}
+
+
 def images(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +120,7 @@ def images(folder, *names):
 def test_folders_of_classes(tmp_path):
     images(tmp_path, "cat/1.png", "cat/deep/2.JPEG", "owl/1.png")
     (tmp_path / "owl" / "notes.txt").write_text("no image")
+    images(tmp_path, "owl/moving.gif")  # nor for torchvision's ImageFolder
     (tmp_path / "newt").mkdir()
     targets, names = read_labels(tmp_path)
     assert (names, targets.counts.tolist()) == (["cat", "newt", "owl"], [2, 0, 1])

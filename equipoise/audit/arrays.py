@@ -17,7 +17,7 @@ __all__ = ["LABELS", "Labels", "chosen", "from_array", "listed", "opened", "read
 
 # What arrays and columns of labels are called, in any case; the first that is there is taken.
 LABELS = [
-    *("y", "labels", "label", "targets", "target", "class", "class_id", "classid", "category"),
+    *("labels", "label", "targets", "target", "class", "class_id", "classid", "category", "y"),
     *("y_train", "train_labels", "labels_train", "train_targets", "train_y"),
     *("genre", "genres", "tags", "fine_label"),
 ]

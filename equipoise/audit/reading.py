@@ -15,7 +15,8 @@ from equipoise.targets import Targets
 
 __all__ = ["read_labels"]
 
-IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+# What torchvision's ImageFolder takes.
+IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 TEXT = (".csv", ".tsv", ".txt")
 BESIDE = ("labels.csv", "labels.tsv", "metadata.csv", "metadata.jsonl", "train.csv")
 
@@ -33,7 +34,8 @@ def read_labels(
       (`['Comedy', 'Drama']`), or of names with a bar between; it is `field`, or one that is called
       label, target, class, genre or the like. Where no column is, all columns that hold nothing but
       0 and 1 are the labels. The first line names the columns if nothing in it is a number or
-      occurs again below. Text may be UTF-8, UTF-16 with its mark, or Latin-1.
+      occurs again below, if a word in it stands above numbers, or if it has such a name. Text may
+      be UTF-8, UTF-16 with its mark, or Latin-1.
     * Folders: images in a folder for each class (or `train` with such folders); a table called
       labels.csv or metadata.csv; Parquet files; a Hugging Face data set that was saved to disk.
     * `.npz`, `.npy`: see `read_npz`; `.arff`: see `equipoise.arff.read_arff`, where `labels` may
@@ -103,7 +105,7 @@ def _read_file(path: Path, field: str | None, labels: Any, separator: str | None
 
         return targets(path, field or "label"), None
     if kind in TEXT:
-        return labels_of(text(path), field, separator)
+        return labels_of(text(path, field), field, separator)
     if kind == ".jsonl":
         return labels_of(json_lines(path), field, separator)
     if kind in (".parquet", ".arrow"):
@@ -119,7 +121,8 @@ def _read_folder(folder: Path, field: str | None, separator: str | None) -> Labe
         folder = folder / "train"
     for name in BESIDE:
         if (folder / name).is_file():
-            table = (json_lines if name.endswith(".jsonl") else text)(folder / name)
+            file = folder / name
+            table = json_lines(file) if name.endswith(".jsonl") else text(file, field)
             _warn_of_missing(folder, table)
             return labels_of(table, field, separator)
     for ending in ("arrow", "parquet"):

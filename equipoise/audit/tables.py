@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +26,7 @@ __all__ = ["Table", "arrow", "is_number", "json_lines", "labels_of", "text"]
 PART = 200_000  # rows that are read at a time
 SAMPLE = 1_000  # rows by which a table's header and columns are judged
 FEW = 20  # rows of a table that may have more classes than half its rows
+MISSING = ("", "?", "-", "na", "n/a", "nan", "none", "null")
 TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
@@ -46,8 +48,11 @@ def _pandas() -> Any:
     return pandas
 
 
-def text(path: Path) -> Table:
-    """A text file with commas, semicolons, tabs or bars between its cells."""
+def text(path: Path, field: str | None = None) -> Table:
+    """A text file with commas, semicolons, tabs or bars between its cells.
+
+    A `field` that is a word in the first row tells that this row names the columns.
+    """
     encoding = _encoding(path)
     with path.open(encoding=encoding, newline="") as file:
         lines = [line for line in islice(file, SAMPLE) if line.strip()]
@@ -56,13 +61,17 @@ def text(path: Path) -> Table:
     delimiter = _delimiter(lines)
     first, *rest = [[c.strip() for c in row] for row in csv.reader(lines, delimiter=delimiter)]
     below = [{row[i] for row in rest if i < len(row)} for i in range(len(first))]
-    named = len({*first}) == len(first) and all(  # but for the index that pandas writes first
-        (cell or at == 0 < len(first) - 1) and not is_number(cell) and cell not in cells
-        for at, (cell, cells) in enumerate(zip(first, below, strict=True))
-    )
+    asked = field in first and not is_number(field)
+    named = asked or _is_header(first, below)
     if named and not rest:
         raise ValueError(f"Expected a file of labels, but {path} has a line of names alone.")
     names = first if named else [str(i + 1) for i in range(len(first))]
+    for row, cells in enumerate(rest, 1 + (not named)):  # pandas would cut them off
+        if any(cells[len(names) :]):
+            raise ValueError(
+                f"Expected {len(names)} cells in every row of {path}, but row {row} has "
+                f"{len(cells)}. Write cells that hold {delimiter!r} in quotes."
+            )
 
     def parts(columns: list[str]) -> Iterator[pd.DataFrame]:
         pandas = _pandas()
@@ -80,6 +89,27 @@ def text(path: Path) -> Table:
             raise ValueError(f"Expected {path} to be a table, but: {error}.") from error
 
     return Table(path, names, parts, {})
+
+
+def _is_header(first: list[str], below: list[set[str]]) -> bool:
+    """Whether the first row names the columns, given what each holds below.
+
+    It does if nothing in it is a number or occurs again below, but for the index that pandas
+    writes first; or if a word stands above numbers alone, or is one that columns of labels have.
+    """
+    columns = list(zip(first, below, strict=True))
+    if len({*first}) < len(first):
+        return False
+    if any(
+        cell.lower() not in MISSING
+        and not is_number(cell)
+        and cell not in cells
+        and ((bool(cells) and all(map(is_number, cells))) or cell.lower() in LABELS)
+        for cell, cells in columns
+    ):
+        return True
+    rest = columns[1:] if not first[0] and len(first) > 1 else columns
+    return all(cell and not is_number(cell) and cell not in cells for cell, cells in rest)
 
 
 def _encoding(path: Path) -> str:
@@ -178,8 +208,16 @@ def labels_of(table: Table, field: str | None, separator: str | None) -> Labels:
     where, columns, parts, known = table.where, table.columns, table.parts, table.class_names
     if field is None and not any(name.lower() in LABELS for name in columns):
         sample: Any = next(iter(parts(columns)), {})
-        hot = [name for name in sample if not np.isnan(_truths(sample[name])).any()]
+        unclear = {name: np.isnan(_truths(sample[name])) for name in sample}
+        hot = [name for name in sample if not unclear[name].any()]
         if len(hot) > 1:
+            if nearly := [name for name, no in unclear.items() if 0 < no.mean() < 0.5]:
+                told = [f"{name} ({sample[name][unclear[name]].iloc[0]!r})" for name in nearly]
+                warnings.warn(
+                    f"Columns that hold more than 0 and 1 are not taken for labels: {listed(told)}."
+                    " Where -1, say, marks unknown labels, use Targets(values, unknown=-1).",
+                    stacklevel=4,
+                )
             return Targets(np.concatenate([_multi_hot(where, part) for part in parts(hot)])), hot
     column = chosen(where, field, columns)
     number: dict[Any, int] = {}  # of each different cell
@@ -193,8 +231,12 @@ def labels_of(table: Table, field: str | None, separator: str | None) -> Labels:
         return _of_sets(several, rows, known.get(column))
     if "" in number:
         row = int(np.flatnonzero(rows == number[""])[0]) + 1
-        raise ValueError(f"Expected a label in every row, but row {row} of {column!r} has none.")
-    if len(rows) >= FEW and 2 * len(found) > len(rows):
+        raise ValueError(
+            f"Expected a label in every row, but row {row} of {column!r} has none. If cells hold "
+            "several labels or none, say what stands between them with --separator."
+        )
+    each_its_own = len(found) == len(rows) > 2 and not all(map(is_number, found))
+    if each_its_own or (len(rows) >= FEW and 2 * len(found) > len(rows)):
         raise ValueError(
             f"Expected column {column!r} of {where} to be class ids or names that occur again, but "
             f"its {len(rows):,} rows hold {len(found):,} different ones ({listed(found, 3)}): say "

@@ -67,9 +67,9 @@ class Balancer:
             for class ids), "recall-loss" (follows the recalls in training, the default for
             `Targets.from_counts`), "equal-recall" (closed loop to equal recalls at any price),
             "worst-class", "recall-power", "class-difficulty", "inverse-frequency",
-            "effective-number", "repeat-factor" or "plain" (λ = 0, the default for labels: λ moves
-            their recalls little; see docs/over-predicted-labels.md); or the share of the draws
-            that each class is to have, by its name. A policy object is copied.
+            "effective-number", "repeat-factor", … or "plain" (λ = 0, the default for labels: λ
+            moves their recalls little; see docs/over-predicted-labels.md); or the share of the
+            draws that each class is to have, by its name. A policy object is copied.
         sampler: "class-balanced", for multilabel targets "label-balanced" ("auto" is the one or the
             other; for `Targets.from_counts` it is plain shuffling, or with a `sampler_share`
             "label-balanced"); or a sampler of `equipoise.samplers`, also a subclass of your own,
@@ -297,7 +297,7 @@ class Balancer:
         if not (self._learnt and self._by_loss):
             self._learn()
         self.loss_function.to(logits.device)
-        targets = _numbers(targets)
+        targets = self.targets.as_tensor(targets)
         mixed = targets.shape == logits.shape and not self.multilabel
         classes = targets.argmax(1) if mixed else targets
         if isinstance(self.mining, BatchMiner):
@@ -372,7 +372,7 @@ class Balancer:
             targets: `(B,)` class ids, or `(B, C)` of 0 and 1.
             groups: `(B,)` ids or names of the groups, of a balancer made with groups.
         """
-        logits, targets = torch.as_tensor(logits), _numbers(targets)
+        logits, targets = torch.as_tensor(logits), self.targets.as_tensor(targets)
         self._settle()
         corrected = logits if self.multilabel else self.correct(logits)
         if self.grouping is None:
@@ -559,9 +559,11 @@ class Balancer:
         if self.grouping is not None and self.grouping.num_classes is None:
             classes = logits.shape[-1]  # of groups alone, no number of classes is known
         if not (logits.ndim == 2 or dense) or logits.shape[1] != classes:
+            one = "For one logit of two classes give the Balancer targets (N, 1) of 0 and 1."
             raise ValueError(
                 f"Expected logits to have shape (N, {classes}), a column for each "
-                f"class of the training targets, but got {tuple(logits.shape)}."
+                f"class of the training targets, but got {tuple(logits.shape)}. "
+                f"{one if logits.shape[1:] == (1,) and classes == 2 else ''}".rstrip()
             )
 
     def fit_decision(
@@ -598,7 +600,7 @@ class Balancer:
             `(C,)`: offsets added to the logits (for "accuracy", zeros added to the corrected ones),
             or for labels thresholds of the corrected logits. `decision` holds more.
         """
-        logits, targets = torch.as_tensor(logits).detach(), torch.as_tensor(targets)
+        logits, targets = torch.as_tensor(logits).detach(), self.targets.as_tensor(targets)
         self._check_logits(logits)
         if self.multilabel:
             corrected = self.correct(logits)
@@ -746,16 +748,6 @@ class Balancer:
         missing = [name for name in self.state_dict() if name not in state]
         if missing:
             raise ValueError(f"Expected state of a Balancer, but got one without {missing}.")
-
-
-def _numbers(targets: Any) -> Tensor:
-    """A tensor, or an error where a data set yields names of classes instead of their ids."""
-    if isinstance(targets, list | tuple) and len(targets) and isinstance(targets[0], str):
-        raise TypeError(
-            f"Expected targets to be class ids, but got names such as {targets[0]!r}. Let the data "
-            "set yield Targets(names_of_all).labels[i]."
-        )
-    return torch.as_tensor(targets)
 
 
 def _packed(value: Any) -> Any:

@@ -17,7 +17,9 @@ from equipoise.audit.tables import Table, arrow, is_number, labels_of, text
 __all__ = ["Scores", "read_scores"]
 
 TABLES = (".csv", ".tsv", ".txt", ".parquet", ".arrow")
+TARGETS = ("targets", "target", *LABELS)
 TOLERANCE = 0.01  # by which probabilities in half precision miss a sum of 1
+ROUNDING = 0.005  # what each probability is off by at most where two digits were written
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def read_scores(path: Path, like: Scores | None = None) -> Scores:
         scores, kind, targets, names = _of_arrays(path)
     else:
         table = text(path) if suffix in TABLES[:3] else arrow(path, [path])
-        scores, kind, targets, names = _of_table(table)
+        scores, kind, targets, names = _of_table(table, like)
     known = targets if like is None else like.targets
     if known is None:
         raise ValueError(
@@ -114,12 +116,14 @@ def _of_arrays(path: Path) -> Found:
             f"{scores.dtype} {scores.shape}."
         )
     names = held["class_names"].astype(str).tolist() if "class_names" in held else None
-    targets = next((held[name] for name in LABELS if name in held), None)
+    targets = next((held[name] for name in TARGETS if name in held), None)
     if targets is None:
         return scores.astype(np.float32), kinds[0], None, names
     if targets.ndim == 2 and targets.shape[1] == 1 != scores.shape[1]:
         targets = targets[:, 0]
     high = 2 if targets.ndim == 2 else scores.shape[1]
+    if targets.dtype.kind == "U" and names and not {*targets.ravel()} - {*names}:
+        targets = np.array([names.index(name) for name in targets.ravel()])
     number = targets.dtype.kind in "biuf"
     wrong = targets[(targets % 1 != 0) | (targets < 0) | (targets >= high)] if number else targets
     if wrong.size or not number:
@@ -131,28 +135,26 @@ def _of_arrays(path: Path) -> Found:
     return scores.astype(np.float32), kinds[0], torch.from_numpy(targets.astype(np.int64)), names
 
 
-def _of_table(table: Table) -> Found:
+def _of_table(table: Table, like: Scores | None) -> Found:
     where = table.where
-    column = next((n for label in LABELS for n in table.columns if n.lower() == label), None)
+    column = next((n for label in TARGETS for n in table.columns if n.lower() == label), None)
     index = ("", "__index_level_0__")  # what pandas calls it in text and in Parquet
     names = [n for n in table.columns if n not in (column, *index)]
+    if like is not None and {*like.names} <= {*names}:
+        names = [n for n in names if n in like.names]
     parts: list[np.ndarray] = []
     for part in table.parts(names):
         if not parts:
             words = [n for n in names if not any(map(is_number, part[n].iloc[:100]))]
             names = [n for n in names if n not in words]
-            if words:
-                warnings.warn(
-                    f"Columns without numbers are left out: {listed(words)}.", stacklevel=2
-                )
-        try:
-            parts.append(part[names].astype(np.float32).to_numpy())
-        except (ValueError, TypeError) as error:
-            raise ValueError(
-                f"Expected the columns {listed(names)} of {where} to be numbers, the score of each "
-                f"class, but: {error}."
-            ) from error
+            _tell("without numbers", words)
+        parts.append(_numbers(where, part[names]))
     scores = np.concatenate(parts) if parts else np.zeros((0, len(names)), np.float32)
+    if like is None and scores.size:
+        others = _whole(scores)
+        _tell("like ids (whole numbers, where the scores are not)", [names[i] for i in others])
+        names = [n for i, n in enumerate(names) if i not in others]
+        scores = np.delete(scores, others, axis=1)
     if not scores.size:
         raise ValueError(
             f"Expected {where} to hold a column of numbers for each class and a column `target`, "
@@ -160,6 +162,33 @@ def _of_table(table: Table) -> Found:
         )
     kind = "probabilities" if scores.min() >= 0 and scores.max() <= 1 else "logits"
     return scores, kind, None if column is None else _targets(table, column, names), names
+
+
+def _tell(which: str, columns: list[str]) -> None:
+    if columns:
+        warnings.warn(f"Columns {which} are left out: {listed(columns)}.", stacklevel=3)
+
+
+def _numbers(where: Path, part: Any) -> np.ndarray:
+    import pandas
+
+    numbers = part.apply(pandas.to_numeric, errors="coerce")
+    for row, at in np.argwhere((numbers.isna() & ~part.isna()).to_numpy())[:1]:
+        raise ValueError(
+            f"Expected the columns {listed([*part])} of {where} to be numbers, the score of each "
+            f"class, but got {part.iloc[row, at]!r} in column {part.columns[at]!r}, row {row + 1}."
+        )
+    found: np.ndarray = numbers.to_numpy(np.float32)
+    return found
+
+
+def _whole(scores: np.ndarray) -> list[int]:
+    """Columns of ids, folds and the like: whole numbers, and more than 0 and 1, beside scores."""
+    whole = (scores % 1 == 0).all(0)
+    if whole.all():
+        return []
+    more = (scores < 0).any(0) | (scores > 1).any(0)
+    return np.flatnonzero(whole & more & (scores != scores[0]).any(0)).tolist()
 
 
 def _targets(table: Table, column: str, names: list[str]) -> Tensor:
@@ -170,6 +199,8 @@ def _targets(table: Table, column: str, names: list[str]) -> Tensor:
     seen = np.flatnonzero(found.counts)
     cells = [str(c) if labels is None else labels[c] for c in seen]
     positions = {name: c for c, name in enumerate(names)}
+    if len(names) == 1 and {*cells} <= {"0", "1"} and found.labels is not None:  # of one label
+        return torch.from_numpy(np.array(cells, np.int64)[found.labels])[:, None]
     if not {*cells} & {*names}:
         positions = {str(c): c for c in range(len(names))}
     wrong = [cell for cell in cells if cell not in positions]
@@ -196,11 +227,12 @@ def _logits(path: Path, p: Tensor, several: bool) -> Tensor:
         )
     if several:
         return torch.logit(p, eps=1e-9).float()
-    off = ((p.sum(1) - 1).abs() > TOLERANCE).nonzero()[:, 0]
+    most = max(TOLERANCE, min(ROUNDING * p.shape[1], 0.1)) + 1e-6
+    off = ((p.sum(1) - 1).abs() > most).nonzero()[:, 0]
     if len(off):
         raise ValueError(
             f"Expected probabilities of {path} to add up to 1 in each row, but those of row "
             f"{int(off[0]) + 1} add up to {float(p[off[0]].sum()):.3f} ({len(off):,} rows do not). "
-            "Numbers of another kind belong into an .npz as `logits`."
+            "Scores that are no probabilities belong into an .npz as `logits`."
         )
     return p.clamp_min(1e-12).log().float()

@@ -224,9 +224,10 @@ def _equal_recall(
     if price > 0.02:
         gain = (after - before).nan_to_num(-1.0)
         raised = [c for c in gain.argsort(descending=True)[:3].tolist() if gain[c] > 0]
+        paid = f", paid for the classes {listed(raised)}" if raised else ""
         warnings.warn(
-            f"Equal recalls cost {price:.3f} of mean recall on the hold-out, paid for the classes "
-            f'{listed(raised)}. objective="fair" raises low recalls at a price of at most .01.',
+            f"Equal recalls cost {price:.3f} of mean recall on the hold-out{paid}. "
+            'objective="fair" raises low recalls at a price of at most .01.',
             stacklevel=4,
         )
     return ClassDecision("equal-recall", offset, price=price)

@@ -55,7 +55,7 @@ def evaluate(
     """
     classes, multilabel = balancer.targets.num_classes, balancer.targets.multilabel
     logits = torch.as_tensor(logits).detach().cpu().float()
-    targets = torch.as_tensor(targets).detach().cpu()
+    targets = balancer.targets.as_tensor(targets).detach().cpu()
     if balancer.grouping is not None and balancer.grouping.num_classes is None:
         classes = logits.shape[-1]
     targets = targets if targets.layout == torch.strided else targets.to_dense()

@@ -67,17 +67,17 @@ def _recalls(report: Report) -> Picture | None:
     rows = [row for row in report.outcomes if row["mean"] is not None]
     if not rows:
         return None
-    title, first = f"Recalls of {len(report.names):,} {report.kinds}", array(rows[0]["recalls"])
-    order = np.argsort(first, kind="stable")[: np.isfinite(first).sum()]
+    title, now = f"Recalls of {len(report.names):,} {report.kinds}", array(rows[-1]["recalls"])
+    order = np.lexsort([array(rows[0]["recalls"]), now])[: np.isfinite(now).sum()]
     if len(order) <= NAMED:
-        note = f"Sorted by the recall {rows[0]['name']}, the lowest on top."
+        note = f"Sorted by the recall {rows[-1]['name']}, the lowest on top."
         figure, axes = new_figure(1.1 + 0.21 * len(order))
         _recall_bars(axes, report, rows, order, np.arange(len(order)))
     else:
         note = (
             f"Above, the recalls of all {report.kinds}, each curve sorted by itself: the flatter, "
-            f"the more equal. Below, the {WORST} worst and the {BEST} best {rows[0]['name']}. Some "
-            "of them are there by chance, and would have moved towards the middle anyway."
+            f"the more equal. Below, the {WORST} worst and the {BEST} best {rows[-1]['name']}, "
+            "some of which are there by chance."
         )
         chosen = np.concatenate([order[:WORST], order[-BEST:]])
         places = np.arange(len(chosen)) + np.where(np.arange(len(chosen)) >= WORST, 1.2, 0.0)
@@ -213,8 +213,8 @@ def _lines(
     report: Report, epochs: Sequence[int], values: np.ndarray, unit: str
 ) -> tuple[Any, Any, str]:
     """Lines `(E, C)`; the same classes stand out in each picture, those of the extreme recalls."""
-    first = report.outcomes[0] if report.outcomes else None
-    key = array(first["recalls"]) if first else values[-1]
+    seen = [row["recalls"] for row in report.epochs if row.get("recalls")]
+    key = array(seen[-1]) if seen else values[-1]
     order = np.argsort(key, kind="stable")
     order = order[~np.isnan(key[order]) & ~np.isnan(values[-1, order])]
     n = min(LINES, len(order) // 2)
@@ -233,7 +233,7 @@ def _lines(
     axes.set(xlabel="epochs trained", ylabel=unit)
     axes.xaxis.get_major_locator().set_params(integer=True, nbins=7)
     axes.grid(axis="y")
-    by = f"recalls ({first['name']})" if first else "λ"
+    by = "recalls in the last epoch" if seen else "λ"
     return figure, axes, f"Orange: the lowest {by}; blue: the highest; grey: all."
 
 

@@ -174,4 +174,4 @@ def load(path: str | Path) -> Report:
 
 def _file(path: str | Path) -> Path:
     path = Path(path)
-    return path if path.suffix == ".json" else path / "report.json"
+    return path if path.suffix == ".json" or path.is_file() else path / "report.json"

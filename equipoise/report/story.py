@@ -18,8 +18,8 @@ __all__ = ["last_mining", "name_of", "notes", "story", "warnings"]
 
 PLAIN = (
     "The plain decision takes the shifts of loss and sampling out of the logits "
-    "(balancer.correct) and then takes the largest. The price of an outcome is the mean recall of "
-    "the plain decision less its own; a negative price is a gain."
+    "(balancer.correct), and then the largest, or of several labels those above 0. The price of an "
+    "outcome is the mean recall of the plain decision less its own; a negative price is a gain."
 )
 AS_MANY = (
     "As many as true: each label's recall at the threshold where as many are predicted as are "
@@ -103,8 +103,10 @@ def _unbalanced(report: Report) -> str:
         share = counts / np.maximum(known, 1)
         most, least = int(share.argmax()), int(share.argmin())
         text = (
-            f"{name_of(report, most)} is on {_percent(share[most])} of the {n:,} training "
-            f"examples, {name_of(report, least)} on {_percent(share[least])}."
+            f"{name_of(report, most)} is on {_percent(share[most])} of the {n:,} training examples"
+        )
+        text += (
+            f", {name_of(report, least)} on {_percent(share[least])}." if len(counts) > 1 else "."
         )
         if (known < n).any():
             text += " Examples in which a label is unknown are left out of its share."
@@ -123,6 +125,8 @@ def _unbalanced(report: Report) -> str:
         return text
     first = report.outcomes[0]
     best = int(np.nanargmax(array(first["recalls"])))
+    if best == first["worst"]:
+        return f"{text} The recall ({first['name']}) is {first['lowest']:.0%}."
     return (
         f"{text} The recalls ({first['name']}) range from {first['lowest']:.0%} of "
         f"{name_of(report, first['worst'])} to {first['recalls'][best]:.0%} of "

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from equipoise.targets import checking
 from equipoise.targets.reading import Names, checked_names, from_label_ids, read
@@ -232,6 +233,29 @@ class Targets:
         return checking.some(
             class_ids if names is None else [repr(names[c]) for c in class_ids], most
         )
+
+    def as_tensor(self, targets: Any) -> torch.Tensor:
+        """Targets of some examples, as a loader or a table gives them; names become class ids.
+
+        Example:
+            >>> Targets(["cat", "dog", "dog"]).as_tensor(["dog", "cat"])
+            tensor([1, 0])
+        """
+        named = isinstance(targets, list | tuple) and bool(targets) and isinstance(targets[0], str)
+        if isinstance(targets, torch.Tensor) or not (named or hasattr(targets, "__array__")):
+            return torch.as_tensor(targets)
+        array = np.asarray(targets)
+        if array.dtype.kind not in "OU":
+            return torch.as_tensor(array)
+        number = {name: c for c, name in enumerate(self.names or [])}
+        strange = [name for name in array.tolist() if name not in number]
+        if strange:
+            known = self.listed(range(self.num_classes)) if number else "numbers alone"
+            raise ValueError(
+                f"Expected targets to be class ids, or names of classes ({known}), but got "
+                f"{strange[0]!r}."
+            )
+        return torch.tensor([number[name] for name in array.tolist()])
 
     def require_index(self, user: str) -> None:
         """Raise if there are class counts alone; `user` is named in the error."""
