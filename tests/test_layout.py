@@ -37,7 +37,7 @@ ON_DEMAND = {
 }
 
 # Trainers: an extra of the name, and a file of the name with its adapter.
-EXTRAS = importlib.metadata.metadata("equipoise").get_all("Provides-Extra") or []
+EXTRAS = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text("utf-8"), re.M)
 TRAINERS = [name for name in EXTRAS if (PACKAGE / "trainers" / f"{name}.py").exists()]
 # Optional packages, and the one unit that adapts each.
 ADAPTERS = {

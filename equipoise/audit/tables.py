@@ -21,7 +21,7 @@ from equipoise.targets.reading import from_label_ids
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Table", "arrow", "is_number", "json_lines", "labels_of", "text"]
+__all__ = ["Table", "arrow", "is_number", "json_lines", "labels_of", "numbers", "text"]
 
 PART = 200_000  # rows that are read at a time
 SAMPLE = 1_000  # rows by which a table's header and columns are judged
@@ -147,6 +147,18 @@ def is_number(cell: object) -> bool:
     except ValueError:
         return False
     return True
+
+
+def numbers(where: Path, part: pd.DataFrame) -> np.ndarray:
+    """The scores in a part of a table, float32."""
+    found = part.apply(_pandas().to_numeric, errors="coerce")
+    for row, at in np.argwhere((found.isna() & ~part.isna()).to_numpy())[:1]:
+        raise ValueError(
+            f"Expected the columns {listed([*part])} of {where} to be numbers, the score of each "
+            f"class, but got {part.iloc[row, at]!r} in column {part.columns[at]!r}, row {row + 1}."
+        )
+    scores: np.ndarray = found.to_numpy(np.float32)
+    return scores
 
 
 def json_lines(path: Path) -> Table:

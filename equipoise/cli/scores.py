@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from equipoise.audit.arrays import LABELS, listed, opened
-from equipoise.audit.tables import Table, arrow, is_number, labels_of, text
+from equipoise.audit.tables import Table, arrow, is_number, labels_of, numbers, text
 
 __all__ = ["Scores", "read_scores"]
 
@@ -148,7 +148,7 @@ def _of_table(table: Table, like: Scores | None) -> Found:
             words = [n for n in names if not any(map(is_number, part[n].iloc[:100]))]
             names = [n for n in names if n not in words]
             _tell("without numbers", words)
-        parts.append(_numbers(where, part[names]))
+        parts.append(numbers(where, part[names]))
     scores = np.concatenate(parts) if parts else np.zeros((0, len(names)), np.float32)
     if like is None and scores.size:
         others = _whole(scores)
@@ -167,19 +167,6 @@ def _of_table(table: Table, like: Scores | None) -> Found:
 def _tell(which: str, columns: list[str]) -> None:
     if columns:
         warnings.warn(f"Columns {which} are left out: {listed(columns)}.", stacklevel=3)
-
-
-def _numbers(where: Path, part: Any) -> np.ndarray:
-    import pandas
-
-    numbers = part.apply(pandas.to_numeric, errors="coerce")
-    for row, at in np.argwhere((numbers.isna() & ~part.isna()).to_numpy())[:1]:
-        raise ValueError(
-            f"Expected the columns {listed([*part])} of {where} to be numbers, the score of each "
-            f"class, but got {part.iloc[row, at]!r} in column {part.columns[at]!r}, row {row + 1}."
-        )
-    found: np.ndarray = numbers.to_numpy(np.float32)
-    return found
 
 
 def _whole(scores: np.ndarray) -> list[int]:

@@ -133,7 +133,7 @@ def label_loss(
     logits: Tensor,
     targets: Tensor,
     elements: Callable[[Tensor, Tensor], Tensor],
-    terms: Callable[[], Terms],
+    terms: Callable[[], Terms] | None = None,
     *,
     unknown: float | Tensor | None,
     reduction: str,
@@ -143,8 +143,8 @@ def label_loss(
     """Reduced loss of labels, by its definition or, where it is faster, by the engine.
 
     `elements`, from logits and dense labels to losses `(B, C)`, is the definition, in torch's
-    operations; `terms` makes the same for the engine and the kernel. The more operations there are,
-    the `sooner` the engine is faster: see `is_large`.
+    operations. `terms` makes the same for the engine and the kernel, of a loss that can be written
+    so. The more operations there are, the `sooner` the engine is faster: see `is_large`.
     """
     dtype = at_least_float32(logits.dtype)
 
@@ -164,9 +164,9 @@ def label_loss(
     if fused and unknown is not None:
         raise ValueError("Expected fused to be False with unknown entries, but got True")
     found = None
-    if not fused and unknown is None and is_large(logits, sooner):
+    if terms and not fused and unknown is None and is_large(logits, sooner):
         found = find_positives(targets)
-    if not fused and found is None:
+    if terms is None or (not fused and found is None):
         return plain(logits)
     parts = terms()
     if reduction == "mean":

@@ -12,9 +12,10 @@ __all__ = ["Plain", "Policy"]
 class Policy:
     """The base of all policies: turns class counts and recalls into class log-weights λ.
 
-    λ_c is a natural logarithm: a class whose λ is log 2 higher counts twice as much. A policy has
-    `start(counts)`, λ of the first epoch, and `step(log_weight, recalls)`, λ of the next. A
-    `Balancer` works on a copy of the policy that it is given.
+    λ_c is a natural logarithm: a class whose λ is log 2 higher counts twice as much; the mean of λ
+    is 0. A policy has `start(counts)`, λ of the first epoch, which also sets what is remembered,
+    and `step(log_weight, recalls)`, λ of the next. `load_state_dict` may come in place of `start`.
+    A `Balancer` works on a copy of the policy that it is given.
 
     Attributes:
         needs_recalls: whether `step` does anything with recalls; a `Balancer` then asks for

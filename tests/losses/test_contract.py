@@ -224,6 +224,6 @@ def test_correct_recovers_the_posterior(name: str, case: Case, make):
 
 
 def test_correct_of_every_loss_is_tried():
-    tried = {type(make()) for _, _, make in INVERSES}
+    tried = {type(loss) for _, _, make in INVERSES if (loss := make()).log_weight is not None}
     # the two-way loss depends on the whole batch and has no inverse
     assert {type(case.make()) for case in CASES} - tried == {TwoWayLoss}

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from equipoise import losses
+from equipoise.targets import Targets
 from tests.losses.cases import COUNTS, SINGLE, batch, gradient
 
 ONE = torch.ones(1, 2)
@@ -205,3 +206,14 @@ def test_every_public_name_is_there_and_catalogued():
     for name in losses.__all__:
         assert hasattr(losses, name)
         assert f"`{name}`" in text, f"{name} is not in {catalogue.name}"
+
+
+def test_a_balancer_makes_every_loss_by_name():
+    kinds = {kind for kind in vars(losses).values() if isinstance(kind, type)}
+    kinds = {kind for kind in kinds if issubclass(kind, losses.Loss)}
+    made = {
+        type(make(targets))
+        for make in losses.LOSSES.values()
+        for targets in (Targets([0, 1, 1]), Targets([[1, 0], [1, 1], [0, 1]]))
+    }
+    assert made == kinds - {losses.Loss, losses.ClassLoss, losses.LabelLoss}
