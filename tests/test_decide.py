@@ -76,15 +76,14 @@ def test_columns_of_ids_are_no_classes(tmp_path):
     """Also where targets are positions, which a column more would shift."""
     for targets in ([NAMES[c] for c in Y], Y.tolist()):
         for scores in (P, Z):
-            path = write(tmp_path / "ids.csv", scores, targets, ("id", range(1000, 1900)))
+            path = table(tmp_path / "ids.csv", scores, targets, "id", range(1000, 1900))
             found = decided(path, "--test", path)
             np.testing.assert_allclose(found["offset"], decided_by_hand().values, atol=0.02)
             assert found["classes"] == NAMES
 
 
 def test_numbered_columns_and_rounded_probabilities(tmp_path):
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame(np.round(P, 2)).assign(target=Y.numpy())
+    frame = pd.DataFrame(np.round(P, 2)).assign(target=Y.numpy())
     frame.to_csv(path := tmp_path / "numbers.csv")
     assert decided(path)["classes"] == ["0", "1", "2"]
     frame.iloc[4, 1] = np.nan
@@ -94,8 +93,7 @@ def test_numbered_columns_and_rounded_probabilities(tmp_path):
 
 
 def test_one_score_for_two_classes(tmp_path):
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({"score": ZHOT[:, 0].numpy(), "target": HOT[:, 0].numpy()})
+    frame = pd.DataFrame({"score": ZHOT[:, 0].numpy(), "target": HOT[:, 0].numpy()})
     frame.to_csv(path := tmp_path / "one.csv", index=False)
     np.savez(arrays := tmp_path / "one.npz", logits=ZHOT[:, :1], targets=HOT[:, :1])
     assert decided(path)["values"] == pytest.approx(decided(arrays)["values"], abs=1e-4)
