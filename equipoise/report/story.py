@@ -213,7 +213,10 @@ def _cost(report: Report) -> str:
         said.append(f"That is {abs(price):.3f} {kind} under the plain decision.")
     found = report.decision or {}
     if found.get("price") is not None:
-        said.append(f"On the hold-out, a price of {found['price']:.3f} was expected.")
+        said.append(
+            f"On the hold-out the decision costs {found['price']:.3f} of mean recall, against the "
+            "one of the highest mean."
+        )
     if found.get("equality_price") is not None:
         said.append(f"To make all recalls equal would cost about {found['equality_price']:.3f}.")
     return " ".join(said) or "Nothing that these figures show."
