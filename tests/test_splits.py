@@ -31,7 +31,8 @@ def test_holdout_is_stratified_and_loses_nothing(labels, share, seed):
     if not 0 < size < n:
         return
     if size > most.sum():
-        with pytest.raises(ValueError, match=f"Expected size to be at most {most.sum()} of"):
+        words = f"Expected size to be at most {most.sum()} of .* keeps one for train"
+        with pytest.raises(ValueError, match=words):
             holdout_split(labels, share, seed=seed)
         return
     kept = held_of(labels, share, seed)
@@ -52,38 +53,10 @@ def test_holdout_is_stratified_and_loses_nothing(labels, share, seed):
     )
 
 
-@pytest.mark.parametrize(
-    ("counts", "size", "expected"),
-    [
-        ([6, 4], 5, [3, 2]),
-        ([100, 2, 2], 10, [8, 1, 1]),  # shares 9.6, .2, .2
-        ([100, 2, 2], 3, [1, 1, 1]),
-        ([100, 2, 2], 2, [2, 0, 0]),  # fewer than classes
-        ([50, 1, 1, 1, 1], 27, [27, 0, 0, 0, 0]),  # the single ones are for training
-        ([3, 3, 0, 1], 4, [2, 2, 0, 0]),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:Of . classes these have no example")
-def test_quotas_by_hand(counts, size, expected):
-    assert held_of(np.repeat(np.arange(len(counts)), counts).tolist(), size).tolist() == expected
-
-
 def test_many_classes_are_quick():
     labels = np.arange(300_000) % 100_000
     _, held = holdout_split(labels, 0.4)
     assert len(held) == 120_000
-
-
-@pytest.mark.parametrize("size", [0, 5, 1.0, -1, 0.0, 7, True])
-def test_bad_holdouts_are_named(size):
-    with pytest.raises(ValueError, match="Expected size"):
-        holdout_split(IDS, size)
-
-
-@pytest.mark.parametrize(("labels", "size"), [([0, 1, 2, 3], 2), (IDS, 3), (IDS, 0.6)])
-def test_a_holdout_that_would_empty_a_class_is_refused(labels, size):
-    with pytest.raises(ValueError, match=r"Expected size to be at most .* keeps one for train"):
-        holdout_split(labels, size)
 
 
 ROWS = (np.random.default_rng(3).random((300, 6)) < 0.5 * 0.6 ** np.arange(6)).astype(int)
@@ -187,6 +160,10 @@ def test_groups_are_shared_out_as_well_as_by_scikit_learn():
 @pytest.mark.parametrize(
     ("split", "words"),
     [
+        *(
+            (lambda size=size: holdout_split(IDS, size), "Expected size")
+            for size in (0, 5, 1.0, -1, 0.0, 7, True)
+        ),
         (lambda: k_folds(IDS, 1), "Expected k to be an int from 2 to the 5 examples, but got 1"),
         (lambda: k_folds(IDS, 2.0), "Expected k to be an int"),
         (lambda: k_folds(IDS, 3, groups=[0, 0, 1, 1, 1]), "at least 3 different ones.*but got 2"),

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from equipoise import Balancer, checkpoint
-from equipoise.balancer.balancer import VERSION
 from tests.ranks.worlds import processes
 
 LABELS = [0, 0, 0, 1, 1, 2]
@@ -153,30 +152,3 @@ def test_on_a_full_disk_the_old_one_survives(tmp_path):
     assert "last.pt could not be written" in message
     assert checkpoint.load(path) == {"epoch": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
-
-
-def changed(change) -> dict:
-    state = Balancer(LABELS).state_dict()
-    change(state)
-    return state
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: changed(lambda s: s.update(version=99)), f"version {VERSION}, .* 99: .* a later"),
-        (lambda: changed(lambda s: s.pop("version")), f"version {VERSION}, .* 1: .* an earlier"),
-        (lambda: changed(lambda s: s.pop("rates")), r"one without \['rates'\]"),
-        (lambda: changed(lambda s: s.clear()), "state of a Balancer, as state_dict"),
-        (lambda: Balancer([0, 0, 1, 1, 1, 2]).state_dict(), "checksum of targets"),
-        (lambda: Balancer(LABELS, seed=1).state_dict(), "seed 0, but got 1"),
-        (lambda: Balancer(LABELS, num_samples=4).state_dict(), "num_samples 6, but got 4"),
-        (lambda: Balancer(LABELS, "plain").state_dict(), "policy 'Fair', but got 'Plain'"),
-    ],
-)
-def test_another_state_is_refused_and_nothing_changes(make, message):
-    balancer = Balancer(LABELS)
-    before = str(balancer.state_dict())
-    with pytest.raises(ValueError, match=message):
-        balancer.load_state_dict(make())
-    assert str(balancer.state_dict()) == before
