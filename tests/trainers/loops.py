@@ -53,9 +53,13 @@ class Run:
 
     @property
     def log_weights(self) -> list[list[float]]:
-        return [row["log_weight"] for row in self.balancer.history] + [
-            self.balancer.log_weight.tolist()
-        ]
+        history = [row["log_weight"] for row in self.balancer.history]
+        return [*history, self.balancer.log_weight.tolist()]
+
+    @property
+    def outcome(self) -> tuple[list[int], list[list[float]]]:
+        """What has to be the same as in the plain loop."""
+        return self.order, self.log_weights
 
 
 TRAIN, HELD = Points(100, 0), Points(60, 1)
@@ -64,6 +68,22 @@ TRAIN, HELD = Points(100, 0), Points(60, 1)
 def start(train: Points = TRAIN, **settings: Any) -> Run:
     torch.manual_seed(0)
     return Run(Balancer(train.targets, seed=3, **settings), nn.Linear(2, 3))
+
+
+def start_with_labels() -> tuple[Run, Points, Points]:
+    """The same with two labels; its examples and its hold-out."""
+    train, held = Points(100, 0, multilabel=True), Points(60, 1, multilabel=True)
+    run = start(train, policy="equal-recall")
+    run.model = nn.Linear(2, 2, bias=False)
+    nn.init.constant_(run.model.weight, 0.1)
+    return run, train, held
+
+
+def counts_one_pass(run: Run) -> bool:
+    """Whether each epoch's recalls are of the hold-out's 36, 18 and 6 examples, each once."""
+    recalls = torch.tensor([row["recalls"] for row in run.balancer.history], dtype=torch.float64)
+    counts = recalls * torch.tensor([36, 18, 6])
+    return torch.allclose(counts, counts.round(), rtol=0, atol=1e-9)
 
 
 def sides(points: Tensor) -> Tensor:
