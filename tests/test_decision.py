@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -82,14 +83,13 @@ def plain_offset(logits, targets, temperature=0.25, ridge=0.01):
 
 
 @pytest.mark.parametrize("classes", [3, 12])
-@pytest.mark.filterwarnings("ignore:Classes without an example")
-def test_blocks_change_nothing(classes, monkeypatch):
+def test_blocks_change_nothing_and_a_class_without_examples_gets_no_offset(classes, monkeypatch):
     monkeypatch.setattr("equipoise.decision.soft_recalls._AT_A_TIME", 37 * classes)
     logits, targets = sample(1500, 5, np.linspace(-1, 1, classes).tolist())
-    targets[targets == 2] = 1  # and a class without examples
-    assert torch.allclose(
-        equal_recall_offset(logits, targets), plain_offset(logits, targets), atol=1e-5
-    )
+    targets[targets == 2] = 1
+    with pytest.warns(UserWarning, match=rf"get no offset: \[2\] \(1 of {classes}\)"):
+        offset = equal_recall_offset(logits, targets)
+    assert torch.allclose(offset, plain_offset(logits, targets), atol=1e-5)
 
 
 def test_nothing_is_done_about_noise():
@@ -100,62 +100,65 @@ def test_nothing_is_done_about_noise():
     assert untouched >= 8
 
 
+def decided(**settings):
+    """A call that fits a decision with these settings."""
+    return lambda: fit_class_decision(*graded(20, 0), **settings)
+
+
 @pytest.mark.parametrize(
-    ("logits", "targets", "words"),
+    ("call", "words"),
     [
-        (torch.zeros(4, 2), torch.tensor([0, 1, 1]), "logits"),
-        (torch.zeros(4), torch.tensor([0, 1, 1, 0]), "logits"),
-        (torch.zeros(2, 2), torch.tensor([0.0, 1.0]), "logits"),
-        (torch.tensor([[0.0, float("nan")], [0, 1]]), torch.tensor([0, 1]), "logits to be finite"),
-        (torch.zeros(2, 2), torch.tensor([0, 2]), "targets to be class ids"),
-        (torch.zeros(2, 2), torch.tensor([0, -1]), "targets to be class ids"),
-        (torch.zeros(0, 2), torch.zeros(0, dtype=torch.long), "targets to be class ids"),
+        *(
+            (partial(equal_recall_offset, torch.zeros(*shape), torch.tensor(targets)), words)
+            for shape, targets, words in (
+                ((4, 2), [0, 1, 1], "logits"),
+                ((4,), [0, 1, 1, 0], "logits"),
+                ((2, 2), [0.0, 1.0], "logits"),
+                ((2, 2), [0, 2], "targets to be class ids"),
+                ((2, 2), [0, -1], "targets to be class ids"),
+                ((0, 2), np.zeros(0, int), "targets to be class ids"),
+            )
+        ),
+        (
+            partial(equal_recall_offset, torch.full((1, 2), float("nan")), torch.tensor([0])),
+            "logits to be finite",
+        ),
+        (decided(alpha=-1), "alpha"),
+        (decided(alpha=float("inf")), "alpha"),
+        (decided(kappa=0.5), "kappa"),
+        (decided(max_price=-0.1), "max_price"),
+        (decided(objective="f1"), "objective"),
+        (
+            lambda: decided()().under_prior(torch.ones(10), torch.zeros(10)),
+            "after to be 10 frequencies above 0",
+        ),
     ],
 )
-def test_bad_input_is_named(logits, targets, words):
+def test_bad_input_is_named(call, words):
     with pytest.raises(ValueError, match=f"Expected {words}"):
-        equal_recall_offset(logits, targets)
-
-
-def test_a_class_without_an_example_gets_no_offset_and_a_warning():
-    logits, targets = sample(3000, 0, [1.0, 0.0, -1.0])
-    wide = torch.cat([logits, torch.full((3000, 1), -5.0)], 1)
-    with pytest.warns(UserWarning, match=r"get no offset: \[3\] \(1 of 4\)"):
-        offset = equal_recall_offset(wide, targets)
-    expected = equal_recall_offset(logits, targets)
-    assert torch.allclose(offset[:3] - offset[:3].mean(), expected, atol=0.05)
-    assert recalls(logits + offset[:3], targets).std() < 0.03
-
-
-def test_one_small_class_does_not_switch_the_others_off():
-    """Supports of 500 and one of 1: the spread of the large classes is no noise."""
-    shift = [1.0, 0.0, -1.0, 0.5]
-    logits, targets = sample(2000, 0, shift)
-    keep = (targets != 3) | (torch.arange(2000) == 3)
-    offset = equal_recall_offset(logits[keep], targets[keep])
-    fresh, fresh_targets = sample(8000, 1, shift)
-    large = fresh_targets != 3
-    before, after = (recalls(z[large], fresh_targets[large])[:3] for z in (fresh, fresh + offset))
-    assert after.std() < before.std() / 4
+        call()
 
 
 # ---------------------------------------------------------------------------- levelling up
 
 
-def graded(n, seed, classes=10):
-    """Classes of graded difficulty, n examples of each."""
+def noise(n, seed, classes, spread=1.0):
+    """Class ids, n of each, logits of noise, and the generator of more."""
     generator = torch.Generator().manual_seed(seed)
     targets = torch.arange(classes).repeat_interleave(n)
-    logits = torch.randn(len(targets), classes, generator=generator)
-    logits[torch.arange(len(targets)), targets] += torch.linspace(1.2, 4.0, classes)[targets]
+    return targets, spread * torch.randn(n * classes, classes, generator=generator), generator
+
+
+def graded(n, seed):
+    """Ten classes of graded difficulty, n examples of each."""
+    targets, logits, _ = noise(n, seed, 10)
+    logits[torch.arange(len(targets)), targets] += torch.linspace(1.2, 4.0, 10)[targets]
     return logits, targets
 
 
-def with_a_dead_class(n, seed, classes=40):
+def with_a_dead_class(n, seed):
     """One class of 40 that is always taken for another."""
-    generator = torch.Generator().manual_seed(seed)
-    targets = torch.arange(classes).repeat_interleave(n)
-    logits = 1.5 * torch.randn(len(targets), classes, generator=generator)
+    targets, logits, _ = noise(n, seed, 40, spread=1.5)
     logits[torch.arange(len(targets)), targets] += 5
     logits[targets == 7, 7] -= 6
     logits[targets == 7, 8] += 5
@@ -164,14 +167,9 @@ def with_a_dead_class(n, seed, classes=40):
 
 def with_synonyms(n, seed, classes=100):
     """Two of the classes are one thing under two names."""
-    generator = torch.Generator().manual_seed(seed)
-    targets = torch.arange(classes).repeat_interleave(n)
-    seen = targets.clamp_max(classes - 2)
-    logits = (
-        torch.randn(len(targets), classes, generator=generator) + 4.5 * torch.eye(classes)[seen]
-    )
-    noise = 0.1 * torch.randn(len(targets), generator=generator)
-    logits[:, classes - 1] = logits[:, classes - 2] + noise
+    targets, logits, generator = noise(n, seed, classes)
+    logits += 4.5 * torch.eye(classes)[targets.clamp_max(classes - 2)]
+    logits[:, -1] = logits[:, -2] + 0.1 * torch.randn(len(targets), generator=generator)
     return logits, targets
 
 
@@ -203,10 +201,8 @@ def test_low_recalls_are_raised_at_nearly_no_price():
 
 
 @pytest.mark.parametrize(
-    ("make", "n"),
-    [(with_a_dead_class, 10), (with_a_dead_class, 50), (with_a_dead_class, 500),
-     (with_synonyms, 50)],
-)  # fmt: skip
+    ("make", "n"), [(with_synonyms, 50), *((with_a_dead_class, n) for n in (10, 50, 500))]
+)
 def test_what_cannot_be_had_costs_nothing(make, n):
     """Equal recalls would take .09, .35 and .44 of mean recall from the first three."""
     with warnings.catch_warnings(record=True) as caught:
@@ -318,27 +314,8 @@ def test_offsets_can_leave(tmp_path):
         layer.bias.copy_(decision.values)
     assert (layer(logits).argmax(1) == decision(logits)).float().mean() > 0.999
     shifted = decision.under_prior(torch.ones(10), torch.arange(1, 11))
-    assert torch.allclose(
-        shifted.values - decision.values,
-        torch.arange(1, 11).double().log() - torch.arange(1, 11).double().log().mean(),
-    )
-    with pytest.raises(ValueError, match="Expected after to be 10 frequencies above 0"):
-        decision.under_prior(torch.ones(10), torch.zeros(10))
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"alpha": -1}, "alpha"),
-        ({"alpha": float("inf")}, "alpha"),
-        ({"kappa": 0.5}, "kappa"),
-        ({"max_price": -0.1}, "max_price"),
-        ({"objective": "f1"}, "objective"),
-    ],
-)
-def test_bad_settings_of_a_decision_are_named(settings, words):
-    with pytest.raises(ValueError, match=f"Expected {words}"):
-        fit_class_decision(*graded(20, 0), **settings)
+    log_prior = torch.arange(1, 11).double().log()
+    assert torch.allclose(shifted.values - decision.values, log_prior - log_prior.mean())
 
 
 def test_a_class_whose_hold_out_cannot_be_trusted_is_left_out():
