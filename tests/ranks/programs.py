@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,14 @@ def logits_for(ids: np.ndarray, epoch: int, classes: int) -> torch.Tensor:
     return torch.tensor(np.array([g.normal(size=classes) for g in generators])).float()
 
 
-def step_on(balancer: Balancer, ids: torch.Tensor, labels: torch.Tensor) -> None:
+def logits_of(balancer: Balancer, ids: torch.Tensor) -> torch.Tensor:
+    """What the net would say of these examples in the balancer's epoch."""
     logits = logits_for(ids.numpy(), 1000 + balancer.epoch, balancer.targets.num_classes)
-    balancer.loss(logits.requires_grad_(), labels, ids).backward()
+    return logits.requires_grad_()
+
+
+def step_on(balancer: Balancer, ids: torch.Tensor, labels: torch.Tensor) -> None:
+    balancer.loss(logits_of(balancer, ids), labels, ids).backward()
 
 
 def end_epoch(balancer: Balancer, rank: int, size: int) -> None:
@@ -78,40 +84,44 @@ def end_epoch(balancer: Balancer, rank: int, size: int) -> None:
     balancer.step()
 
 
-def loader_of(balancer: Balancer, size: int, workers: int = 0) -> DataLoader:
-    return DataLoader(
-        Ids(labels_of(balancer)),
-        batch_size=GLOBAL_BATCH // size,
-        sampler=balancer.sampler,
-        num_workers=workers,
-        multiprocessing_context="fork" if workers else None,
-    )
+def loader_of(
+    balancer: Balancer, size: int = 1, workers: int = 0, kind: Any = DataLoader, **order: Any
+) -> Any:
+    """A loader for each of `size` ranks; `order` may be another than the sampler's batches."""
+    order = order or {"batch_size": GLOBAL_BATCH // size, "sampler": balancer.sampler}
+    context = "fork" if workers else None
+    data = Ids(labels_of(balancer))
+    return kind(data, num_workers=workers, multiprocessing_context=context, **order)
+
+
+def train_on(
+    balancer: Balancer,
+    loader: Any,
+    epochs: int,
+    step: Callable[[Balancer, torch.Tensor, torch.Tensor], Any] = step_on,
+    rank: int = 0,
+    size: int = 1,
+) -> Iterator[list[int]]:
+    """Train until that epoch; the ids of each batch that was trained on."""
+    while balancer.epoch < epochs:
+        for ids, labels, _ in loader:
+            step(balancer, ids, labels)
+            yield ids.tolist()
+        end_epoch(balancer, rank, size)
 
 
 def train(rank: int, size: int, kind: str, epochs: int) -> dict[str, Any]:
     """Ids of each step of this rank, and λ of each epoch."""
     balancer = make(kind)
-    loader = loader_of(balancer, size)
-    steps = []
-    for _ in range(epochs):
-        for ids, labels, _ in loader:
-            steps.append(ids.tolist())
-            step_on(balancer, ids, labels)
-        end_epoch(balancer, rank, size)
-    rows = [
-        {k: v for k, v in row.items() if k in ("epoch", "log_weight", "recalls")}
-        for row in balancer.history
-    ]
-    return {"steps": steps, "history": rows, "log_weight": balancer.log_weight.tolist()}
+    steps = list(train_on(balancer, loader_of(balancer, size), epochs, rank=rank, size=size))
+    keys = ("epoch", "log_weight", "recalls")
+    history = [{key: row[key] for key in keys} for row in balancer.history]
+    return {"steps": steps, "history": history, "log_weight": balancer.log_weight.tolist()}
 
 
 def differ(rank: int, size: int, what: str) -> None:
-    """Rank 1 has another seed, or other labels."""
-    labels = LABELS.copy()
-    if what == "targets" and rank == 1:
-        labels[[0, np.flatnonzero(labels != labels[0])[0]]] = labels[
-            [np.flatnonzero(labels != labels[0])[0], 0]
-        ]
+    """Rank 1 has another seed, or the labels in another order."""
+    labels = np.roll(LABELS, 1) if what == "targets" and rank == 1 else LABELS
     Balancer(labels, seed=7 if what == "seed" and rank == 1 else 0)
 
 
@@ -120,9 +130,7 @@ def made_before_the_group(rank: int, size: int) -> tuple[list[str], list[int]]:
     balancer = Balancer(LABELS, sampler=ClassBalancedSampler(LABELS))  # rank 0 of 1
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for ids, labels, _ in loader_of(balancer, 1):
-            step_on(balancer, ids, labels)
-        end_epoch(balancer, rank, size)
+        list(train_on(balancer, loader_of(balancer), 1, rank=rank, size=size))
     later = Balancer(LABELS, rank=0, num_replicas=1)
     later.set_ranks()
     return [str(each.message) for each in caught], list(later.sampler)

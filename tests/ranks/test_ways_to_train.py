@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,23 +15,14 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from equipoise import Balancer
 from tests.ranks import programs
-from tests.ranks.programs import GLOBAL_BATCH, Ids, N, end_epoch, labels_of, make
+from tests.ranks.programs import GLOBAL_BATCH, N, loader_of, logits_of, make, step_on, train_on
+from tests.test_balancer import saved
 
 EPOCHS = 3
 KILLS = 8  # in each of the ways: more than 100 in all
 pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata 0.11
 
-
-def logits_of(balancer: Balancer, ids: torch.Tensor) -> torch.Tensor:
-    classes = torch.arange(1.0, balancer.targets.num_classes + 1)
-    return torch.sin(ids[:, None] * classes + balancer.epoch).requires_grad_()
-
-
 Step = Callable[[Balancer, torch.Tensor, torch.Tensor], Any]
-
-
-def plain(balancer: Balancer, ids: torch.Tensor, y: torch.Tensor) -> None:
-    balancer.loss(logits_of(balancer, ids), y, ids).backward()
 
 
 def mixup(balancer: Balancer, ids: torch.Tensor, y: torch.Tensor, permuted: int = 1) -> None:
@@ -76,78 +66,44 @@ def micro_batches(balancer: Balancer, ids: torch.Tensor, y: torch.Tensor) -> Non
         balancer.loss(logits_of(balancer, ids[some]), y[some]).backward()
 
 
-def by_sampler(balancer: Balancer, workers: int = 0) -> DataLoader:
-    return programs.loader_of(balancer, balancer.sampler.num_replicas, workers)
+def by_batches(balancer: Balancer, **settings: Any) -> DataLoader:
+    return loader_of(balancer, batch_sampler=balancer.sampler.batches(GLOBAL_BATCH), **settings)
 
 
-def by_batches(
-    balancer: Balancer, loader: Any = DataLoader, workers: int = 0, torchs: bool = False
-) -> DataLoader:
-    """With our batches, or torch's `BatchSampler`."""
-    batches = balancer.sampler.batches(GLOBAL_BATCH)
-    if torchs:
-        batches = BatchSampler(balancer.sampler, GLOBAL_BATCH, drop_last=False)
-    context = "fork" if workers else None
-    settings = {"num_workers": workers, "multiprocessing_context": context}
-    return loader(Ids(labels_of(balancer)), batch_sampler=batches, **settings)
+def by_torchs_batches(balancer: Balancer) -> DataLoader:
+    return loader_of(balancer, batch_sampler=BatchSampler(balancer.sampler, GLOBAL_BATCH, False))
 
 
-def stateful(balancer: Balancer) -> StatefulDataLoader:
-    return StatefulDataLoader(Ids(labels_of(balancer)), GLOBAL_BATCH, sampler=balancer.sampler)
-
+stateful = partial(loader_of, kind=StatefulDataLoader)
+stateful_batches = partial(by_batches, kind=StatefulDataLoader)
 
 WAYS: dict[str, tuple[str, Callable[[Balancer], Any], Step]] = {
-    "plain": ("closed loop", by_sampler, plain),
-    "batches": ("closed loop", by_batches, plain),
-    "BatchSampler": ("closed loop", partial(by_batches, torchs=True), plain),
-    "StatefulDataLoader": ("closed loop", stateful, plain),
-    "StatefulDataLoader over batches": (
-        "closed loop",
-        partial(by_batches, loader=StatefulDataLoader),
-        mixup,
-    ),
+    "plain": ("closed loop", loader_of, step_on),
+    "batches": ("closed loop", by_batches, step_on),
+    "BatchSampler": ("closed loop", by_torchs_batches, step_on),
+    "StatefulDataLoader": ("closed loop", stateful, step_on),
+    "StatefulDataLoader over batches": ("closed loop", stateful_batches, mixup),
     # what was trained on counts, not what was prefetched
-    "workers": ("closed loop", partial(by_sampler, workers=2), plain),
-    "StatefulDataLoader, workers": (
-        "closed loop",
-        partial(by_batches, loader=StatefulDataLoader, workers=2),
-        plain,
-    ),
-    "mixup": ("closed loop", by_sampler, mixup),
-    "mixup, permuted first": ("closed loop", by_sampler, partial(mixup, permuted=0)),
-    "mixup of class probabilities": ("closed loop", by_sampler, mixed_labels),
-    "mixup of labels": ("multilabel", by_sampler, mixup),
-    "SAM": ("closed loop", by_sampler, sharpness_aware),
+    "workers": ("closed loop", partial(loader_of, workers=2), step_on),
+    "StatefulDataLoader, workers": ("closed loop", partial(stateful_batches, workers=2), step_on),
+    "mixup": ("closed loop", loader_of, mixup),
+    "mixup, permuted first": ("closed loop", loader_of, partial(mixup, permuted=0)),
+    "mixup of class probabilities": ("closed loop", loader_of, mixed_labels),
+    "mixup of labels": ("multilabel", loader_of, mixup),
+    "SAM": ("closed loop", loader_of, sharpness_aware),
     "LBFGS": ("closed loop", by_batches, closure),
-    "heads": ("plain shuffling", by_sampler, heads),
-    "heads with other targets": ("closed loop", by_sampler, other_targets_too),
-    "accumulation": ("closed loop", by_sampler, micro_batches),
-    "pruning": ("pruning", by_sampler, plain),
+    "heads": ("plain shuffling", loader_of, heads),
+    "heads with other targets": ("closed loop", loader_of, other_targets_too),
+    "accumulation": ("closed loop", loader_of, micro_batches),
+    "pruning": ("pruning", loader_of, step_on),
 }
-
-
-def batches_from(balancer: Balancer, loader: Any, step: Step) -> Iterator[list[int]]:
-    """Train on; the ids of each batch that was trained on."""
-    while balancer.epoch < EPOCHS:
-        for ids, y, _ in loader:
-            step(balancer, ids, y)
-            yield ids.tolist()
-        end_epoch(balancer, 0, 1)
-
-
-def copied(state: Any) -> Any:
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_what_comes_after_a_stop_is_what_would_have_come(way):
     chance = random.Random(way)
     kind, load, step = WAYS[way]
-    balancer = make(kind)
-    whole = list(batches_from(balancer, load(balancer), step))
+    whole = list(train_on(made := make(kind), load(made), EPOCHS, step))
     kills = 0
     while kills < KILLS:
         trained: list[list[int]] = []
@@ -159,40 +115,28 @@ def test_what_comes_after_a_stop_is_what_would_have_come(way):
                 balancer.load_state_dict(state["balancer"])
                 if "loader" in state and chance.random() < 0.5:
                     loader.load_state_dict(state["loader"])
-            some = itertools.islice(batches_from(balancer, loader, step), chance.randint(1, 15))
+            some = itertools.islice(train_on(balancer, loader, EPOCHS, step), chance.randint(1, 15))
             trained += list(some)
             kills += len(trained) < len(whole)
             state = {"balancer": balancer.state_dict()}
             if isinstance(loader, StatefulDataLoader):
                 state["loader"] = loader.state_dict()
-            state = copied(state)
+            state = saved(state)
         assert trained == whole
 
 
-@pytest.mark.parametrize("step", [plain, mixup, micro_batches], ids=lambda step: step.__name__)
+@pytest.mark.parametrize("step", [step_on, mixup, micro_batches], ids=lambda step: step.__name__)
 def test_breaking_off_and_iterating_again_counts_once(step):
     chance = random.Random(0)
-    whole = list(batches_from(made := make("closed loop"), by_sampler(made), step))
+    whole = list(train_on(made := make("closed loop"), loader_of(made), EPOCHS, step))
     for _ in range(KILLS):
         balancer, again = make("closed loop"), make("closed loop")
         for _ in range(3):
             number = chance.randint(1, N // GLOBAL_BATCH - 1)
-            list(itertools.islice(batches_from(balancer, by_sampler(balancer), step), number))
-        again.load_state_dict(copied(balancer.state_dict()))
+            list(itertools.islice(train_on(balancer, loader_of(balancer), EPOCHS, step), number))
+        again.load_state_dict(saved(balancer.state_dict()))
         assert again.position == number * GLOBAL_BATCH
-        assert list(batches_from(again, by_sampler(again), step)) == whole[number:]
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_skipping_twice_is_told():
-    """A plain BatchSampler in a StatefulDataLoader, whose state is loaded beside the balancer's."""
-    balancer, again = make("closed loop"), make("closed loop")
-    loader, other = (by_batches(b, StatefulDataLoader, torchs=True) for b in (balancer, again))
-    list(itertools.islice(batches_from(balancer, loader, plain), 5))
-    again.load_state_dict(balancer.state_dict())
-    other.load_state_dict(loader.state_dict())
-    with pytest.warns(UserWarning, match=r"skipped twice.*sampler\.batches\(size\)"):
-        next(batches_from(again, other, plain))
+        assert list(train_on(again, loader_of(again), EPOCHS, step)) == whole[number:]
 
 
 def test_own_losses_count_by_the_samplers_position():

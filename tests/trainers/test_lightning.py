@@ -62,18 +62,19 @@ def fit(
     ckpt_path: Path | None = None,
     module: type[Module] = Module,
     sampler: Any = None,
+    saver: ModelCheckpoint | None = None,
     **settings: Any,
 ) -> pl.Trainer:
     defaults: dict[str, Any] = {
         "max_epochs": epochs,
         "accelerator": "cpu",
         "logger": False,
-        "enable_checkpointing": False,
+        "enable_checkpointing": saver is not None,
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "accumulate_grad_batches": accumulate,
     }
-    callbacks = [BalancerCallback(run.balancer), *settings.pop("callbacks", [])]
+    callbacks = [BalancerCallback(run.balancer), *([] if saver is None else [saver])]
     trainer = pl.Trainer(callbacks=callbacks, **defaults | settings)
     loader = DataLoader(train, BATCH, sampler=sampler or run.balancer.sampler, num_workers=workers)
     validation = None if held is None else DataLoader(held, 50)
@@ -131,14 +132,8 @@ def test_a_function_may_say_where_logits_are():
 def test_resume_goes_on_with_the_next_example(tmp_path, batches, workers):
     expected = plain(start(), 4)
     first = start()
-    fit(
-        first,
-        4,
-        workers,
-        max_steps=batches,
-        enable_checkpointing=True,
-        callbacks=[ModelCheckpoint(tmp_path, filename="at", every_n_train_steps=batches)],
-    )
+    saver = ModelCheckpoint(tmp_path, filename="at", every_n_train_steps=batches)
+    fit(first, 4, workers, max_steps=batches, saver=saver)
     run = start()
     fit(run, 4, workers, ckpt_path=tmp_path / "at.ckpt")
     assert first.order + run.order == expected.order
@@ -156,7 +151,7 @@ def test_resume_from_the_end_of_an_epoch(tmp_path, at_validation):
         save_top_k=-1,
         save_on_train_epoch_end=not at_validation,
     )
-    fit(first, 4, enable_checkpointing=True, callbacks=[saver])
+    fit(first, 4, saver=saver)
     assert first.order == expected.order
     run = start()
     fit(run, 4, ckpt_path=tmp_path / "epoch=1.ckpt")

@@ -40,7 +40,7 @@ def with_lightning(mode: str, folder: Path) -> Run:
         settings |= {"module": Split, "held": None}
     if mode == "resume":
         saver = ModelCheckpoint(folder, filename="at", every_n_train_steps=5)
-        fit(run, EPOCHS, max_steps=5, enable_checkpointing=True, callbacks=[saver], **settings)
+        fit(run, EPOCHS, max_steps=5, saver=saver, **settings)
         again = start(num_samples=NUM_SAMPLES)
         fit(again, EPOCHS, ckpt_path=folder / "at.ckpt", **settings)
         again.order = run.order + again.order
