@@ -1,4 +1,4 @@
-"""The examples run from the command line and leave what they promise."""
+"""The examples run from the command line, read what they say they read, leave what they promise."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from PIL import Image
 from sklearn.metrics import recall_score
 
 from examples import harness
+from examples.labels import collages, load_data, scaled
+from examples.multilabel import make_balancer, make_loader, train
+from tests.test_cli import csr
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,10 +41,8 @@ def run(*arguments: str) -> str:
 def test_cifar_on_an_npz(loader, tmp_path):
     rng = np.random.default_rng(0)
     labels = np.arange(150) % 3
-    images = (
-        rng.integers(0, 120, (150, 16, 16, 3), np.uint8)
-        + (40 * labels).astype(np.uint8)[:, None, None, None]
-    )
+    noise = rng.integers(0, 120, (150, 16, 16, 3), np.uint8)
+    images = noise + (40 * labels).astype(np.uint8)[:, None, None, None]
     data = tmp_path / "blocks.npz"
     np.savez(data, x_train=images, y_train=labels, x_test=images[:60], y_test=labels[:60])
     out = tmp_path / "run"
@@ -49,11 +51,8 @@ def test_cifar_on_an_npz(loader, tmp_path):
         *("--method", "equal-recall", "recall-power", "--jobs", "1", "--out", str(out)),
     )
     record = json.loads((out / "results.json").read_text())
-    assert [r["method"] for r in record["results"]] == [
-        "plain",
-        "equal-recall",
-        "recall-power",
-    ]
+    methods = [r["method"] for r in record["results"]]
+    assert methods == ["plain", "equal-recall", "recall-power"]
     assert record["settings"]["flip"] is False
     for result in record["results"]:
         assert len(result["recalls"]) == len(result["recalls_decided"]) == 3
@@ -81,37 +80,34 @@ def test_cifar_on_a_folder_of_images(tmp_path):
 
 
 def test_groups_on_digits():
-    printed = run(
-        "examples/groups.py", "--epochs", "1", "--seeds", "1", "--method", "JTT", "Balancer"
-    )
+    once = ("--epochs", "1", "--seeds", "1")
+    printed = run("examples/groups.py", *once, "--method", "JTT", "Balancer")
     lines = [line.split() for line in printed.splitlines()[1:]]
     assert [line[0] for line in lines] == ["JTT", "Balancer"]
     assert all(0 <= float(line[-7]) <= float(line[-5]) <= 1 for line in lines)  # worst, mean
 
 
-@pytest.mark.parametrize("form", ["grey", "channels first", "floats", "names"])
+X = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
+Y = np.arange(40) % 4
+FORMS = {
+    "grey": {"x_train": X[..., 0], "y_train": Y[:, None]},
+    "channels first": {"x_train": X.transpose(0, 3, 1, 2), "y_train": Y, "classes": [*"abcd"]},
+    "floats": {"x_train": X / 255.0, "y_train": Y},
+    "names": {"x_train": X, "y_train": np.array([*"abcd"])[Y]},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_arrays_as_people_have_them(form, tmp_path):
-    x = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), np.uint8)
-    y = np.arange(40) % 4
-    arrays = {
-        "grey": {"x_train": x[..., 0], "y_train": y[:, None]},
-        "channels first": {
-            "x_train": x.transpose(0, 3, 1, 2),
-            "y_train": y,
-            "classes": list("abcd"),
-        },
-        "floats": {"x_train": x / 255.0, "y_train": y},
-        "names": {"x_train": x, "y_train": np.array(["a", "b", "c", "d"])[y]},
-    }[form]
-    np.savez(tmp_path / "data.npz", **arrays)
+    np.savez(tmp_path / "data.npz", **FORMS[form])
     data = harness.load_images(str(tmp_path / "data.npz"))
     images, labels = data["train"]
     assert images.dtype == np.uint8
     assert images.shape == (32, 8, 8, 3)
     assert np.bincount(labels).tolist() == [8] * 4
-    assert data["classes"] == (list("0123") if form in ("grey", "floats") else list("abcd"))
+    assert data["classes"] == [*("0123" if form in ("grey", "floats") else "abcd")]
     if form in ("channels first", "names"):
-        assert {image.tobytes() for image in images} <= {image.tobytes() for image in x}
+        assert {image.tobytes() for image in images} <= {image.tobytes() for image in X}
 
 
 def test_a_labels_file_with_ids(tmp_path):
@@ -120,9 +116,7 @@ def test_a_labels_file_with_ids(tmp_path):
     rows = [f"{i:03},{'odd' if i % 2 else 'even'}" for i in range(20)]
     (tmp_path / "labels.csv").write_text("\n".join(["id,label", *rows]))
     data = harness.load_images(str(tmp_path), size=10)
-    images, labels = (
-        np.concatenate(pair) for pair in zip(data["train"], data["test"], strict=True)
-    )
+    images, labels = map(np.concatenate, zip(data["train"], data["test"], strict=True))
     assert data["classes"] == ["even", "odd"]
     assert (images[:, 0, 0, 0] // 10 % 2).tolist() == labels.tolist()
 
@@ -166,14 +160,10 @@ def test_runs_wait_for_plain():
 
 
 def test_segmentation_on_an_npz_is_taken_up_again(tmp_path):
-    rng = np.random.default_rng(0)
-    parts = {"train": 8, "val": 4, "test": 20}
-    labels = {
-        part: rng.choice(4, (n, 16, 16), p=[0.6, 0.3, 0.05, 0.05]) for part, n in parts.items()
-    }
-    arrays = {f"y_{part}": y.astype(np.uint8) for part, y in labels.items()}
-    for part, y in labels.items():
-        arrays[f"x_{part}"] = np.repeat((60 * y)[..., None], 3, axis=3).astype(np.uint8)
+    rng, arrays = np.random.default_rng(0), {}
+    for part, n in (("train", 8), ("val", 4), ("test", 20)):
+        y = rng.choice(4, (n, 16, 16), p=[0.6, 0.3, 0.05, 0.05]).astype(np.uint8)
+        arrays |= {f"y_{part}": y, f"x_{part}": np.repeat((60 * y)[..., None], 3, axis=3)}
     np.savez(tmp_path / "blocks.npz", **arrays)
     command = (
         *("examples/segmentation.py", "--data", str(tmp_path / "blocks.npz"), "--void", "3"),
@@ -204,3 +194,126 @@ def test_streaming_from_shards_of_digits(tmp_path):
     methods = {result["method"]: result for result in json.loads(out.read_text())}
     assert methods.keys() == {"plain", "indexed", "stream"}
     assert methods["stream"]["price"]["read"] == pytest.approx(1, abs=0.2)
+
+
+def some_data(examples=240):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((examples, 6)).astype(np.float32)
+    y = (x[:, :3] + rng.standard_normal((examples, 3)) > [0, 1, 2]).astype(np.uint8)
+    return sp.csr_matrix(x), sp.csr_matrix(y)
+
+
+def test_multilabel_on_an_npz(tmp_path):
+    x, y = some_data()
+    split = (np.arange(240) % 4 == 0).astype(np.uint8)
+    data, names = tmp_path / "some.npz", np.array(["a", "b", "c"])
+    np.savez(data, **csr("X", x), **csr("Y", y), label_names=names, split=split)
+    command = ("-W", "ignore", "examples/multilabel.py", "--data", str(data), "--epochs", "2")
+    printed = run(*command, "--out", str(tmp_path))
+    assert (tmp_path / "some.png").read_bytes().startswith(b"\x89PNG")
+    results = json.loads((tmp_path / "some.json").read_text())["results"]
+    methods = [r["method"] for r in results]
+    assert methods[:4] == ["plain", "pos-weight", "focal", "asymmetric"]
+    assert methods[-1] == "equal-recall"
+    for result in results:
+        assert result["method"] in printed
+        assert len(result["ratios_half"]) == 3
+        assert 0 < result["auprc_macro"] <= 1
+
+
+TRAINING = {"epochs": 3, "lr": 3e-3, "holdout": 0.25, "device": "cpu", "net": "small", "width": 4}
+
+
+@pytest.mark.parametrize(
+    ("mining", "share_kept"),
+    [
+        ("hard-negatives", None),
+        ("hardest-examples", 0.5),
+        ("selective-backprop", 0.5),
+        ("loss-pruning", 1),
+    ],
+)
+def test_multilabel_mines(mining, share_kept):
+    x, y = some_data()
+    data = {"x": x.toarray(), "y": y, "train": np.arange(192), "test": np.arange(192, 240)}
+    settings = TRAINING | {"mining": mining, "batch_size": 64}
+    result = train("plain", 0, data, settings)
+    rows = [row["mining"] for row in result["history"]]
+    assert [row["num_seen"] > 0 for row in rows] == [True] * 3
+    if share_kept:
+        assert rows[-1]["share_kept"] == pytest.approx(share_kept, abs=0.02)
+    if mining != "loss-pruning":
+        assert rows[-1]["mean_loss_kept"] > rows[-1]["mean_loss_dropped"] > 0
+
+
+@pytest.mark.ffcv
+@pytest.mark.parametrize("field", ["features", "image"])
+def test_multilabel_on_a_beton(field, tmp_path):
+    """What FFCV's loader gives is what the arrays hold, in the balancer's order."""
+    from equipoise.ffcv import MultiHotField, write
+
+    rng, (x, y) = np.random.default_rng(0), some_data()
+    x = x.toarray() if field == "features" else rng.integers(0, 255, (240, 8, 8, 3), np.uint8)
+    path = str(tmp_path / "some.beton")
+    write((x, y.toarray()), path, {field: None, "label": MultiHotField(3)}, progress=False)
+    data = load_data(path, size=8)
+    assert len(data["train"]) == 180
+    assert (data["y"] != y).nnz == 0
+    settings = TRAINING | {"batch_size": 50, "size": 8, "threads": 1}
+    balancer = make_balancer("balancer", data["y"][data["train"]], seed=3)
+    loaders = (make_loader(d, data["train"], settings, balancer) for d in (data, data | {"x": x}))
+    ours, theirs = ([part.clone() for batch in loader for part in batch] for loader in loaders)
+    assert len(ours) == len(theirs) == 4 * 3  # batches of inputs, labels, ids
+    assert all(map(torch.equal, ours, theirs))
+    result = train("equal-recall", 0, data, settings | {"mining": "selective-backprop"})
+    assert 0 < result["auprc_macro"] <= 1
+
+
+def test_collages_have_one_to_four_digits_of_uneven_frequency():
+    images, labels = collages(500, 0)
+    per_image = np.asarray(labels.sum(1)).ravel()
+    counts = np.asarray(labels.sum(0)).ravel()
+    assert images.shape == (500, 24, 24, 3)
+    assert set(per_image) == {1, 2, 3, 4}
+    assert counts[0] > 5 * counts[9] > 0
+    assert (images.max((1, 2, 3)) > 0).all()
+
+
+@pytest.mark.parametrize("columns", ["one a label", "one of names"])
+def test_multilabel_on_a_folder_of_images(tmp_path, columns):
+    labels = np.array([[1, 0], [1, 1]] * 6)
+    rows = ["file,cat,dog"] if columns == "one a label" else ["file,labels"]
+    for i, (cat, dog) in enumerate(labels):
+        Image.new("RGB", (20, 10), (20 * i, 0, 0)).save(tmp_path / f"{i}.png")
+        names = "cat dog" if dog else "cat"
+        rows.append(f"{i}.png,{cat},{dog}" if columns == "one a label" else f"{i}.png,{names}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    data = load_data(str(tmp_path), size=16)
+    assert data["labels"] == ["cat", "dog"]
+    assert data["x"].shape == (12, 16, 16, 3)
+    assert data["x"][:, 0, 0, 0].tolist() == [20 * i for i in range(12)]
+    assert np.array_equal(data["y"].toarray(), labels)
+    assert len(data["train"]) == 9
+    assert sorted([*data["train"], *data["test"]]) == list(range(12))
+
+
+def test_multilabel_on_an_arff(tmp_path):
+    lines = ["@relation 'some: -C 2'", "@attribute a {0,1}", "@attribute b {0,1}"]
+    lines += ["@attribute x numeric", "@data", *[f"{i % 2},{i % 3 % 2},{i}" for i in range(20)]]
+    (tmp_path / "some.arff").write_text("\n".join(lines) + "\n")
+    data = load_data(str(tmp_path / "some.arff"), size=16)
+    assert data["labels"] == ["a", "b"]
+    assert data["x"].shape == (20, 1)
+    assert data["y"].shape == (20, 2)
+    assert len(data["test"]) == 5
+
+
+def test_features_are_scaled_by_the_training_rows():
+    x, _ = some_data()
+    dense = scaled(x, np.arange(200))
+    assert dense.dtype == np.float32
+    assert np.allclose(dense[:200].std(0), 1, atol=0.05)
+    words = sp.csr_matrix((np.random.default_rng(0).random((50, 40)) < 0.1).astype(np.float32))
+    found = scaled(words, np.arange(40))
+    assert sp.issparse(found)
+    assert np.allclose(found.multiply(found).sum(1)[np.diff(words.indptr) > 0], 1)
