@@ -187,7 +187,14 @@ def test_what_a_person_sees(tmp_path):
     path = write(tmp_path / "y.npz", {"y": IDS, "class_names": np.array(["[red]cat[/]", "d", "o"])})
     result = run("audit", path, "--plot", tmp_path / "p.png")
     assert result.exit_code == 0
-    for words in ("10 examples, 3 classes", "[red]cat[/]", "60.00%", "imbalance", "6.0 times"):
+    for words in (
+        "10 examples, 3 classes",
+        "[red]cat[/]",
+        "60.00%",
+        "imbalance",
+        "6.0 times",
+        "2.00",
+    ):
         assert words in result.stdout
     assert "SCUMBLE" not in result.stdout  # says nothing about class ids
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
