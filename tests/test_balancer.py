@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import warnings
 
 import numpy as np
@@ -16,6 +15,7 @@ from equipoise.losses import LogitAdjustedCrossEntropy, WeightedBCE, WeightedCro
 from equipoise.mining import HardNegatives
 from equipoise.samplers import ClassBalancedSampler, MPerClassSampler, OrderSampler
 from equipoise.weighting import POLICIES, EqualRecall, RecallPower, inverse_frequency
+from tests.states import saved
 
 LABELS = np.random.default_rng(0).permutation(np.repeat(np.arange(3), [60, 30, 10]))
 COUNTS = np.bincount(LABELS)
@@ -43,13 +43,6 @@ def observed(balancer, recalls, support=200):
 
 def weights_of_loss(balancer):
     return np.array([float(balancer.loss(torch.zeros(1, 3), [c])) for c in range(3)])
-
-
-def saved(state):
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=True)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -16,7 +16,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from equipoise import Balancer
 from tests.ranks import programs
 from tests.ranks.programs import GLOBAL_BATCH, N, loader_of, logits_of, make, step_on, train_on
-from tests.test_balancer import saved
+from tests.states import saved
 
 EPOCHS = 3
 KILLS = 8  # in each of the ways: more than 100 in all
