@@ -148,7 +148,7 @@ def test_bad_groups_are_named():
         (lambda: balancer.observe(logits, targets), "groups of the examples"),
         (
             lambda: balancer.observe(logits, targets, ["air"] * 4),
-            "groups to be among 'land', 'sea'",
+            "groups to be ids, or names that are known ('land', 'sea')",
         ),
         (lambda: balancer.observe(logits, targets, [0, 1]), "groups to be 4 group ids or names"),
         (lambda: Balancer(LABELS).observe(logits, targets, [0] * 4), "groups only of a Balancer"),

@@ -106,8 +106,10 @@ def test_tables_are_refused(case, tmp_path):
 
 def test_columns_of_nearly_0_and_1_are_told(tmp_path):
     path = tmp_path / "hot.csv"
-    path.write_text("file,wet,dry,hot\n" + "a,1,0,1\nb,0,1,0\n" * 9 + "c,1,1,-1\n")
-    with pytest.warns(UserWarning, match=r"more than 0 and 1.*hot \('-1'\).*unknown=-1"):
+    rows = "a,1,0,1,\nb,0,1,0,1\n" * 9 + "c,1,1,-1,\n"  # the last is known of few
+    path.write_text("file,wet,dry,hot,windy\n" + rows)
+    expected = r"more than 0 and 1.*hot \('-1'\), windy \(''\).*unknown=-1"
+    with pytest.warns(UserWarning, match=expected):
         assert counts_of(read_labels(path)) == {"wet": 10, "dry": 10}
 
 

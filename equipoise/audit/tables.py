@@ -223,7 +223,12 @@ def labels_of(table: Table, field: str | None, separator: str | None) -> Labels:
         unclear = {name: np.isnan(_truths(sample[name])) for name in sample}
         hot = [name for name in sample if not unclear[name].any()]
         if len(hot) > 1:
-            if nearly := [name for name, no in unclear.items() if 0 < no.mean() < 0.5]:
+            nearly = [
+                name
+                for name, no in unclear.items()
+                if no.any() and not no.all() and (no.mean() < 0.5 or sample[name][no].nunique() < 3)
+            ]
+            if nearly:
                 told = [f"{name} ({sample[name][unclear[name]].iloc[0]!r})" for name in nearly]
                 warnings.warn(
                     f"Columns that hold more than 0 and 1 are not taken for labels: {listed(told)}."

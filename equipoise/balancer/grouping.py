@@ -78,17 +78,7 @@ class Grouping:
                 "Expected groups of the examples, since the Balancer was made with groups=, but "
                 "got none. Pass groups=, such as observe(logits, targets, groups)."
             )
-        if not isinstance(groups, Tensor):
-            values = np.asarray(groups)
-            if values.dtype.kind in "OUS":
-                known = {name: g for g, name in enumerate(_names(self.groups, "group"))}
-                if unknown := [name for name in values.tolist() if name not in known]:
-                    raise ValueError(
-                        f"Expected groups to be among {self.groups.listed(range(len(known)))}, "
-                        f"but got {unknown[0]!r}."
-                    )
-                values = np.array([known[name] for name in values.tolist()], np.int64)
-            groups = torch.as_tensor(values)
+        groups = self.groups.as_tensor(groups, "groups")
         if groups.shape != targets.shape[:1] or groups.dtype.is_floating_point:
             raise ValueError(
                 f"Expected groups to be {len(targets)} group ids or names, one for each example, "

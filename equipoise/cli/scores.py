@@ -171,7 +171,7 @@ def _tell(which: str, columns: list[str]) -> None:
 
 def _whole(scores: np.ndarray) -> list[int]:
     """Columns of ids, folds and the like: whole numbers, and more than 0 and 1, beside scores."""
-    whole = (scores % 1 == 0).all(0)
+    whole = (scores == np.floor(scores)).all(0)
     if whole.all():
         return []
     more = (scores < 0).any(0) | (scores > 1).any(0)

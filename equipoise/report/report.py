@@ -164,7 +164,7 @@ def load(path: str | Path) -> Report:
         FileNotFoundError: there is no such file.
         ValueError: the file is not a report.
     """
-    path = _file(path)
+    path = Path(path) if Path(path).is_file() else _file(path)
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -174,4 +174,4 @@ def load(path: str | Path) -> Report:
 
 def _file(path: str | Path) -> Path:
     path = Path(path)
-    return path if path.suffix == ".json" or path.is_file() else path / "report.json"
+    return path if path.suffix == ".json" else path / "report.json"

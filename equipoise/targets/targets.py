@@ -234,8 +234,10 @@ class Targets:
             class_ids if names is None else [repr(names[c]) for c in class_ids], most
         )
 
-    def as_tensor(self, targets: Any) -> torch.Tensor:
+    def as_tensor(self, targets: Any, argument: str = "targets") -> torch.Tensor:
         """Targets of some examples, as a loader or a table gives them; names become class ids.
+
+        `argument` is what an error calls them.
 
         Example:
             >>> Targets(["cat", "dog", "dog"]).as_tensor(["dog", "cat"])
@@ -245,17 +247,20 @@ class Targets:
         if isinstance(targets, torch.Tensor) or not (named or hasattr(targets, "__array__")):
             return torch.as_tensor(targets)
         array = np.asarray(targets)
-        if array.dtype.kind not in "OU":
-            return torch.as_tensor(array)
+        if array.dtype.kind == "O" and not any(isinstance(value, str) for value in array.flat):
+            array = np.array(array.tolist())  # numbers in a column for anything
+        if array.dtype.kind not in "OU":  # a column's own array may be read-only
+            return torch.as_tensor(np.require(array, requirements="CW"))
         number = {name: c for c, name in enumerate(self.names or [])}
-        strange = [name for name in array.tolist() if name not in number]
+        names = array.ravel().tolist()
+        strange = [name for name in names if name not in number]
         if strange:
             known = self.listed(range(self.num_classes)) if number else "numbers alone"
             raise ValueError(
-                f"Expected targets to be class ids, or names of classes ({known}), but got "
+                f"Expected {argument} to be ids, or names that are known ({known}), but got "
                 f"{strange[0]!r}."
             )
-        return torch.tensor([number[name] for name in array.tolist()])
+        return torch.tensor([number[name] for name in names]).view(array.shape)
 
     def require_index(self, user: str) -> None:
         """Raise if there are class counts alone; `user` is named in the error."""

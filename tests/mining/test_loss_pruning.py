@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from equipoise.mining import LossPruning, keep_probabilities
 from equipoise.mining.loss_pruning import keep_positions
@@ -182,6 +183,25 @@ def test_state_goes_on_in_the_middle_of_an_epoch(replicas):
     assert torch.equal(other_miner.weight(torch.arange(1000)), weight)
     sampler.set_epoch(4), other.set_epoch(4)
     assert list(other) == list(sampler)
+
+
+def test_with_a_data_loader():
+    data = [(torch.tensor([float(LOSSES[i])]), int(LABELS[i]), i) for i in range(1000)]
+    miner, sampler = make(seen=0, keep=0.25)
+    loader = DataLoader(data, batch_size=50, sampler=sampler)
+    seen = []
+    for epoch in range(6):
+        sampler.set_epoch(epoch)
+        assert len(loader) == 5
+        for losses, labels, indices in loader:
+            miner(losses[:, 0], labels, indices)
+        seen.append(miner.memory.num_seen)
+    # never-seen ones come first: at least four of five draws of the first three epochs were new
+    assert seen[2] > 0.8 * 750
+    assert seen == sorted(seen)
+    row = miner.tally.summary()
+    assert row["num_seen"] == 1500
+    assert row["mean_loss_kept"] > LOSSES.mean()
 
 
 def test_multi_hot_targets_are_one_class():

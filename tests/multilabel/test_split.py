@@ -26,6 +26,20 @@ def test_nothing_is_lost_and_every_label_stays_in_training(data):
     assert (rows[train].any(0) == rows.any(0)).all()
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_labels_have_their_share(share):
+    """Within one example of the share for nearly all labels; a random split is off by ten."""
+    rows = multi_hot(2000, list(0.4 * 0.75 ** np.arange(14)), seed=6)
+    train, held = holdout_split(rows, share)
+    assert len(held) == 2000 * share
+    off = np.abs(rows[held].sum(0) - share * rows.sum(0))
+    assert off.mean() < 1
+    assert off.max() < 3
+    random_ids = np.random.default_rng(0).permutation(2000)[: len(held)]
+    assert off.mean() < 0.2 * np.abs(rows[random_ids].sum(0) - share * rows.sum(0)).mean()
+    assert len(train) + len(held) == 2000
+
+
 def topical(n, labels, seed):
     """Multi-hot rows with uneven frequencies and widely different numbers of labels."""
     rng = np.random.default_rng(seed)

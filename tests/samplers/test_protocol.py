@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from equipoise.samplers import (
     ClassBalancedSampler,
@@ -46,14 +47,18 @@ def test_a_stateful_data_loader_skips_once(workers, by_batches):
     assert [batch.tolist() for batch in resumed] == whole[3:]
 
 
-def test_an_iteration_keeps_epoch_and_weights_over_all_its_chunks():
-    sampler = ClassBalancedSampler(np.arange(100_000) % 4, seed=1)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_running_loader_keeps_epoch_and_weights(workers):
+    sampler = ClassBalancedSampler(np.arange(100_000) % 4, seed=1)  # more than a chunk
+    loader = DataLoader(range(100_000), 1000, sampler=sampler, num_workers=workers)
     whole = sampler.snapshot().indices().tolist()
-    stream = iter(sampler)
-    drawn = [next(stream)]
+    stream = iter(loader)
+    drawn = next(stream).tolist()
     sampler.set_epoch(1)
     sampler.set_log_weight(LOG_WEIGHT)
-    assert drawn + list(stream) == whole
+    for batch in stream:
+        drawn += batch.tolist()
+    assert drawn == whole
 
 
 def moved(sampler):

@@ -124,6 +124,17 @@ def test_worst_class_bounds_every_share_from_below():
     assert (weights / weights.sum()).min() == pytest.approx(0.5 / 3)
 
 
+def test_equal_recall_closes_the_loop_on_a_simulated_learner():
+    """Recall of class c is sigmoid(skill_c + λ_c): the loop must find equal recalls."""
+    skill = np.array([3.0, 1.0, -1.0, 0.5])
+    policy = EqualRecall()
+    log_weight = policy.start(np.ones(4))
+    for _ in range(60):
+        log_weight = policy.step(log_weight, 1 / (1 + np.exp(-(skill + log_weight))))
+    recalls = 1 / (1 + np.exp(-(skill + log_weight)))
+    assert recalls.std() < 0.005
+
+
 def test_fair_weighs_each_class_by_what_its_recall_is_worth():
     """Far below κ and `max_step`, at full rate: the founding formula with γ = α."""
     policy = Fair(alpha=4, kappa=1e9, rate=1, max_step=99)
