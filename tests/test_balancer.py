@@ -460,9 +460,7 @@ def test_names_where_ids_are_expected():
     for ids in (pd.Series([0, 1]), pd.Series([1, 0])[::-1], pd.Series([0, 1], dtype=object)):
         assert balancer.loss(logits, ids) == balancer.loss(logits, torch.tensor([0, 1]))
     for call in (balancer.loss, balancer.observe):
-        with pytest.raises(
-            ValueError, match=r"known \('cat', 'dog'\), but got 'owl'"
-        ):
+        with pytest.raises(ValueError, match=r"known \('cat', 'dog'\), but got 'owl'"):
             call(logits, ("cat", "owl"))
     with pytest.raises(ValueError, match=r"numbers alone\), but got 'cat'"):
         Balancer([0, 1]).loss(logits, ("cat", "dog"))

@@ -250,7 +250,7 @@ class Targets:
         if array.dtype.kind == "O" and not any(isinstance(value, str) for value in array.flat):
             array = np.array(array.tolist())  # numbers in a column for anything
         if array.dtype.kind not in "OU":  # a column's own array may be read-only
-            return torch.as_tensor(np.require(array, requirements="CW"))
+            return torch.as_tensor(np.require(array, requirements=["C", "W"]))
         number = {name: c for c, name in enumerate(self.names or [])}
         names = array.ravel().tolist()
         strange = [name for name in names if name not in number]
